@@ -1,0 +1,130 @@
+"""What a searcher asks to have scored, and the answers it gets."""
+
+import json
+import random
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from math import isfinite
+
+from mmcr.errors import UserError
+from mmcr.space import Arch, SearchSpace
+
+
+class Candidate(ABC):
+    """Something to score: an architecture for every mini-batch of archval.
+
+    Attributes:
+        arch: What is decided; partial where a searcher leaves choices open.
+    """
+
+    arch: Arch
+
+    @abstractmethod
+    def arch_for(self, batch_index: int) -> Arch:
+        """Returns the complete architecture to run on that mini-batch."""
+
+    @abstractmethod
+    def to_json(self) -> dict:
+        """Returns what tells this candidate from every other of its search."""
+
+
+@dataclass(frozen=True)
+class Complete(Candidate):
+    """A decided architecture: the same for every mini-batch."""
+
+    arch: Arch
+
+    def arch_for(self, batch_index: int) -> Arch:
+        return self.arch
+
+    def to_json(self) -> dict:
+        return {'arch': self.arch.to_json()}
+
+
+@dataclass(frozen=True)
+class Partial(Candidate):
+    """A partial architecture, completed at random anew for every mini-batch.
+
+    The draw depends on the seed, on how much is decided and on the mini-batch,
+    not on what is decided: the candidates of one greedy step are compared with
+    the same completions (common random numbers).
+    """
+
+    arch: Arch
+    space: SearchSpace = field(compare=False, repr=False)
+    seed: int
+
+    def arch_for(self, batch_index: int) -> Arch:
+        rng = random.Random(f'{self.seed}/{len(self.arch)}/{batch_index}')
+        return self.space.sample(rng, given=self.arch)
+
+    def to_json(self) -> dict:
+        return {'arch': self.arch.to_json(), 'seed': self.seed}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate and the slice of archval's mini-batches to score it on.
+
+    Args:
+        candidate: What to score.
+        portion: Where the slice starts and stops, as fractions of all batches.
+    """
+
+    candidate: Candidate
+    portion: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self):
+        start, stop = map(float, self.portion)
+        if not 0 <= start < stop <= 1:
+            raise ValueError(
+                f'0 <= start < stop <= 1 must hold, but got portion={self.portion}'
+            )
+        object.__setattr__(self, 'portion', (start, stop))
+
+    @property
+    def key(self) -> str:
+        """A string that is equal for equal proposals only, in every process."""
+        return proposal_key(self.to_json())
+
+    def to_json(self) -> dict:
+        return {'candidate': self.candidate.to_json(), 'portion': list(self.portion)}
+
+
+def proposal_key(obj: dict) -> str:
+    """Returns `Proposal.key` from the JSON form of a proposal or of a trial."""
+    return json.dumps([obj['candidate'], obj['portion']], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A scored proposal.
+
+    Args:
+        proposal: What was scored.
+        score: The figure to maximise.
+        metrics: All figures of the evaluation, for reports.
+
+    Raises:
+        UserError: The score is not a finite number, and so ranks nothing.
+    """
+
+    proposal: Proposal
+    score: float
+    metrics: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not isfinite(self.score):
+            raise UserError(
+                f'a score must be a finite number, but {self.proposal.candidate.arch} '
+                f'scored {self.score}; check the supernet checkpoint and the metric'
+            )
+        object.__setattr__(self, 'score', float(self.score))
+
+    def to_json(self) -> dict:
+        # JSON has no NaN, and a side figure that is undefined stops no search.
+        metrics = {
+            name: None if isinstance(value, float) and not isfinite(value) else value
+            for name, value in self.metrics.items()
+        }
+        return {**self.proposal.to_json(), 'score': self.score, 'metrics': metrics}

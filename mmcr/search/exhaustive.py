@@ -1,0 +1,37 @@
+"""Score every member: the paper's stage search (CR-NAS, Sec. 3.1)."""
+
+from mmcr.errors import UserError
+from mmcr.search.candidate import Complete, Proposal
+from mmcr.search.searcher import Rounds, Searcher
+from mmcr.space import SearchSpace
+
+
+class ExhaustiveSearcher(Searcher):
+    """Asks for every member of the space, in one round.
+
+    Args:
+        space: What to search; usually under a budget.
+        max_trials: How large a space may be.
+
+    Raises:
+        UserError: The space is larger.
+    """
+
+    def __init__(self, space: SearchSpace, max_trials: int = 5000):
+        super().__init__(space)
+        if space.size > max_trials:
+            raise UserError(
+                f'an exhaustive search would score all {space.size:,} architectures '
+                f'of this space, more than max_trials={max_trials:,}; search it '
+                'greedily (GreedySearcher), tighten its budget, or raise max_trials'
+            )
+
+    def rounds(self) -> Rounds:
+        yield [Proposal(Complete(arch)) for arch in self.space]
+
+    @property
+    def total(self) -> int:
+        return self.space.size
+
+    def to_json(self) -> dict:
+        return {'kind': 'exhaustive'}

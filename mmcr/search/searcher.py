@@ -1,0 +1,94 @@
+"""The contract between a search method and whoever evaluates for it."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Generator
+from contextlib import suppress
+
+from mmcr.errors import UserError
+from mmcr.search.candidate import Complete, Proposal, Trial
+from mmcr.space import SearchSpace
+
+Rounds = Generator[list[Proposal], list[Trial], None]
+
+
+class Searcher(ABC):
+    """Asks round by round what to score; never evaluates by itself.
+
+    A kind of search writes itself down as one generator, `rounds`. What it asks
+    depends on its options and on the answers alone, so a stopped search resumes
+    by replay: a new searcher that is told the same answers asks the same again.
+
+    Args:
+        space: What to search.
+    """
+
+    def __init__(self, space: SearchSpace):
+        self.space = space
+        self._best = None
+        self._rounds = self.rounds()
+        self._round = None
+
+    @abstractmethod
+    def rounds(self) -> Rounds:
+        """Yields the proposals of each round; is sent its trials in that order."""
+
+    @property
+    @abstractmethod
+    def total(self) -> int:
+        """How many trials the search takes in all."""
+
+    @abstractmethod
+    def to_json(self) -> dict:
+        """Returns the kind and the options that decide what is asked."""
+
+    def ask(self) -> list[Proposal]:
+        """Returns the proposals of the round, the same until they are answered.
+
+        Empty when the search has finished.
+        """
+        if self._round is None:
+            self._round = next(self._rounds)
+        return list(self._round)
+
+    def tell(self, trials: list[Trial]) -> None:
+        """Takes the answers to the whole round, in any order.
+
+        Raises:
+            ValueError: A proposal has no answer or several, or was not asked.
+        """
+        asked = [proposal.key for proposal in self.ask()]
+        answers = {trial.proposal.key: trial for trial in trials}
+        if Counter(asked) != Counter(trial.proposal.key for trial in trials):
+            missing = [key for key in asked if key not in answers]
+            strange = [key for key in answers if key not in asked]
+            raise ValueError(
+                f'each of the {len(asked)} proposals of a round needs one answer, but '
+                f'got {len(trials)} (unanswered: {missing}; not asked: {strange})'
+            )
+        ordered = [answers[key] for key in asked]
+        self._keep_best(ordered)
+        self._round = []
+        with suppress(StopIteration):
+            self._round = self._rounds.send(ordered)
+
+    def best(self) -> Trial:
+        """Returns the best trial of a complete architecture so far.
+
+        Of equals the one that was proposed first.
+
+        Raises:
+            UserError: No complete architecture has a score yet.
+        """
+        if self._best is None:
+            raise UserError(
+                'no complete architecture has been scored yet; let the search finish'
+            )
+        return self._best
+
+    def _keep_best(self, trials: list[Trial]) -> None:
+        for trial in trials:
+            if isinstance(trial.proposal.candidate, Complete) and (
+                self._best is None or trial.score > self._best.score
+            ):
+                self._best = trial

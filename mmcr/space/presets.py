@@ -1,0 +1,140 @@
+"""The paper's search spaces (CR-NAS, Sec. 3.1 and 3.2) and how to write them.
+
+Stage choices are `stage1`, `stage2`, ... with the number of blocks as value;
+operation choices are `stage1.0`, `stage1.1`, ... with the dilation rate as value.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import count, takewhile
+
+from mmcr.space.arch import Arch, ArchError, as_integer
+from mmcr.space.cost import Budget
+from mmcr.space.space import Choice, SearchSpace
+
+RESNET_STAGES = (
+    Choice('stage1', range(1, 11)),
+    Choice('stage2', range(1, 11)),
+    Choice('stage3', (2, 3, 5, 6, 9, 11, 14, 17, 20, 23)),
+    Choice('stage4', (2, 3, 4, 6, 7, 9, 11, 13, 15, 17)),
+)
+
+
+def blocks_cost(choice: str, blocks: int) -> int:
+    """Returns the cost of a ResNet stage in blocks.
+
+    From stage to stage the resolution halves and the channels double, so that a
+    block costs the same everywhere.
+    """
+    return blocks
+
+
+def resnet_stage_space(blocks: int | None = None) -> SearchSpace:
+    """Returns the stage reallocation space of ResNet and ResNeXt.
+
+    Args:
+        blocks: How many blocks an architecture has in all (8 as ResNet-18, 16 as
+            ResNet-50, 33 as ResNet-101); None for any number, as a supernet has.
+
+    Raises:
+        BudgetError: No architecture has so many; the nearest numbers are named.
+    """
+    budget = None if blocks is None else Budget.exactly(blocks)
+    return SearchSpace(RESNET_STAGES, blocks_cost, budget)
+
+
+def operation_space(
+    stage_blocks: Sequence[int], dilations: Sequence[int] = (1, 2, 3)
+) -> SearchSpace:
+    """Returns the dilation space: one rate for the 3x3 convolution of every block.
+
+    Dilation changes neither parameters nor FLOPs, so the space has no cost.
+
+    Args:
+        stage_blocks: Blocks per stage; any numbers, in a stage space or not.
+        dilations: The rates to choose among.
+
+    Raises:
+        ArchError: One of them is not a list of positive integers.
+    """
+    rates = [_positive(rate, 'dilations') for rate in _list(dilations, 'dilations')]
+    return SearchSpace(
+        Choice(f'{stage}.{block}', rates)
+        for stage, blocks in stage_arch(stage_blocks).items()
+        for block in range(blocks)
+    )
+
+
+def stage_arch(stage_blocks: Sequence[int]) -> Arch:
+    """Returns the architecture with so many blocks per stage, as [3, 4, 6, 3].
+
+    Raises:
+        ArchError: `stage_blocks` is not a list of positive integers.
+    """
+    return Arch(
+        {
+            f'stage{stage}': _positive(blocks, f'stage_blocks of stage {stage}')
+            for stage, blocks in enumerate(_list(stage_blocks, 'stage_blocks'), start=1)
+        }
+    )
+
+
+def stage_blocks_of(arch: Mapping[str, int]) -> tuple[int, ...]:
+    """Returns the blocks per stage of a stage architecture.
+
+    Raises:
+        ArchError: `arch` decides anything but `stage1` to the last stage.
+    """
+    names = [f'stage{stage}' for stage in range(1, len(arch) + 1)]
+    if not names or set(names) != set(arch):
+        raise ArchError(
+            'a stage architecture decides stage1, stage2, ... without a gap and '
+            f'nothing else, but got {list(arch)}'
+        )
+    return tuple(arch[name] for name in names)
+
+
+def dilation_arch(dilations: Sequence[Sequence[int]]) -> Arch:
+    """Returns the architecture with these dilation rates, a list per stage.
+
+    Raises:
+        ArchError: `dilations` is not a list of lists of positive integers.
+    """
+    return Arch(
+        {
+            f'stage{stage}.{block}': _positive(rate, f'dilations of stage {stage}')
+            for stage, rates in enumerate(_list(dilations, 'dilations'), start=1)
+            for block, rate in enumerate(_list(rates, f'dilations of stage {stage}'))
+        }
+    )
+
+
+def dilations_of(arch: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
+    """Returns the dilation rates of a complete operation architecture, by stage.
+
+    Raises:
+        ArchError: `arch` decides anything but consecutive blocks of all stages.
+    """
+    dilations = []
+    while f'stage{len(dilations) + 1}.0' in arch:
+        names = (f'stage{len(dilations) + 1}.{block}' for block in count())
+        names = list(takewhile(lambda name: name in arch, names))
+        dilations.append(tuple(arch[name] for name in names))
+    if not dilations or sum(map(len, dilations)) != len(arch):
+        raise ArchError(
+            'an operation architecture decides stage1.0, stage1.1, ..., stage2.0, '
+            f'... without a gap and nothing else, but got {list(arch)}'
+        )
+    return tuple(dilations)
+
+
+def _list(values, name: str) -> Sequence:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ArchError(f'{name} must be a list and not empty, but got {values!r}')
+    return values
+
+
+def _positive(value, name: str) -> int:
+    value = as_integer(value, name)
+    if value < 1:
+        raise ArchError(f'{name} must be at least 1, but got {value}')
+    return value

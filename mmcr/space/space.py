@@ -1,0 +1,221 @@
+"""Search spaces: what can be chosen, and within which cost."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from random import Random
+
+from mmcr.errors import UserError
+from mmcr.space.arch import Arch, ArchError, as_integer
+from mmcr.space.cost import Budget, BudgetError, Members, exact, plain
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A named decision among a few integers, in the order in which to try them.
+
+    Raises:
+        UserError: There is no value, or one twice, or one that is no integer.
+    """
+
+    name: str
+    values: tuple[int, ...]
+
+    def __post_init__(self):
+        values = tuple(as_integer(value, self.name) for value in self.values)
+        if not values or len(set(values)) < len(values):
+            raise UserError(
+                f'the choice {self.name} needs one or more distinct values, '
+                f'but got {list(values)}'
+            )
+        object.__setattr__(self, 'values', values)
+
+    def __str__(self) -> str:
+        return f'{self.name} must be one of {", ".join(map(str, self.values))}'
+
+
+class SearchSpace:
+    """The architectures that take one value per choice and meet the budget.
+
+    The only authority on what is a member. Sizes, lists and draws are exact and
+    never enumerate the product of the choices.
+
+    Args:
+        choices: In the order in which architectures are written and searched.
+        cost: What one value costs, as `cost(choice_name, value)`; an architecture
+            costs the sum. It must be a pure function.
+        budget: What the architectures may cost; needs `cost`.
+
+    Raises:
+        UserError: There is no choice, or two have one name.
+        BudgetError: No architecture meets the budget, or it has no cost to bound.
+    """
+
+    def __init__(
+        self,
+        choices: Iterable[Choice],
+        cost: Callable[[str, int], float] | None = None,
+        budget: Budget | None = None,
+    ):
+        self.choices = tuple(choices)
+        self.cost = cost
+        self.budget = budget
+        self._by_name = {choice.name: choice for choice in self.choices}
+        if not self.choices or len(self._by_name) < len(self.choices):
+            names = [choice.name for choice in self.choices]
+            raise UserError(f'a space needs choices of distinct names, but got {names}')
+        if budget is not None and cost is None:
+            raise BudgetError(
+                f'a budget ({budget}) needs a space with a cost; this one has none'
+            )
+        self._members = self._members_with({})
+        if not self.size:
+            raise BudgetError(
+                f'no architecture of this space costs {budget}; the nearest '
+                f'reachable costs are {self._nearest_costs()}'
+            )
+
+    def check(self, arch: Mapping[str, int], partial: bool = False) -> ArchError | None:
+        """Returns what keeps `arch` out of the space, or None for a member.
+
+        Args:
+            arch: The architecture.
+            partial: Whether choices may be left out; then a member is what some
+                member of the space completes.
+        """
+        try:
+            arch = Arch(arch)
+        except ArchError as error:
+            return error
+        for name, value in arch.items():
+            if name not in self._by_name:
+                return ArchError(
+                    f'{name}={value}: this space has no choice {name}; its choices '
+                    f'are {", ".join(self._by_name)}'
+                )
+            if value not in self._by_name[name].values:
+                return ArchError(
+                    f'{name}={value} is not in this space; {self._by_name[name]}'
+                )
+        missing = [choice for choice in self.choices if choice.name not in arch]
+        if missing and not partial:
+            return ArchError(
+                f'the architecture ({arch}) is incomplete: {missing[0].name} is '
+                f'missing; {missing[0]}'
+            )
+        if self.budget is not None and not self._members_with(arch).count():
+            completed = ', and so does every completion of it' if missing else ''
+            return ArchError(
+                f'the architecture ({arch}) costs {self.cost_of(arch)} and misses the '
+                f'budget{completed}: the cost must be {self.budget}'
+            )
+        return None
+
+    def validate(self, arch: Mapping[str, int], partial: bool = False) -> None:
+        """Raises the `ArchError` that `check` returns."""
+        error = self.check(arch, partial)
+        if error is not None:
+            raise error
+
+    def __contains__(self, arch) -> bool:
+        return self.check(arch) is None
+
+    @property
+    def size(self) -> int:
+        """How many members there are, exactly and of any magnitude."""
+        return self._members.count()
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bool__(self) -> bool:
+        # Never empty; and `len` of a large space does not fit Python's limit.
+        return True
+
+    def __iter__(self) -> Iterator[Arch]:
+        """Yields the members lazily, the last choice varying fastest."""
+        return map(self._arch, self._members.walk())
+
+    def reachable(self) -> tuple[Choice, ...]:
+        """Returns the choices with only the values that some member takes."""
+
+        def occurs(name, value):
+            return self._members_with({name: value}).count() > 0
+
+        return tuple(
+            Choice(name, tuple(v for v in choice.values if occurs(name, v)))
+            for name, choice in self._by_name.items()
+        )
+
+    def sample(self, rng: Random, given: Mapping[str, int] | None = None) -> Arch:
+        """Draws one member, all with the same probability.
+
+        Without a budget the undecided choices are drawn one by one in order, so
+        equal states of `rng` decide equal sets of undecided choices alike.
+
+        Args:
+            rng: The only source of chance.
+            given: A partial architecture that the member must agree with.
+
+        Raises:
+            ArchError: No member agrees with `given`.
+        """
+        given = given or {}
+        if given:
+            self.validate(given, partial=True)
+        if self.budget is None:
+            return Arch(
+                {
+                    name: given[name] if name in given else rng.choice(choice.values)
+                    for name, choice in self._by_name.items()
+                }
+            )
+        members = self._members_with(given) if given else self._members
+        return self._arch(members.nth(rng.randrange(members.count())))
+
+    def cost_of(self, arch: Mapping[str, int]) -> float:
+        """Returns the summed cost of what `arch` decides, member or not.
+
+        Raises:
+            BudgetError: The space has no cost.
+        """
+        if self.cost is None:
+            raise BudgetError('this space has no cost')
+        costs = (exact(self.cost(name, value)) for name, value in arch.items())
+        return plain(sum(costs, Fraction(0)))
+
+    def under(self, budget: Budget) -> 'SearchSpace':
+        """Returns this space with `budget` in place of its own.
+
+        Raises:
+            BudgetError: No architecture meets it; the nearest costs are named.
+        """
+        return SearchSpace(self.choices, self.cost, budget)
+
+    def to_json(self) -> dict:
+        return {
+            'choices': {choice.name: list(choice.values) for choice in self.choices},
+            'budget': None if self.budget is None else self.budget.to_json(),
+        }
+
+    def _arch(self, values: tuple[int, ...]) -> Arch:
+        return Arch(dict(zip(self._by_name, values)))
+
+    def _members_with(self, given: Mapping[str, int]) -> Members:
+        def cost(name, value):
+            # Free where nothing is bounded: a count then takes a step per choice.
+            return Fraction(0) if self.budget is None else exact(self.cost(name, value))
+
+        return Members(
+            [
+                [(v, cost(name, v)) for v in choice.values if given.get(name, v) == v]
+                for name, choice in self._by_name.items()
+            ],
+            self.budget,
+        )
+
+    def _nearest_costs(self) -> str:
+        costs = sorted(self._members.costs())
+        below = [cost for cost in costs if cost < exact(self.budget.low)]
+        above = [cost for cost in costs if cost > exact(self.budget.high)]
+        return ' and '.join(str(plain(cost)) for cost in below[-1:] + above[:1])

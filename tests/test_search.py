@@ -1,0 +1,294 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from mmcr.errors import UserError
+from mmcr.search import (
+    Complete,
+    ExhaustiveSearcher,
+    GreedySearcher,
+    Partial,
+    Proposal,
+    Searcher,
+    Trial,
+    run_search,
+)
+from mmcr.space import (
+    Arch,
+    Budget,
+    operation_space,
+    resnet_stage_space,
+)
+
+# A new searcher of every kind; all of them pass the contract below.
+SEARCHERS = {
+    'exhaustive': lambda: ExhaustiveSearcher(resnet_stage_space(8)),
+    'exhaustive without budget': lambda: ExhaustiveSearcher(operation_space([1, 2])),
+    'greedy': lambda: GreedySearcher(operation_space([1, 2, 1]), seed=7),
+    'greedy, one kept': lambda: GreedySearcher(operation_space([2, 2]), k=1),
+    'greedy on stages': lambda: GreedySearcher(resnet_stage_space(), k=2),
+}
+
+
+@pytest.fixture(params=SEARCHERS)
+def new_searcher(request):
+    return SEARCHERS[request.param]
+
+
+def evaluate(proposals):
+    """Scores like archval of three batches: reproducible, different for every arch."""
+    return [
+        Trial(
+            p, sum(_score(p.candidate.arch_for(batch)) for batch in range(3)), {'n': 3}
+        )
+        for p in proposals
+    ]
+
+
+def _score(arch):
+    return Random(str(sorted(arch.items()))).random()
+
+
+def run(searcher, known=None, group_size=4, stop_at=None):
+    """Returns the best trial and the new trials, as a journal would hold them."""
+    trials = []
+
+    def record(trial):
+        if len(trials) == stop_at:
+            raise KeyboardInterrupt
+        trials.append(trial)
+
+    try:
+        best = run_search(searcher, evaluate, known or {}, record, group_size)
+    except KeyboardInterrupt:
+        best = None
+    return best, trials
+
+
+def as_known(trials):
+    return {t.proposal.key: {'score': t.score, 'metrics': t.metrics} for t in trials}
+
+
+def transcript(searcher):
+    """All that a search asked, down to the completions, and what it found."""
+    best, trials = run(searcher)
+    asked = [
+        [t.proposal.key, [t.proposal.candidate.arch_for(b).to_json() for b in range(3)]]
+        for t in trials
+    ]
+    return asked, best.to_json(), searcher.to_json()
+
+
+def print_transcripts():
+    print(json.dumps([transcript(new()) for new in SEARCHERS.values()]))
+
+
+class TestContract:
+    """What holds for every kind of searcher."""
+
+    def test_asks_nothing_twice(self, new_searcher):
+        _, trials = run(new_searcher())
+        assert len(as_known(trials)) == len(trials)
+
+    def test_finishes_after_total_trials(self, new_searcher):
+        searcher = new_searcher()
+        total = searcher.total
+        _, trials = run(searcher)
+        assert len(trials) == total == searcher.total
+        assert searcher.ask() == []
+
+    def test_asks_the_same_until_told(self, new_searcher):
+        searcher = new_searcher()
+        first = searcher.ask()
+        first_keys = [proposal.key for proposal in first]
+        first.clear()
+        assert [proposal.key for proposal in searcher.ask()] == first_keys
+        assert first_keys
+
+    def test_every_completion_is_a_member(self, new_searcher):
+        searcher = new_searcher()
+        _, trials = run(searcher)
+        for trial in trials:
+            candidate = trial.proposal.candidate
+            for batch in range(3):
+                completed = candidate.arch_for(batch)
+                assert completed in searcher.space
+                assert candidate.arch.items() <= completed.items()
+
+    def test_best_is_the_best_complete_member(self, new_searcher):
+        searcher = new_searcher()
+        best, trials = run(searcher)
+        complete = [t for t in trials if t.proposal.candidate.arch in searcher.space]
+        assert best == searcher.best() == max(complete, key=lambda t: t.score)
+        assert best.proposal.candidate.arch in searcher.space
+
+    def test_of_equals_the_first_is_best(self, new_searcher):
+        searcher = new_searcher()
+        first_complete = None
+        while proposals := searcher.ask():
+            complete = [p for p in proposals if isinstance(p.candidate, Complete)]
+            first_complete = first_complete or (complete and complete[0])
+            searcher.tell([Trial(p, 0.5) for p in reversed(proposals)])
+        assert searcher.best().proposal == first_complete
+
+    def test_no_best_before_an_answer(self, new_searcher):
+        searcher = new_searcher()
+        searcher.ask()
+        with pytest.raises(UserError, match='no complete architecture'):
+            searcher.best()
+
+    def test_the_order_of_answers_does_not_matter(self, new_searcher):
+        searcher = new_searcher()
+        asked = []
+        while proposals := searcher.ask():
+            asked += [proposal.key for proposal in proposals]
+            searcher.tell(evaluate(reversed(proposals)))
+        best, trials = run(new_searcher())
+        assert asked == [trial.proposal.key for trial in trials]
+        assert searcher.best() == best
+
+    def test_wrong_answers_are_refused(self, new_searcher):
+        searcher = new_searcher()
+        answers = evaluate(searcher.ask())
+        stranger = Trial(Proposal(Complete(Arch({'a': 1}))), 1.0)
+        wrong = (answers[1:], answers + answers[:1], [*answers[1:], stranger], [])
+        for trials in wrong:
+            with pytest.raises(ValueError, match='needs one answer'):
+                searcher.tell(trials)
+        searcher.tell(answers)
+
+    def test_is_deterministic(self, new_searcher):
+        assert transcript(new_searcher()) == transcript(new_searcher())
+
+    @pytest.mark.parametrize('group_size', [1, 5, 1000])
+    def test_the_size_of_groups_changes_nothing(self, new_searcher, group_size):
+        assert run(new_searcher(), group_size=group_size) == run(new_searcher())
+
+    def test_resumes_after_a_stop_at_any_trial(self, new_searcher):
+        best, trials = run(new_searcher())
+        for stop in range(len(trials) + 1):
+            _, before = run(new_searcher(), stop_at=stop)
+            assert before == trials[:stop]
+            resumed, after = run(new_searcher(), as_known(before))
+            assert before + after == trials
+            assert resumed == best
+
+    def test_json_form_holds_the_kind(self, new_searcher):
+        obj = new_searcher().to_json()
+        assert json.loads(json.dumps(obj)) == obj
+        assert obj['kind']
+
+
+def test_same_in_every_process():
+    """Strings hash differently from process to process; nothing may depend on it."""
+    outputs = [
+        subprocess.run(
+            [sys.executable, '-c', 'import test_search as t; t.print_transcripts()'],
+            cwd=Path(__file__).parent,
+            env={
+                **os.environ,
+                'PYTHONPATH': str(Path(__file__).parents[1]),
+                'PYTHONHASHSEED': seed,
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ('1', '2')
+    ]
+    here = json.loads(json.dumps([transcript(new()) for new in SEARCHERS.values()]))
+    assert json.loads(outputs[0]) == json.loads(outputs[1]) == here
+
+
+class TestExhaustive:
+    def test_asks_for_every_member_in_order(self):
+        space = resnet_stage_space(8)
+        searcher = ExhaustiveSearcher(space)
+        assert [proposal.candidate.arch for proposal in searcher.ask()] == list(space)
+        assert {proposal.portion for proposal in searcher.ask()} == {(0.0, 1.0)}
+
+    def test_refuses_a_large_space_and_names_a_way_out(self):
+        with pytest.raises(UserError, match=r'43,046,721 .*max_trials=5,000.*Greedy'):
+            ExhaustiveSearcher(operation_space([3, 4, 6, 3]))
+        assert (
+            ExhaustiveSearcher(resnet_stage_space(), max_trials=10_000).total == 10_000
+        )
+        with pytest.raises(UserError, match='max_trials=152'):
+            ExhaustiveSearcher(resnet_stage_space(16), max_trials=152)
+
+
+class TestProposalsAndTrials:
+    def test_equal_proposals_and_only_they_have_equal_keys(self):
+        space = operation_space([2])
+        a, b = Arch({'a': 1, 'b': 2}), Arch({'b': 2, 'a': 1})
+        assert Proposal(Complete(a)).key == Proposal(Complete(b), (0, 1)).key
+        proposals = [
+            Proposal(Complete(a)),
+            Proposal(Complete(a), (0.0, 0.5)),
+            Proposal(Complete(a.updated({'a': 2}))),
+            Proposal(Partial(a, space, 0)),
+            Proposal(Partial(a, space, 1)),
+        ]
+        assert len({p.key for p in proposals}) == len(set(proposals)) == len(proposals)
+
+    @pytest.mark.parametrize('portion', [(0.5, 0.5), (-0.1, 1), (0, 1.1), (1, 0)])
+    def test_a_portion_is_a_slice(self, portion):
+        with pytest.raises(ValueError, match='0 <= start < stop <= 1 must hold'):
+            Proposal(Complete(Arch({'a': 1})), portion)
+
+    @pytest.mark.parametrize('score', [float('nan'), float('inf')])
+    def test_a_score_is_finite(self, score):
+        with pytest.raises(UserError, match=f'finite number, but a=1 scored {score}'):
+            Trial(Proposal(Complete(Arch({'a': 1}))), score)
+
+    def test_json_form_of_a_trial(self):
+        proposal = Proposal(Complete(Arch({'a': 1})), (0.0, 0.5))
+        trial = Trial(proposal, 1, {'AP': 0.25, 'APs': float('nan'), 'seen': 8})
+        assert json.loads(json.dumps(trial.to_json(), allow_nan=False)) == {
+            'candidate': {'arch': {'a': 1}},
+            'portion': [0.0, 0.5],
+            'score': 1.0,
+            'metrics': {'AP': 0.25, 'APs': None, 'seen': 8},
+        }
+
+
+class TestDriver:
+    def test_each_group_is_recorded_before_the_next_is_evaluated(self):
+        events = []
+
+        def logged(proposals):
+            events.append(len(proposals))
+            return evaluate(proposals)
+
+        searcher = ExhaustiveSearcher(resnet_stage_space(8))
+        run_search(searcher, logged, {}, lambda trial: events.append('r'), 4)
+        assert events == [4, *'rrrr', 4, *'rrrr', 1, 'r']
+
+    def test_known_scores_are_neither_evaluated_nor_recorded_again(self):
+        best, trials = run(SEARCHERS['greedy']())
+        resumed, after = run(SEARCHERS['greedy'](), as_known(trials))
+        assert (resumed, after) == (best, [])
+        assert resumed.metrics == {'n': 3}
+
+    def test_the_size_of_groups_is_checked(self):
+        with pytest.raises(UserError, match='group_size must be at least 1, but got 0'):
+            run(SEARCHERS['greedy'](), group_size=0)
+
+    def test_a_searcher_is_one_generator_and_its_total(self):
+        class First(Searcher):
+            total = 1
+
+            def rounds(self):
+                yield [Proposal(Complete(next(iter(self.space))))]
+
+            def to_json(self):
+                return {'kind': 'first'}
+
+        space = resnet_stage_space().under(Budget(30, 40))
+        best, _ = run(First(space))
+        assert best.proposal.candidate.arch == next(iter(space))

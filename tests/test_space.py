@@ -1,0 +1,322 @@
+import json
+import pickle
+from itertools import islice, product
+from random import Random
+
+import pytest
+
+from mmcr.errors import UserError
+from mmcr.space import (
+    RESNET_STAGES,
+    Arch,
+    ArchError,
+    Budget,
+    BudgetError,
+    Choice,
+    SearchSpace,
+    operation_space,
+    resnet_stage_space,
+    stage_arch,
+)
+
+MOBILENET_COSTS = {'m1': 1.5, 'm2': 1, 'm3': 1, 'm4': 0.75, 'm5': 1.25}
+
+
+def mobilenet_cost(choice, blocks):
+    return MOBILENET_COSTS[choice] * blocks
+
+
+def tenths(choice, value):
+    return 0.1 * value
+
+
+def mobilenet_space():
+    """CR-NAS, Sec. 3.1: five stages whose blocks cost different amounts."""
+    ranges = {'m1': (1, 6), 'm2': (1, 6), 'm3': (3, 8), 'm4': (2, 7), 'm5': (2, 7)}
+    choices = [Choice(name, range(*ends)) for name, ends in ranges.items()]
+    return SearchSpace(choices, mobilenet_cost, Budget.exactly(16))
+
+
+def brute_force(space):
+    """Every member by enumerating the product."""
+    names = [choice.name for choice in space.choices]
+    archs = (
+        Arch(dict(zip(names, values)))
+        for values in product(*(choice.values for choice in space.choices))
+    )
+    return [
+        a for a in archs if space.budget is None or space.cost_of(a) in space.budget
+    ]
+
+
+SMALL_SPACES = {
+    'free': SearchSpace([Choice('a', (3, 1)), Choice('b', (1, 2, 5))]),
+    'r18': resnet_stage_space(8),
+    'r50': resnet_stage_space(16),
+    'mobilenet': mobilenet_space(),
+    'range': SearchSpace(
+        [Choice(name, (4, 1, 3)) for name in 'abcd'], tenths, Budget(0.8, 1.1)
+    ),
+}
+
+
+class Nth(Random):
+    """A generator whose one draw below n is chosen by the test."""
+
+    def __init__(self, index):
+        super().__init__(0)
+        self.index = index
+
+    def randrange(self, n):
+        assert 0 <= self.index < n
+        return self.index
+
+
+class TestChoiceAndBudget:
+    @pytest.mark.parametrize('values', [(), (1, 1), (1.5,)])
+    def test_a_choice_needs_distinct_integers(self, values):
+        with pytest.raises(UserError, match='c'):
+            Choice('c', values)
+
+    def test_a_space_needs_choices_of_distinct_names(self):
+        with pytest.raises(UserError, match=r'distinct names, but got \[\]'):
+            SearchSpace([])
+        with pytest.raises(UserError, match=r"but got \['a', 'a'\]"):
+            SearchSpace([Choice('a', (1,)), Choice('a', (2,))])
+
+    def test_both_ends_belong_to_the_budget(self):
+        budget = Budget(1.5, 2)
+        inside = [cost in budget for cost in (1.49, 1.5, 2, 2.01)]
+        assert inside == [False, True, True, False]
+        assert 16 in Budget.exactly(16)
+        assert 17 not in Budget.exactly(16)
+        assert 0.1 + 0.2 in Budget.exactly(0.3)
+
+    @pytest.mark.parametrize(
+        ('ends', 'message'),
+        [
+            ((3, 1), r'low <= high must hold, but got \(low=3, high=1\)'),
+            ((0, float('inf')), 'finite numbers, but got inf'),
+            ((float('nan'), 1), 'finite numbers, but got nan'),
+            (('1', 2), "finite numbers, but got '1'"),
+        ],
+    )
+    def test_a_senseless_budget_is_refused(self, ends, message):
+        with pytest.raises(BudgetError, match=message):
+            Budget(*ends)
+
+
+class TestSize:
+    @pytest.mark.parametrize(('blocks', 'size'), [(8, 9), (16, 153), (33, 374)])
+    def test_counts_of_the_resnet_space(self, blocks, size):
+        space = resnet_stage_space(blocks)
+        assert space.size == len(space) == len(list(space)) == size
+
+    def test_count_of_the_mobilenet_space(self):
+        assert mobilenet_space().size == 43
+
+    def test_without_a_budget(self):
+        assert resnet_stage_space().size == 10**4
+        assert operation_space([3, 4, 6, 3]).size == 3**16 == 43_046_721
+
+    def test_is_exact_beyond_what_can_be_enumerated(self):
+        assert operation_space([3, 8, 36, 3]).size == 3**50
+        assert operation_space([3, 8, 36, 3])
+        # As many ways to reach 80 with 40 choices of 1 or 3 as to pick 20 of 40.
+        space = SearchSpace(
+            [Choice(f'c{index}', (1, 3)) for index in range(40)],
+            lambda name, value: value,
+            Budget.exactly(80),
+        )
+        assert space.size == 137_846_528_820
+
+
+class TestIteration:
+    @pytest.mark.parametrize('name', SMALL_SPACES)
+    def test_yields_the_members_in_order(self, name):
+        space = SMALL_SPACES[name]
+        assert list(space) == brute_force(space)
+        assert space.size == len(brute_force(space))
+
+    def test_is_lazy(self):
+        first = list(islice(operation_space([3, 8, 36, 3]), 2))
+        assert set(first[0].values()) == {1}
+        assert list(first[1].values()) == [1] * 49 + [2]
+
+    def test_enters_no_branch_without_members(self):
+        space = SearchSpace(
+            [Choice(f'c{index}', (0, 1)) for index in range(60)],
+            lambda name, value: value,
+            Budget.exactly(1),
+        )
+        ones = [[name for name, value in arch.items() if value] for arch in space]
+        assert ones == [[f'c{index}'] for index in reversed(range(60))]
+
+
+class TestMembership:
+    @pytest.mark.parametrize('name', SMALL_SPACES)
+    def test_members_and_only_they_are_in(self, name):
+        space = SMALL_SPACES[name]
+        members = set(space)
+        everything = SearchSpace(space.choices)
+        assert {arch for arch in everything if arch in space} == members
+
+    @pytest.mark.parametrize(
+        ('arch', 'message'),
+        [
+            (
+                {'stage1': 3, 'stage2': 4, 'stage3': 4, 'stage4': 5},
+                'stage3=4 is not in this space; stage3 must be one of 2, 3, 5, 6, 9',
+            ),
+            (
+                {'stage1': 3, 'stage5': 1},
+                'no choice stage5; its choices are stage1, stage2, stage3, stage4',
+            ),
+            (
+                {'stage1': 3, 'stage2': 4, 'stage4': 3},
+                'stage3 is missing; stage3 must be one of 2, 3, 5, 6, 9',
+            ),
+            (
+                {'stage1': 3, 'stage2': 4, 'stage3': 6, 'stage4': 4},
+                'stage4=4.* costs 17 and misses the budget: .* exactly 16',
+            ),
+            ([3, 4, 6, 3], r'mapping .* but got \[3, 4, 6, 3\]'),
+            ({'stage1': 3.5}, 'stage1 must be an integer, but got 3.5'),
+        ],
+    )
+    def test_says_why_not(self, arch, message):
+        space = resnet_stage_space(16)
+        assert isinstance(space.check(arch), ArchError)
+        assert arch not in space
+        with pytest.raises(ArchError, match=message):
+            space.validate(arch)
+
+    def test_accepts_plain_mappings(self):
+        baseline = {'stage1': 3, 'stage2': 4, 'stage3': 6, 'stage4': 3}
+        assert resnet_stage_space(16).check(baseline) is None
+        assert resnet_stage_space(16).check(Arch(baseline)) is None
+
+    def test_a_partial_architecture_needs_a_completion_within_the_budget(self):
+        space = resnet_stage_space(16)
+        members = [dict(arch) for arch in space]
+        for one, two in product(range(1, 11), repeat=2):
+            completed = any((m['stage1'], m['stage2']) == (one, two) for m in members)
+            error = space.check({'stage1': one, 'stage2': two}, partial=True)
+            assert (error is None) == completed
+        assert space.check({}, partial=True) is None
+        with pytest.raises(
+            ArchError, match='costs 13 .* every completion.* exactly 16'
+        ):
+            space.validate({'stage1': 7, 'stage2': 6}, partial=True)
+
+
+class TestSampling:
+    @pytest.mark.parametrize('name', ['r18', 'r50', 'mobilenet', 'range'])
+    def test_under_a_budget_every_member_has_one_chance_in_size(self, name):
+        space = SMALL_SPACES[name]
+        drawn = [space.sample(Nth(index)) for index in range(space.size)]
+        assert drawn == list(space)
+
+    def test_given_a_part_every_agreeing_member_has_the_same_chance(self):
+        space, given = resnet_stage_space(16), {'stage3': 5}
+        agreeing = [arch for arch in space if arch['stage3'] == 5]
+        drawn = [space.sample(Nth(index), given) for index in range(len(agreeing))]
+        assert drawn == agreeing
+
+    @pytest.mark.parametrize('name', SMALL_SPACES)
+    def test_draws_follow_the_generator(self, name):
+        space = SMALL_SPACES[name]
+        draws = [
+            [space.sample(rng) for _ in range(40)] for rng in (Random(3), Random(3))
+        ]
+        assert draws[0] == draws[1]
+        assert len(set(draws[0])) > 4
+        assert set(draws[0]) <= set(space)
+
+    def test_without_a_budget_choices_are_drawn_one_by_one(self):
+        space = operation_space([2, 2])
+        rng = Random(5)
+        expected = [rng.choice((1, 2, 3)) for _ in range(4)]
+        assert list(space.sample(Random(5)).values()) == expected
+
+    def test_equal_states_complete_different_parts_alike(self):
+        space = operation_space([2, 3])
+        completions = {
+            tuple(space.sample(Random(1), {'stage1.0': rate}).values())[1:]
+            for rate in (1, 2, 3)
+        }
+        assert len(completions) == 1
+
+    def test_an_impossible_part_is_refused(self):
+        with pytest.raises(ArchError, match='stage3=4 is not in this space'):
+            resnet_stage_space(16).sample(Random(0), {'stage3': 4})
+        with pytest.raises(ArchError, match='misses the budget'):
+            resnet_stage_space(16).sample(Random(0), {'stage1': 10, 'stage2': 10})
+
+
+class TestCost:
+    def test_is_the_sum_over_what_is_decided(self):
+        space = resnet_stage_space(33)
+        assert space.cost_of(stage_arch([3, 4, 15, 11])) == 33
+        assert space.cost_of({'stage1': 2}) == 2
+        arch = Arch({'m1': 2, 'm2': 3, 'm3': 4, 'm4': 3, 'm5': 3})
+        assert mobilenet_space().cost_of(arch) == 16
+
+    def test_is_exact_in_decimals(self):
+        space = SMALL_SPACES['range'].under(Budget.exactly(0.9))
+        assert all(sum(arch.values()) == 9 for arch in space)
+        assert {'a': 1, 'b': 1, 'c': 3, 'd': 4} in space
+
+    def test_a_space_without_cost_has_no_budget(self):
+        space = operation_space([1, 1])
+        with pytest.raises(BudgetError, match='no cost'):
+            space.cost_of({'stage1.0': 1})
+        with pytest.raises(BudgetError, match='exactly 3.* has none'):
+            space.under(Budget.exactly(3))
+
+    @pytest.mark.parametrize(
+        ('budget', 'nearest'),
+        [
+            (Budget.exactly(5), 'exactly 5; the nearest reachable costs are 6$'),
+            (Budget.exactly(61), 'exactly 61; .* are 60$'),
+            (Budget(16.2, 16.8), 'between 16.2 and 16.8; .* are 16 and 17$'),
+        ],
+    )
+    def test_an_infeasible_budget_names_the_nearest_costs(self, budget, nearest):
+        with pytest.raises(BudgetError, match=nearest):
+            resnet_stage_space().under(budget)
+
+    def test_under_replaces_the_budget(self):
+        space = resnet_stage_space(16).under(Budget.exactly(33))
+        assert space.size == 374
+        assert list(space) == list(resnet_stage_space(33))
+
+
+def test_reachable_leaves_out_values_of_no_member():
+    for space in SMALL_SPACES.values():
+        members = list(space)
+        assert [(choice.name, choice.values) for choice in space.reachable()] == [
+            (
+                choice.name,
+                tuple(
+                    v
+                    for v in choice.values
+                    if any(m[choice.name] == v for m in members)
+                ),
+            )
+            for choice in space.choices
+        ]
+    assert resnet_stage_space(8).reachable()[2].values == (2, 3)
+    assert resnet_stage_space().reachable() == RESNET_STAGES
+
+
+def test_json_form_of_a_space():
+    space = SearchSpace([Choice('a', range(1, 3))], mobilenet_cost)
+    assert space.to_json() == {'choices': {'a': [1, 2]}, 'budget': None}
+    assert resnet_stage_space(16).to_json()['budget'] == {'low': 16, 'high': 16}
+    json.dumps(resnet_stage_space(16).to_json())
+
+
+def test_a_space_can_be_pickled():
+    space = resnet_stage_space(16)
+    assert list(pickle.loads(pickle.dumps(space))) == list(space)

@@ -1,0 +1,71 @@
+import pytest
+
+from mmcr.space import (
+    PUBLISHED,
+    ArchError,
+    Published,
+    dilation_arch,
+    operation_space,
+    resnet_stage_space,
+    stage_arch,
+)
+
+WITH_CODES = ('r18', 'r50', 'r101')
+
+
+def test_the_rows_of_the_paper():
+    rows = {name: (list(p.baseline), list(p.stage_cr)) for name, p in PUBLISHED.items()}
+    assert rows == {
+        'r18': ([2, 2, 2, 2], [1, 1, 2, 4]),
+        'r50': ([3, 4, 6, 3], [1, 3, 5, 7]),
+        'r101': ([3, 4, 23, 3], [2, 3, 17, 11]),
+        'x50': ([3, 4, 6, 3], [2, 2, 6, 6]),
+        'x101': ([3, 4, 23, 3], [3, 4, 15, 11]),
+    }
+    assert [p.depth for p in PUBLISHED.values()] == [18, 50, 101, 50, 101]
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_baseline_and_stage_cr_are_members_of_the_stage_space(name):
+    published = PUBLISHED[name]
+    space = resnet_stage_space(sum(published.baseline))
+    assert stage_arch(published.baseline) in space
+    if name != 'x101':
+        assert stage_arch(published.stage_cr) in space
+
+
+def test_the_space_is_not_widened_for_resnext101():
+    arch = stage_arch(PUBLISHED['x101'].stage_cr)
+    with pytest.raises(ArchError, match='stage3=15 is not in this space; stage3 must'):
+        resnet_stage_space(33).validate(arch)
+    # What runs on any tau: the operation space of the very same network.
+    assert operation_space(PUBLISHED['x101'].stage_cr).size == 3**33
+
+
+@pytest.mark.parametrize('name', WITH_CODES)
+def test_dilations_are_members_of_the_operation_space(name):
+    published = PUBLISHED[name]
+    assert tuple(map(len, published.dilations)) == published.stage_cr
+    arch = dilation_arch(published.dilations)
+    assert arch in operation_space(published.stage_cr)
+    assert tuple(rate - 1 for rate in arch.values()) == published.dilation_code
+
+
+def test_dilations_by_stage():
+    assert PUBLISHED['r18'].dilations == ((1,), (1,), (2, 1), (2, 1, 3, 2))
+    assert PUBLISHED['r50'].dilations[3] == (1, 2, 1, 3, 2, 2, 3)
+    assert PUBLISHED['r101'].dilations[3] == (2, 2, 1, 1, 2, 1, 2, 3, 1, 2, 2)
+    assert PUBLISHED['x50'].dilations is None
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        (((2, 2), (1, 2)), 'keeps the number of blocks'),
+        (((2, 2), (1, 3), (0, 0, 1)), 'each of the 4 blocks'),
+        (((2, 2), (1, 3), (0, 0, 1, 3)), 'one entry 0, 1 or 2'),
+    ],
+)
+def test_counts_and_codes_are_checked_against_each_other(fields, message):
+    with pytest.raises(ArchError, match=message):
+        Published(18, *fields)
