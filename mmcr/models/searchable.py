@@ -1,0 +1,125 @@
+"""What the engine may expect of every searchable backbone."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from mmcr.errors import UserError
+from mmcr.models.layer_choice import LayerChoice
+from mmcr.space.arch import Arch
+from mmcr.space.space import SearchSpace
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Step(NamedTuple):
+    """One piece of a backbone's forward.
+
+    Running all steps in order on an image batch is the backbone's forward;
+    what a step returns depends on the choices of the steps up to it alone, so
+    candidates that agree so far can share the result.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    modules: tuple[nn.Module, ...]  # those that `run` uses
+    choices: tuple[str, ...]  # names of the choices that decide inside
+    is_output: bool  # whether the result is one of the backbone's outputs
+
+
+class SearchableBackbone:
+    """Mixin: a backbone whose supernet mode runs one architecture at a time.
+
+    A subclass has `space` (``None`` outside supernet mode), `arch_cfg` and
+    `steps`, and calls `_collect_choices` when it is built.
+    """
+
+    space: SearchSpace | None
+
+    def _collect_choices(self) -> None:
+        self._layer_choices = [m for m in self.modules() if isinstance(m, LayerChoice)]
+
+    @property
+    def arch(self) -> Arch:
+        """The active architecture: what the next forward runs."""
+        active = {place.choice: place.active for place in self._layer_choices}
+        return Arch({choice.name: active[choice.name]
+                     for choice in self._require_space().choices})
+
+    def set_arch(self, arch: Arch) -> None:
+        """Makes `arch` the path of every forward from now on.
+
+        Raises:
+            ArchError: It is not a member of the space; the message names the
+                choice, the value and what is allowed.
+        """
+        self._require_space().validate(arch)
+        for place in self._layer_choices:
+            place.active = arch[place.choice]
+
+    def arch_cfg(self, arch: Arch) -> dict:
+        """Constructor arguments (with ``type``) of the fixed network `arch`."""
+        raise NotImplementedError
+
+    def steps(self) -> list[Step]:
+        """The forward, cut wherever a choice decides."""
+        raise NotImplementedError
+
+    def active_norms(self, step: Step) -> list[_BatchNorm]:
+        """The batch norms that `step` runs under the active architecture."""
+        return [module for root in step.modules for module in _active_modules(root)
+                if isinstance(module, _BatchNorm)]
+
+    def _require_space(self) -> SearchSpace:
+        if self.space is None:
+            raise UserError(
+                f'Only a supernet has architectures to choose from, but this '
+                f'{type(self).__name__} is a fixed network. Build it with '
+                f"supernet='stage' or supernet='operation'.")
+        return self.space
+
+
+def _active_modules(module: nn.Module) -> Iterator[nn.Module]:
+    yield module
+    inside = ([module.active_option] if isinstance(module, LayerChoice)
+              else module.children())
+    for child in inside:
+        yield from _active_modules(child)
+
+
+def path_state_dict(supernet: SearchableBackbone, arch: Arch) -> OrderedDict:
+    """The weights and buffers of one path, named as in the fixed network.
+
+    Tensors are those of the supernet, not copies.
+    """
+    supernet._require_space().validate(arch)
+    state = supernet.state_dict()
+    for name, module in supernet.named_modules():
+        if not isinstance(module, LayerChoice):
+            continue
+        inside, kept = f'{name}.options.', f'{name}.options.{arch[module.choice]}.'
+        state = OrderedDict(
+            (f'{name}.{key[len(kept):]}' if key.startswith(kept) else key, value)
+            for key, value in state.items()
+            if key.startswith(kept) or not key.startswith(inside))
+    return state
+
+
+def inherit_weights(supernet: SearchableBackbone, fixed: nn.Module, arch: Arch) -> None:
+    """Copies the weights and BN buffers of `arch` into its fixed network.
+
+    Args:
+        supernet: A searchable backbone in supernet mode.
+        fixed: The network that `supernet.arch_cfg(arch)` describes.
+        arch: A complete member of the supernet's space.
+
+    Raises:
+        ArchError: `arch` is not a member of the space.
+        UserError: `fixed` is another network: some key has no partner or
+            another shape.
+    """
+    try:
+        fixed.load_state_dict(path_state_dict(supernet, arch), strict=True)
+    except RuntimeError as error:
+        raise UserError(
+            f'The fixed network must be the one that supernet.arch_cfg(arch) '
+            f'describes for {arch}, every key accounted for. {error}') from None

@@ -1,0 +1,21 @@
+"""Child registries of mmdet's: ``type='mmcr.CRResNet'`` works in any config.
+
+mmengine imports this file by itself when it meets the scope ``mmcr``, and each
+registry imports its room when it is first asked, so no config needs
+``custom_imports``.
+"""
+
+from mmdet.registry import HOOKS as MMDET_HOOKS
+from mmdet.registry import LOOPS as MMDET_LOOPS
+from mmdet.registry import METRICS as MMDET_METRICS
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMDET_MODELS, scope='mmcr', locations=['mmcr.models'])
+HOOKS = Registry('hook', parent=MMDET_HOOKS, scope='mmcr', locations=['mmcr.engine'])
+LOOPS = Registry('loop', parent=MMDET_LOOPS, scope='mmcr', locations=['mmcr.engine'])
+METRICS = Registry(
+    'metric', parent=MMDET_METRICS, scope='mmcr', locations=['mmcr.engine'])
+SEARCHERS = Registry(
+    'searcher', parent=MMDET_TASK_UTILS, scope='mmcr', locations=['mmcr.engine'])
