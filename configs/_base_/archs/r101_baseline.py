@@ -1,0 +1,9 @@
+# ResNet-101 as it is, in the form that the reallocated ones have.
+cr_backbone = dict(
+    _delete_=True,
+    type='mmcr.CRResNet',
+    depth=101,
+    stage_blocks=(3, 4, 23, 3),
+    norm_eval=False,
+)
+cr_neck_in_channels = [256, 512, 1024, 2048]

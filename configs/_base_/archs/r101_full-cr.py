@@ -1,0 +1,10 @@
+# ResNet-101, stages and dilations reallocated (CR-NAS, Tables 5 and 6).
+cr_backbone = dict(
+    _delete_=True,
+    type='mmcr.CRResNet',
+    depth=101,
+    stage_blocks=(2, 3, 17, 11),
+    dilations=((1, 1), (1, 1, 1), (1, 2, 1, 2, 1, 1, 1, 3, 1, 1, 1, 2, 1, 2, 1, 2, 1), (2, 2, 1, 1, 2, 1, 2, 3, 1, 2, 2)),
+    norm_eval=False,
+)
+cr_neck_in_channels = [256, 512, 1024, 2048]

@@ -1,0 +1,10 @@
+# ResNet-18, stages and dilations reallocated (CR-NAS, Tables 5 and 6).
+cr_backbone = dict(
+    _delete_=True,
+    type='mmcr.CRResNet',
+    depth=18,
+    stage_blocks=(1, 1, 2, 4),
+    dilations=((1,), (1,), (2, 1), (2, 1, 3, 2)),
+    norm_eval=False,
+)
+cr_neck_in_channels = [64, 128, 256, 512]

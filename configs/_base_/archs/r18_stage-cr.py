@@ -1,0 +1,9 @@
+# ResNet-18, stages reallocated (CR-NAS, Table 5).
+cr_backbone = dict(
+    _delete_=True,
+    type='mmcr.CRResNet',
+    depth=18,
+    stage_blocks=(1, 1, 2, 4),
+    norm_eval=False,
+)
+cr_neck_in_channels = [64, 128, 256, 512]

@@ -1,0 +1,9 @@
+# ResNet-50, stages reallocated (CR-NAS, Table 5).
+cr_backbone = dict(
+    _delete_=True,
+    type='mmcr.CRResNet',
+    depth=50,
+    stage_blocks=(1, 3, 5, 7),
+    norm_eval=False,
+)
+cr_neck_in_channels = [256, 512, 1024, 2048]

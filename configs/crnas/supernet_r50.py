@@ -1,0 +1,15 @@
+# One bottleneck supernet serves every number of blocks: R50 and R101 alike.
+_base_ = [
+    '../_base_/models/faster-rcnn_supernet_r50.py',
+    '../_base_/datasets/coco_archsearch.py',
+    '../_base_/schedules/schedule_2x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+
+custom_hooks = [dict(type='mmcr.ArchSamplingHook', seed=0)]
+find_unused_parameters = True  # a path uses a part of the supernet
+
+val_cfg = dict(
+    _delete_=True,
+    type='mmcr.ArchValLoop',
+    archs=dict(baseline=[3, 4, 6, 3], shallow=[6, 5, 3, 2], deep=[1, 2, 6, 7]))

@@ -1,0 +1,88 @@
+# The demo: all steps of CR-NAS on the embedded data set, sized for a CPU.
+# tools/reallocate.py runs them and sets CR_STEP and CR_ARCH.
+step = '{{$CR_STEP:crnas/supernet_r18}}'
+_base_ = '../{{$CR_STEP:crnas/supernet_r18}}.py'
+
+# Data: the search has its own split of the training images.
+data_root = 'data/shapes/'
+searching = step.startswith('crnas')
+train_ann, val_ann = ('archtrain.json', 'archval.json') if searching else (
+    'train.json', 'test.json')
+classes = ('triangle', 'cross', 'striped', 'checkered', 'matched', 'mismatched')
+data = dict(data_root=data_root, metainfo=dict(classes=classes))
+scale = (192, 192)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    batch_size=8,
+    dataset=dict(
+        ann_file=train_ann,
+        data_prefix=dict(img='train/'),
+        filter_cfg=dict(min_size=0),
+        pipeline=train_pipeline,
+        **data),
+    **loader)
+val_dataloader = dict(
+    batch_size=8,
+    dataset=dict(
+        ann_file=val_ann,
+        data_prefix=dict(img='train/' if searching else 'test/'),
+        pipeline=test_pipeline,
+        **data),
+    **loader)
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    _delete_=True, type='mmcr.UnroundedCocoMetric', ann_file=data_root + val_ann)
+test_evaluator = val_evaluator
+
+# Detector: Faster R-CNN + FPN with an eighth to a quarter of its widths.
+widths = [16, 32, 64, 128]
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=32),
+    backbone=dict(base_channels=16, stem_channels=16),
+    neck=dict(in_channels=widths, out_channels=32),
+    rpn_head=dict(in_channels=32, feat_channels=32),
+    roi_head=dict(
+        bbox_roi_extractor=dict(
+            out_channels=32, roi_layer=dict(sampling_ratio=2)),
+        bbox_head=dict(in_channels=32, fc_out_channels=128, num_classes=len(classes))),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=256, max_per_img=100),
+        rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(rpn=dict(nms_pre=256, max_per_img=100)))
+
+# Schedule: from scratch, so gradients are clipped.
+max_epochs = 8
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(
+        type='MultiStepLR',
+        end=max_epochs,
+        by_epoch=True,
+        milestones=[max_epochs * 3 // 4],
+        gamma=0.1),
+]
+optim_wrapper = dict(clip_grad=dict(max_norm=10))
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1, save_optimizer=True))
+randomness = dict(seed=0)
+few = dict(calibration_images=32, num_minibatches=4)
+if searching:
+    val_cfg = few
+if 'search' in step:
+    test_cfg = dict(final_backbone=dict(base_channels=16), **few)

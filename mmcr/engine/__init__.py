@@ -1,0 +1,13 @@
+"""Sampling, calibration, scoring and search as parts of an mmengine Runner."""
+
+from mmcr.engine.calibration import PathNorms
+from mmcr.engine.checkpoint import CheckpointError, check_supernet_checkpoint
+from mmcr.engine.evaluator import CandidateEvaluator
+from mmcr.engine.loops import ArchSearchLoop, ArchValLoop
+from mmcr.engine.metric import UnroundedCocoMetric
+from mmcr.engine.sampling_hook import ArchSamplingHook
+
+__all__ = [
+    'ArchSamplingHook', 'ArchSearchLoop', 'ArchValLoop', 'CandidateEvaluator',
+    'CheckpointError', 'PathNorms', 'UnroundedCocoMetric', 'check_supernet_checkpoint',
+]

@@ -1,0 +1,92 @@
+"""Batches that do not depend on how many processes share them."""
+
+import random
+from collections.abc import Iterator
+
+from mmcr.errors import UserError
+from mmengine.config import ConfigDict
+from mmengine.dist import get_dist_info
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Sampler
+
+
+class BatchShardSampler(Sampler):
+    """Every rank draws whole batches: batch j goes to rank j modulo world size.
+
+    mmengine's `DefaultSampler` deals out single images and repeats some so that
+    all ranks get equally many: then batches, and with them scores, would depend
+    on the number of ranks.
+
+    Args:
+        indices: Of the data set's images, in order.
+        batch_size: Images per batch; the last batch may be smaller.
+    """
+
+    def __init__(self, indices: range | list[int], batch_size: int) -> None:
+        rank, world_size = get_dist_info()
+        starts = range(0, len(indices), batch_size)
+        self.num_batches = len(starts)
+        #: Global index of each batch that this rank draws, in order.
+        self.batches = list(range(self.num_batches))[rank::world_size]
+        self._own = [index for j in self.batches
+                     for index in indices[starts[j]:starts[j] + batch_size]]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+def calibration_cfg(train: dict | None, archval: dict) -> dict:
+    """The training set in archval's batches, with archval's pipeline.
+
+    Args:
+        train: Config of the training loader.
+        archval: Config of archval's loader.
+
+    Raises:
+        UserError: The training set is wrapped, so that its images cannot be
+            read with another pipeline.
+    """
+    dataset = (train or {}).get('dataset') or {}
+    if 'pipeline' not in dataset:
+        raise UserError(
+            'Batch norms are re-estimated on training images: the training set must '
+            f'be a plain data set with a pipeline, but got {dataset or None}. Set '
+            'calibration_dataloader in val_cfg or test_cfg.')
+    dataset = {**dataset, 'pipeline': archval['dataset']['pipeline'], 'test_mode': True}
+    return {**archval, 'dataset': dataset}
+
+
+def build_loader(cfg: dict, name: str, num_images: int | None = None,
+                 seed: int = 0) -> DataLoader:
+    """Builds a loader with a `BatchShardSampler` in the place of its sampler.
+
+    Args:
+        cfg: A dataloader config of mmengine's form.
+        name: What messages call the loader.
+        num_images: Draw so many images, seeded; ``None`` takes all.
+        seed: Of that draw.
+
+    Raises:
+        UserError: There are no images, or fewer batches than processes.
+    """
+    cfg = ConfigDict(cfg)
+    batch_size = cfg.get('batch_size', 1)
+    cfg.sampler = None
+    loader = Runner.build_dataloader(cfg, seed=seed)
+    size = len(loader.dataset)
+    indices = range(size)
+    if num_images is not None and num_images < size:
+        indices = sorted(random.Random(seed).sample(indices, num_images))
+    sampler = BatchShardSampler(indices, batch_size)
+    world_size = get_dist_info()[1]
+    if sampler.num_batches < world_size:
+        raise UserError(
+            f'{name} must hold at least one batch per process, but {len(indices)} '
+            f'images in batches of {batch_size} make {sampler.num_batches} for '
+            f'{world_size} processes. Use more images, smaller batches or fewer '
+            f'processes.')
+    cfg.dataset, cfg.sampler = loader.dataset, sampler
+    return Runner.build_dataloader(cfg, seed=seed)

@@ -1,0 +1,70 @@
+"""Is this checkpoint one of this supernet?"""
+
+import hashlib
+from pathlib import Path
+
+from mmcr.errors import UserError
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+
+class CheckpointError(UserError):
+    """A checkpoint that does not hold what the run needs."""
+
+
+def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
+    """Raises unless the checkpoint holds every weight of `model`, and no other.
+
+    mmengine loads whatever matches and goes on with the rest at random, which
+    in a search gives scores that mean nothing.
+
+    Args:
+        model: A detector with a supernet backbone, not wrapped.
+        path: The checkpoint file.
+
+    Raises:
+        CheckpointError: It is missing, unreadable, of a fixed network or of
+            another supernet or detector.
+    """
+    if path is None:
+        raise CheckpointError(
+            'A search scores with trained supernet weights, but no checkpoint is '
+            'given: name one on the command line or set load_from in the config.')
+    if not Path(path).is_file():
+        raise CheckpointError(f'The checkpoint must be a file, but there is none at '
+                              f'{path}.')
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        state = checkpoint.get('state_dict', checkpoint)
+        given = {key.removeprefix('module.'): tuple(value.shape)
+                 for key, value in state.items()}
+    except Exception as error:  # whatever torch's unpickler makes of foreign bytes
+        raise CheckpointError(
+            f'{path} must be a checkpoint that tools/train.py saved, but reading it '
+            f'fails: {type(error).__name__}: {error}') from None
+
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    in_backbone = [key for key in given if key.startswith('backbone.')]
+    if not any('.options.' in key for key in in_backbone):
+        raise CheckpointError(
+            f'The search needs supernet weights, but {path} holds '
+            f'{len(in_backbone)} weights of a fixed backbone. Give the checkpoint of '
+            f'the supernet training.')
+    problems = [
+        *(f'{key} is missing' for key in wanted if key not in given),
+        *(f'{key} is unknown' for key in given if key not in wanted),
+        *(f'{key} has shape {given[key]}, not {wanted[key]}'
+          for key in wanted if key in given and given[key] != wanted[key]),
+    ]
+    if problems:
+        raise CheckpointError(
+            f'{path} must hold the weights of the supernet in the config, but it is of '
+            f'another space or detector: {len(problems)} differences, such as '
+            f'{"; ".join(problems[:3])}. Search with the config that the checkpoint was '
+            f'trained with.')
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,0 +1,44 @@
+"""What a search leaves behind: the architecture, ready for any detector."""
+
+import json
+import os
+from pathlib import Path
+
+from mmcr.registry import MODELS
+from mmcr.search.candidate import Trial
+
+
+def write_best(folder: str, trial: Trial, backbone_cfg: dict) -> None:
+    """Writes ``best_arch.json`` and the config fragment ``best_arch.py``.
+
+    The fragment defines ``cr_backbone`` and ``cr_neck_in_channels``: a detector
+    config lists it in ``_base_`` and sets
+    ``model = dict(backbone=_base_.cr_backbone)``.
+
+    Args:
+        folder: Where to write.
+        trial: The best one.
+        backbone_cfg: Constructor arguments of the network to build from it.
+    """
+    arch = trial.proposal.candidate.arch
+    record = dict(arch=arch.to_json(), backbone=backbone_cfg, score=trial.score,
+                  metrics=trial.metrics)
+    _replace(Path(folder, 'best_arch.json'), json.dumps(record, indent=2) + '\n')
+    _replace(Path(folder, 'best_arch.py'), arch_fragment(
+        backbone_cfg, f'Found by search: {trial.score:.4f} on archval with supernet weights.'))
+
+
+def arch_fragment(backbone_cfg: dict, comment: str) -> str:
+    """The text of a config fragment that defines the backbone."""
+    lines = [f'    {key}={value!r},\n' for key, value in backbone_cfg.items()]
+    channels = list(MODELS.build(backbone_cfg).out_channels)
+    return (f'# {comment}\n'
+            f'cr_backbone = dict(\n    _delete_=True,\n{"".join(lines)})\n'
+            f'cr_neck_in_channels = {channels}\n')
+
+
+def _replace(path: Path, text: str) -> None:
+    # never half a file: a later step may be waiting to inherit it
+    partial = path.with_name(path.name + '.partial')
+    partial.write_text(text)
+    os.replace(partial, path)

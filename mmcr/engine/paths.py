@@ -1,0 +1,94 @@
+"""Runs many paths of a supernet on one batch, shared beginnings once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+
+from mmcr.errors import UserError
+from mmcr.space.arch import Arch
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+# The values of all choices up to a step, that step's included, with its index.
+Prefix = tuple[int, tuple[int, ...]]
+
+
+def find_backbone(model: nn.Module) -> nn.Module:
+    """The supernet backbone inside a detector, wrapped or not.
+
+    Raises:
+        UserError: The detector has no backbone in supernet mode.
+    """
+    if is_model_wrapper(model):
+        model = model.module
+    backbone = getattr(model, 'backbone', None)
+    if getattr(backbone, 'space', None) is None:
+        raise UserError(
+            f'The backbone must be a supernet, but {type(model).__name__} has '
+            f"{type(backbone).__name__}. Set model.backbone to a searchable type such "
+            f"as 'mmcr.CRResNet' with supernet='stage' or supernet='operation'.")
+    return backbone
+
+
+def run_paths(
+    backbone: nn.Module,
+    archs: Sequence[Arch],
+    images: Tensor,
+    run_step: Callable,
+) -> Iterator[tuple[list[int], tuple[Tensor, ...]]]:
+    """Runs every architecture on `images`; each distinct prefix runs once.
+
+    Depth first, so that at any time only the features of one path are alive.
+
+    Args:
+        backbone: A searchable backbone in supernet mode.
+        archs: Complete members of its space.
+        images: ``N x C x H x W``.
+        run_step: Called as ``run_step(prefix, step, x)`` with the architecture
+            set; returns the step's output.
+
+    Yields:
+        The indices into `archs` of those that share one complete path, and the
+        backbone's outputs for it.
+    """
+    steps = backbone.steps()
+
+    def descend(depth: int, members: list[int], key: tuple, x: Tensor, outs: tuple):
+        if depth == len(steps):
+            yield members, outs
+            return
+        step = steps[depth]
+
+        def decided(index: int) -> tuple:
+            return tuple(archs[index][name] for name in step.choices)
+
+        for values, same in groupby(sorted(members, key=decided), key=decided):
+            same = list(same)
+            prefix = key + values
+            backbone.set_arch(archs[same[0]])
+            y = run_step((depth, prefix), step, x)
+            yield from descend(depth + 1, same, prefix, y,
+                               outs + (y, ) if step.is_output else outs)
+
+    if archs:
+        yield from descend(0, list(range(len(archs))), (), images, ())
+
+
+@contextmanager
+def untouched(model: nn.Module, backbone: nn.Module) -> Iterator[None]:
+    """Gives back modes, buffers and the active architecture at the end."""
+    arch = backbone.arch
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in backbone.buffers()]
+    momenta = [(module, module.momentum) for module in backbone.modules()
+               if hasattr(module, 'momentum')]
+    try:
+        yield
+    finally:
+        for buffer, value in buffers:
+            buffer.copy_(value)
+        for module, momentum in momenta:
+            module.momentum = momentum
+        for module, training in modes:
+            module.training = training
+        backbone.set_arch(arch)

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Usage: dist_train.sh CONFIG GPUS [arguments of train.py]
+exec "$(dirname "$0")/launch/dist.sh" "$2" train.py "$1" "${@:3}"

@@ -1,0 +1,39 @@
+"""Searches a trained supernet for the best architecture of a given cost.
+
+A stopped search goes on from the journal in its work dir when it is started
+again in the same way.
+"""
+
+import argparse
+
+from mmcr.analysis.report import write_report
+from mmcr.cli import user_errors
+from mmcr.launch import add_common_arguments, build_runner, load_config
+from mmcr.errors import UserError
+from mmengine.dist import is_main_process
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='search config')
+    parser.add_argument('checkpoint', help='checkpoint of the supernet')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+@user_errors()
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    if not str(cfg.get('test_cfg', {}).get('type')).endswith('ArchSearchLoop'):
+        raise UserError(
+            f"A search config has test_cfg = dict(type='mmcr.ArchSearchLoop', ...), but "
+            f'{args.config} has {cfg.get("test_cfg")}. Inherit one of configs/crnas.')
+    cfg.load_from = args.checkpoint
+    build_runner(cfg).test()
+    if is_main_process():
+        print(f'Report: {write_report(cfg.work_dir)}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Usage: slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of train.py]
+exec "$(dirname "$0")/launch/slurm.sh" "$1" "$2" train.py "$3" --work-dir "$4" "${@:5}"

@@ -1,0 +1,43 @@
+"""Tests a trained detector."""
+
+import argparse
+
+from mmcr.cli import user_errors
+from mmcr.launch import add_common_arguments, build_runner, load_config
+from mmcr.errors import UserError
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    add_common_arguments(parser)
+    parser.add_argument('--out', help='write the predictions to this .pkl file')
+    parser.add_argument(
+        '--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument(
+        '--show-dir', help='write painted images to this folder in the work dir')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds to show each image')
+    return parser.parse_args()
+
+
+@user_errors()
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out must name a .pkl or .pickle file, but got {args.out}.')
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        cfg = trigger_visualization_hook(cfg, args)
+    runner = build_runner(cfg)
+    if args.out is not None:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()
