@@ -1,0 +1,1 @@
+"""What came out, for people to read: costs, comparisons, sketches, reports."""

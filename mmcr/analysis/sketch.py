@@ -1,0 +1,196 @@
+"""Architectures drawn block by block (after CR-NAS, Fig. 4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from mmcr.errors import UserError
+
+# From light to dark, and apart in hue for the colour-blind too.
+COLOURS = {1: '#a9cfe6', 2: '#f0a830', 3: '#8c2d4e'}
+OTHER_COLOUR = '#333333'  # further dilations; the number stands in the block
+INK, QUIET, STEM = '#1c2530', '#5c6873', '#d5dade'
+
+# All lengths in inches: the axes span the figure.
+MARGIN, TITLE, ROW_GAP = 0.25, 0.4, 0.3
+TALLEST, SHRINK = 0.95, 0.76  # height of a block at stride 4, ratio per stage
+STEM_WIDTH, STAGE_GAP, MIN_STAGE = 0.26, 0.3, 0.58
+LABELS = 0.44  # below the blocks
+WIDEST, NARROWEST, ALL_BLOCKS = 0.68, 0.17, 8.0  # block to block; longest row
+LEGEND, MIN_WIDTH = 0.34, 7.0
+LETTER = 0.084  # mean width of one in a title, rounded up
+ROW = TITLE + TALLEST + LABELS
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone to draw.
+
+    Args:
+        name: Title of its row.
+        stage_blocks: Blocks per stage (tau); strides 4, 8, 16, 32, ...
+        dilations: Per stage one rate per block, or one for all; ``None``: all 1.
+        caption: What stands at the right of the title: cost, AP.
+
+    Raises:
+        UserError: There are no stages, or the dilations do not fit them.
+    """
+
+    name: str
+    stage_blocks: Sequence[int]
+    dilations: Sequence[int | Sequence[int]] | None = None
+    caption: str = ''
+
+    def __post_init__(self) -> None:
+        if not self.stage_blocks or min(self.stage_blocks) < 1:
+            raise UserError(f'stage_blocks must hold one number of blocks per stage, '
+                            f'at least 1 each, but got {self.stage_blocks}.')
+        if self.dilations and len(self.dilations) != len(self.stage_blocks) or [
+                len(stage) for stage in self.rates] != list(self.stage_blocks):
+            raise UserError(f'dilations must give a rate for each of the blocks '
+                            f'{list(self.stage_blocks)}, but got {self.dilations}.')
+
+    @property
+    def rates(self) -> list[list[int]]:
+        """The dilation of every block, per stage."""
+        dilations = self.dilations or [1] * len(self.stage_blocks)
+        return [[stage] * blocks if isinstance(stage, int) else list(stage)
+                for stage, blocks in zip(dilations, self.stage_blocks)]
+
+
+def draw_architectures(networks: Sequence[Network], path: str | Path) -> Path:
+    """Draws the networks one above the other.
+
+    A row shows the stem and the stages from stride 4 on. A block is as wide in
+    every row, lower where the resolution is lower, and coloured by the dilation
+    of its 3x3 convolution: at equal cost all rows hold equally many blocks, and
+    differ in where these are and how far they reach.
+
+    Args:
+        networks: At least one.
+        path: Where to write; its suffix chooses the format (png, svg, pdf).
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: There are no networks, or the format is unknown.
+    """
+    path = Path(path)
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise UserError(f'The suffix of a picture must be one of {sorted(known)}, but '
+                        f'got {path.name}.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    architecture_figure(networks).savefig(path, dpi=200)
+    return path
+
+
+def architecture_figure(networks: Sequence[Network]) -> Figure:
+    """The picture of `draw_architectures` as matplotlib's figure.
+
+    Raises:
+        UserError: There are no networks.
+    """
+    if not networks:
+        raise UserError('There must be at least one network to draw, but got none.')
+    blocks = max(sum(network.stage_blocks) for network in networks)
+    pitch = max(NARROWEST, min(WIDEST, ALL_BLOCKS / blocks))
+    width = 2 * MARGIN + max(
+        max(MIN_WIDTH, _row_width(network, pitch), _title_width(network))
+        for network in networks)
+    height = MARGIN + LEGEND + len(networks) * (ROW + ROW_GAP)
+    figure = Figure(figsize=(width, height), facecolor='white')
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height, 0))  # y runs down, as one reads
+    axes.axis('off')
+    for i, network in enumerate(networks):
+        top = MARGIN + i * (ROW + ROW_GAP)
+        if i:
+            axes.plot([MARGIN, width - MARGIN], [top - ROW_GAP / 2 - 0.03] * 2,
+                      color='#e3e7ea', linewidth=0.8)
+        _draw_title(axes, network, top, width)
+        _draw_row(axes, network, top + TITLE, pitch)
+    _draw_legend(axes, networks, height - LEGEND)
+    return figure
+
+
+def _stage_width(blocks: int, pitch: float) -> float:
+    return max(blocks * pitch, MIN_STAGE)
+
+
+def _row_width(network: Network, pitch: float) -> float:
+    return STEM_WIDTH + sum(
+        STAGE_GAP + _stage_width(blocks, pitch) for blocks in network.stage_blocks)
+
+
+def _title_width(network: Network) -> float:
+    return LETTER * len(f'{network.name}   {_tau(network)}   {network.caption}')
+
+
+def _tau(network: Network) -> str:
+    return f'τ = [{", ".join(map(str, network.stage_blocks))}]'
+
+
+def _draw_title(axes: Axes, network: Network, top: float, width: float) -> None:
+    name = axes.text(MARGIN, top + 0.2, network.name, size=12, weight='bold', color=INK,
+                     va='baseline')
+    axes.annotate(_tau(network), xy=(1, top + 0.2), xycoords=(name, 'data'),
+                  xytext=(10, 0), textcoords='offset points', size=10, color=QUIET,
+                  va='baseline')
+    axes.text(width - MARGIN, top + 0.2, network.caption, size=10, color=QUIET,
+              ha='right', va='baseline')
+
+
+def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
+    middle, below = top + TALLEST / 2, top + TALLEST + 0.08
+    ends = MARGIN + STEM_WIDTH / 2, MARGIN + _row_width(network, pitch) - pitch / 2
+    axes.plot(ends, [middle, middle], color='#b9c2c9', linewidth=1.2, zorder=0)
+    _draw_block(axes, MARGIN, middle, STEM_WIDTH, TALLEST, STEM)
+    axes.text(MARGIN + STEM_WIDTH / 2, middle, 'stem', size=8.5, color=QUIET,
+              rotation=90, ha='center', va='center')
+    left = MARGIN + STEM_WIDTH
+    for stage, rates in enumerate(network.rates):
+        left += STAGE_GAP
+        slot = _stage_width(len(rates), pitch)
+        first = left + (slot - len(rates) * pitch) / 2
+        for block, dilation in enumerate(rates):
+            x = first + block * pitch
+            colour = COLOURS.get(dilation, OTHER_COLOUR)
+            _draw_block(axes, x, middle, pitch, TALLEST * SHRINK**stage, colour)
+            axes.text(x + pitch / 2, middle, str(dilation), ha='center',
+                      va='center_baseline', size=9 if pitch > 0.2 else 7,
+                      color=INK if dilation in (1, 2) else 'white')
+        axes.plot([left, left + slot], [below, below], color=QUIET, linewidth=0.8)
+        blocks = f'{len(rates)} block' + 's' * (len(rates) > 1)
+        for line, text in enumerate((blocks, f'stride {4 * 2**stage}')):
+            axes.text(left + slot / 2, below + 0.16 + 0.16 * line, text, size=8.5,
+                      color=QUIET if line else INK, ha='center', va='baseline')
+        left += slot
+
+
+def _draw_block(axes: Axes, left: float, middle: float, width: float, height: float,
+                colour: str) -> None:
+    space = 0.12 * min(width, 0.3)  # to the next block
+    axes.add_patch(FancyBboxPatch(
+        (left + space / 2, middle - height / 2), width - space, height,
+        facecolor=colour, edgecolor='none',
+        boxstyle='round,pad=0,rounding_size=0.035'))
+
+
+def _draw_legend(axes: Axes, networks: Sequence[Network], top: float) -> None:
+    used = {rate for network in networks for stage in network.rates for rate in stage}
+    axes.text(MARGIN, top, 'dilation of the 3×3 convolution', size=9.5, color=INK,
+              va='center')
+    left = MARGIN + 2.35
+    for dilation in sorted({*COLOURS, *used}):
+        colour = COLOURS.get(dilation, OTHER_COLOUR)
+        _draw_block(axes, left, top, 0.24, 0.2, colour)
+        axes.text(left + 0.32, top, str(dilation), size=9.5, color=INK, va='center')
+        left += 0.62
+    axes.text(left + 0.1, top, 'height: resolution of the stage', size=9.5, color=QUIET,
+              va='center')
