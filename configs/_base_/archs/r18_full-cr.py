@@ -4,7 +4,12 @@ cr_backbone = dict(
     type='mmcr.CRResNet',
     depth=18,
     stage_blocks=(1, 1, 2, 4),
-    dilations=((1,), (1,), (2, 1), (2, 1, 3, 2)),
+    dilations=(
+        (1,),
+        (1,),
+        (2, 1),
+        (2, 1, 3, 2),
+    ),
     norm_eval=False,
 )
 cr_neck_in_channels = [64, 128, 256, 512]

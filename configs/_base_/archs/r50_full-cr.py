@@ -4,7 +4,12 @@ cr_backbone = dict(
     type='mmcr.CRResNet',
     depth=50,
     stage_blocks=(1, 3, 5, 7),
-    dilations=((1,), (1, 2, 1), (1, 1, 2, 3, 1), (1, 2, 1, 3, 2, 2, 3)),
+    dilations=(
+        (1,),
+        (1, 2, 1),
+        (1, 1, 2, 3, 1),
+        (1, 2, 1, 3, 2, 2, 3),
+    ),
     norm_eval=False,
 )
 cr_neck_in_channels = [256, 512, 1024, 2048]

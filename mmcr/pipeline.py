@@ -1,0 +1,244 @@
+"""Computation reallocation from beginning to end, step by step (CR-NAS, Sec. 3).
+
+Each step is one of the commands that a user could type, in a process and a
+folder of its own, so that a stopped run goes on where it was.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmcr.analysis.comparison import Row, write_comparison
+from mmcr.analysis.complexity import measure
+from mmcr.analysis.sketch import Network, draw_architectures
+from mmcr.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+SHOWN = ('Epoch(', 'Search [', 'Best architecture', 'going on')
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the pipeline.
+
+    Attributes:
+        name: Also of its folder in the work dir.
+        config: What ``CR_STEP`` in the user's config stands for.
+        arch: What ``CR_ARCH`` stands for: a fragment of ours, or the step whose
+            ``best_arch.py`` it is.
+        supernet: The step whose checkpoint is searched; ``None`` for training.
+        tested: Whether the trained network is tested, too.
+    """
+
+    name: str
+    config: str
+    arch: str | None = None
+    supernet: str | None = None
+    tested: bool = False
+
+    @property
+    def after(self) -> list[str]:
+        """The steps whose results this one needs."""
+        return [name for name in (self.arch, self.supernet) if name in SEARCHED]
+
+
+SEARCHED = ('stage_supernet', 'stage_search', 'op_supernet', 'op_search')
+NETWORKS = dict(baseline='baseline', stage_cr='stage CR', full_cr='full CR')
+
+
+def steps(depth: int) -> list[Step]:
+    """The pipeline for a ResNet of that depth, every step after those it needs."""
+    network = f'faster_rcnn/faster-rcnn_cr-r{depth}_fpn_1x_coco'
+    baseline = str(ROOT / f'configs/_base_/archs/r{depth}_baseline.py')
+    return [
+        Step('stage_supernet', f'crnas/supernet_r{depth}'),
+        Step('baseline', network, arch=baseline, tested=True),
+        Step('stage_search', f'crnas/stage_search_r{depth}', supernet='stage_supernet'),
+        Step('op_supernet', f'crnas/op_supernet_r{depth}', arch='stage_search'),
+        Step('stage_cr', network, arch='stage_search', tested=True),
+        Step('op_search', f'crnas/op_search_r{depth}', arch='stage_search',
+             supernet='op_supernet'),
+        Step('full_cr', network, arch='op_search', tested=True),
+    ]
+
+
+class Pipeline:
+    """Runs the steps for a user's config.
+
+    Args:
+        config: A config whose ``_base_`` is
+            ``'.../configs/{{$CR_STEP:crnas/supernet_r18}}.py'``.
+        work_dir: Where every step gets a folder.
+        depth: Of the ResNet.
+        jobs: How many steps may run at a time where none needs the other.
+        say: Where to tell how things go.
+
+    Raises:
+        UserError: The config does not follow ``CR_STEP``, a step failed, or
+            the work dir holds steps of another config.
+    """
+
+    def __init__(self, config: str, work_dir: str, depth: int = 18, jobs: int = 1,
+                 say: Callable[[str], None] = print) -> None:
+        self.config = Path(config).resolve()
+        self.work_dir = Path(work_dir).resolve()
+        self.jobs = jobs
+        self.say = say
+        self.steps = steps(depth)
+        self._processes: list[subprocess.Popen] = []
+        self._environment = threading.Lock()
+
+    def run(self) -> str:
+        """Runs what is not done yet; returns the table of the three networks."""
+        start = time.monotonic()
+        futures: dict[str, Future] = {}
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for step in self.steps:  # a worker only ever waits for an earlier step
+                futures[step.name] = pool.submit(self._run, step, futures)
+            try:
+                for future in futures.values():
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in self._processes:
+                    process.terminate()
+                raise
+        table = self.compare()
+        self.say(f'All {len(self.steps)} steps done, {_duration(start)} in this run.')
+        return table
+
+    def compare(self) -> str:
+        """Writes the table and the picture of the three networks."""
+        for name in ('best_arch.json', 'best_arch.py'):
+            shutil.copy(self.work_dir / 'op_search' / name, self.work_dir / name)
+        rows = []
+        for step in self.steps:
+            if step.tested:
+                cfg = self._resolved(step)
+                rows.append(Row(
+                    name=NETWORKS[step.name],
+                    stage_blocks=tuple(cfg.model.backbone.stage_blocks),
+                    dilations=cfg.model.backbone.get('dilations'),
+                    complexity=measure(cfg, tuple(cfg.get('cost_shape', (800, 1088)))),
+                    metrics=_tested_metrics(self.work_dir / step.name)))
+        draw_architectures(
+            [Network(row.name, row.stage_blocks, row.dilations, row.caption)
+             for row in rows], self.work_dir / 'architectures.png')
+        return write_comparison(rows, self.work_dir)
+
+    def _run(self, step: Step, futures: dict[str, Future]) -> None:
+        for name in step.after:
+            futures[name].result()
+        folder = self.work_dir / step.name
+        state_file = folder / 'step.json'
+        fingerprint = hashlib.sha256(self._resolved(step).pretty_text.encode()).hexdigest()
+        state = json.loads(state_file.read_text()) if state_file.exists() else {}
+        if state and state['config'] != fingerprint:
+            raise UserError(
+                f'{folder} must hold a run of this config, but it was started with '
+                f'another one. Name another --work-dir, or remove the folder to run the '
+                f'step anew.')
+        if state.get('done'):
+            return self._say(step, f'done already ({state["seconds"]} s)')
+
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(state_file, dict(config=fingerprint, done=False))
+        start = time.monotonic()
+        if step.supernet:
+            self._call(step, 'search.py', self._checkpoint(step.supernet))
+        else:
+            self._call(step, 'train.py', '--resume')
+        if step.tested:
+            self._call(step, 'test.py', self._checkpoint(step.name),
+                       work_dir=folder / 'test')
+        seconds = round(time.monotonic() - start)
+        _write(state_file, dict(config=fingerprint, done=True, seconds=seconds))
+        self._say(step, f'done in {_duration(start)}')
+
+    def _call(self, step: Step, tool: str, *arguments: str,
+              work_dir: Path | None = None) -> None:
+        """Runs a tool, its output in ``console.log``, where it is on the screen."""
+        command = [sys.executable, str(ROOT / 'tools' / tool), str(self.config), *arguments,
+                   '--work-dir', str(work_dir or self.work_dir / step.name)]
+        settings = self._settings(step)
+        self._say(step, ' '.join(f'{k}={v}' for k, v in settings.items())
+                  + f' tools/{tool} {" ".join(command[2:])}')
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        environment = {
+            'OMP_NUM_THREADS': threads, **os.environ, **settings,
+            'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])}
+        last: deque[str] = deque(maxlen=20)
+        shown = 0.0
+        log = self.work_dir / step.name / 'console.log'
+        with log.open('a') as file, subprocess.Popen(
+                command, env=environment, text=True, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, errors='replace') as process:
+            self._processes.append(process)
+            for line in process.stdout:
+                file.write(line)
+                last.append(line.rstrip())
+                if any(mark in line for mark in SHOWN) and time.monotonic() - shown > 5:
+                    shown = time.monotonic()
+                    self._say(step, line.split(' - INFO - ')[-1].strip()[:110])
+        if process.returncode:
+            reason = next((line for line in reversed(last) if line.startswith('error:')),
+                          '\n'.join(last))
+            raise UserError(f'The step {step.name} failed; its log is {log}. {reason}')
+
+    def _settings(self, step: Step) -> dict[str, str]:
+        settings = dict(CR_STEP=step.config)
+        if step.arch in SEARCHED:
+            settings['CR_ARCH'] = str(self.work_dir / step.arch / 'best_arch.py')
+        elif step.arch:
+            settings['CR_ARCH'] = step.arch
+        return settings
+
+    def _resolved(self, step: Step) -> Config:
+        """The user's config as the step reads it."""
+        with self._environment:  # mmengine substitutes from os.environ
+            before = dict(os.environ)
+            os.environ.update(self._settings(step))
+            logging.disable(logging.INFO)  # it announces every substitution
+            try:
+                return Config.fromfile(self.config)
+            finally:
+                logging.disable(logging.NOTSET)
+                os.environ.clear()
+                os.environ.update(before)
+
+    def _checkpoint(self, name: str) -> str:
+        return (self.work_dir / name / 'last_checkpoint').read_text().strip()
+
+    def _say(self, step: Step, text: str) -> None:
+        number = self.steps.index(step) + 1
+        self.say(f'[{number}/{len(self.steps)} {step.name}] {text}')
+
+
+def _tested_metrics(folder: Path) -> dict[str, float]:
+    """What mmengine's LoggerHook wrote after the last test."""
+    written = sorted((folder / 'test').glob('*/*.json'))
+    return json.loads(written[-1].read_text())
+
+
+def _write(path: Path, state: dict) -> None:
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(state))
+    os.replace(partial, path)
+
+
+def _duration(start: float) -> str:
+    return str(timedelta(seconds=round(time.monotonic() - start)))

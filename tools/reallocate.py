@@ -1,0 +1,40 @@
+"""Reallocates a backbone's computation on your data, from supernet to comparison.
+
+Runs the stage supernet and search, the operation supernet and search, and
+trains the baseline, the stage-reallocated and the fully reallocated network by
+one recipe. Started again, it goes on where it was.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmcr.cli import user_errors
+from mmcr.errors import UserError
+from mmcr.pipeline import Pipeline
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config that inherits from $CR_STEP')
+    parser.add_argument('--work-dir', help='where logs and results go')
+    parser.add_argument(
+        '--depth', type=int, choices=[18, 50], default=18, help='of the ResNet')
+    parser.add_argument(
+        '--jobs', type=int, default=1,
+        help='steps that may run side by side (default: %(default)s)')
+    return parser.parse_args()
+
+
+@user_errors()
+def main() -> None:
+    args = parse_args()
+    if not Path(args.config).is_file():
+        raise UserError(f'The config must be a file, but there is none at '
+                        f'{args.config}.')
+    work_dir = args.work_dir or os.path.join('work_dirs', Path(args.config).stem)
+    print(Pipeline(args.config, work_dir, args.depth, args.jobs).run())
+
+
+if __name__ == '__main__':
+    main()
