@@ -5,25 +5,32 @@ import os
 from pathlib import Path
 
 import torch
-from mmcr.data.checks import check_config
-from mmcr.errors import UserError
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
 from mmengine.dist import is_distributed
 from mmengine.runner import Runner
 
+from mmcr.data.checks import check_config
+from mmcr.errors import UserError
+
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that mmdet's tools have in common."""
     parser.add_argument('--work-dir', help='where logs and results go')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
         help='override settings of the config, as key=value; a list is written '
-        'key="[a,b]" or key=a,b, without white space')
+        'key="[a,b]" or key=a,b, without white space',
+    )
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-        help='what starts the processes of a distributed run')
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what starts the processes of a distributed run',
+    )
     # torch.distributed.launch passes it to every process
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
@@ -37,14 +44,17 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not Path(args.config).is_file():
-        raise UserError(f'The config must be a file, but there is none at '
-                        f'{args.config}.')
+        raise UserError(
+            f'The config must be a file, but there is none at {args.config}.'
+        )
     try:
         cfg = Config.fromfile(args.config)
         cfg.merge_from_dict(args.cfg_options or {})
     except (FileNotFoundError, KeyError, SyntaxError, NameError, TypeError) as error:
-        raise UserError(f'{args.config} is not a config that mmengine can read: '
-                        f'{type(error).__name__}: {error}') from error
+        raise UserError(
+            f'{args.config} is not a config that mmengine can read: '
+            f'{type(error).__name__}: {error}'
+        ) from error
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -65,12 +75,15 @@ def build_runner(cfg: Config) -> Runner:
 def _start_gloo(cfg: Config) -> None:
     # mmengine's own start and wrapper ask for a CUDA device whatever the backend
     if cfg.launcher != 'pytorch':
-        raise UserError(f'Without CUDA only the launcher pytorch (torchrun) can start '
-                        f'a distributed run, but got {cfg.launcher}.')
+        raise UserError(
+            f'Without CUDA only the launcher pytorch (torchrun) can start '
+            f'a distributed run, but got {cfg.launcher}.'
+        )
     if not is_distributed():
         torch.distributed.init_process_group('gloo')
     cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
     cfg.model_wrapper_cfg.update(
-        device_ids=None, find_unused_parameters=cfg.get('find_unused_parameters', False))
+        device_ids=None, find_unused_parameters=cfg.get('find_unused_parameters', False)
+    )
     if cfg.pop('sync_bn', None):
         print('SyncBN needs CUDA: norms stay per process in this run.')

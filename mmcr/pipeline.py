@@ -70,8 +70,12 @@ def steps(depth: int) -> list[Step]:
         Step('stage_search', f'crnas/stage_search_r{depth}', supernet='stage_supernet'),
         Step('op_supernet', f'crnas/op_supernet_r{depth}', arch='stage_search'),
         Step('stage_cr', network, arch='stage_search', tested=True),
-        Step('op_search', f'crnas/op_search_r{depth}', arch='stage_search',
-             supernet='op_supernet'),
+        Step(
+            'op_search',
+            f'crnas/op_search_r{depth}',
+            arch='stage_search',
+            supernet='op_supernet',
+        ),
         Step('full_cr', network, arch='op_search', tested=True),
     ]
 
@@ -92,8 +96,14 @@ class Pipeline:
             the work dir holds steps of another config.
     """
 
-    def __init__(self, config: str, work_dir: str, depth: int = 18, jobs: int = 1,
-                 say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        config: str,
+        work_dir: str,
+        depth: int = 18,
+        jobs: int = 1,
+        say: Callable[[str], None] = print,
+    ) -> None:
         self.config = Path(config).resolve()
         self.work_dir = Path(work_dir).resolve()
         self.jobs = jobs
@@ -129,15 +139,24 @@ class Pipeline:
         for step in self.steps:
             if step.tested:
                 cfg = self._resolved(step)
-                rows.append(Row(
-                    name=NETWORKS[step.name],
-                    stage_blocks=tuple(cfg.model.backbone.stage_blocks),
-                    dilations=cfg.model.backbone.get('dilations'),
-                    complexity=measure(cfg, tuple(cfg.get('cost_shape', (800, 1088)))),
-                    metrics=_tested_metrics(self.work_dir / step.name)))
+                rows.append(
+                    Row(
+                        name=NETWORKS[step.name],
+                        stage_blocks=tuple(cfg.model.backbone.stage_blocks),
+                        dilations=cfg.model.backbone.get('dilations'),
+                        complexity=measure(
+                            cfg, tuple(cfg.get('cost_shape', (800, 1088)))
+                        ),
+                        metrics=_tested_metrics(self.work_dir / step.name),
+                    )
+                )
         draw_architectures(
-            [Network(row.name, row.stage_blocks, row.dilations, row.caption)
-             for row in rows], self.work_dir / 'architectures.png')
+            [
+                Network(row.name, row.stage_blocks, row.dilations, row.caption)
+                for row in rows
+            ],
+            self.work_dir / 'architectures.png',
+        )
         return write_comparison(rows, self.work_dir)
 
     def _run(self, step: Step, futures: dict[str, Future]) -> None:
@@ -145,13 +164,16 @@ class Pipeline:
             futures[name].result()
         folder = self.work_dir / step.name
         state_file = folder / 'step.json'
-        fingerprint = hashlib.sha256(self._resolved(step).pretty_text.encode()).hexdigest()
+        fingerprint = hashlib.sha256(
+            self._resolved(step).pretty_text.encode()
+        ).hexdigest()
         state = json.loads(state_file.read_text()) if state_file.exists() else {}
         if state and state['config'] != fingerprint:
             raise UserError(
                 f'{folder} must hold a run of this config, but it was started with '
                 f'another one. Name another --work-dir, or remove the folder to run the '
-                f'step anew.')
+                f'step anew.'
+            )
         if state.get('done'):
             return self._say(step, f'done already ({state["seconds"]} s)')
 
@@ -163,30 +185,54 @@ class Pipeline:
         else:
             self._call(step, 'train.py', '--resume')
         if step.tested:
-            self._call(step, 'test.py', self._checkpoint(step.name),
-                       work_dir=folder / 'test')
+            self._call(
+                step, 'test.py', self._checkpoint(step.name), work_dir=folder / 'test'
+            )
         seconds = round(time.monotonic() - start)
         _write(state_file, dict(config=fingerprint, done=True, seconds=seconds))
         self._say(step, f'done in {_duration(start)}')
 
-    def _call(self, step: Step, tool: str, *arguments: str,
-              work_dir: Path | None = None) -> None:
+    def _call(
+        self, step: Step, tool: str, *arguments: str, work_dir: Path | None = None
+    ) -> None:
         """Runs a tool, its output in ``console.log``, where it is on the screen."""
-        command = [sys.executable, str(ROOT / 'tools' / tool), str(self.config), *arguments,
-                   '--work-dir', str(work_dir or self.work_dir / step.name)]
+        command = [
+            sys.executable,
+            str(ROOT / 'tools' / tool),
+            str(self.config),
+            *arguments,
+            '--work-dir',
+            str(work_dir or self.work_dir / step.name),
+        ]
         settings = self._settings(step)
-        self._say(step, ' '.join(f'{k}={v}' for k, v in settings.items())
-                  + f' tools/{tool} {" ".join(command[2:])}')
+        self._say(
+            step,
+            ' '.join(f'{k}={v}' for k, v in settings.items())
+            + f' tools/{tool} {" ".join(command[2:])}',
+        )
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = {
-            'OMP_NUM_THREADS': threads, **os.environ, **settings,
-            'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])}
+            'OMP_NUM_THREADS': threads,
+            **os.environ,
+            **settings,
+            'PYTHONPATH': os.pathsep.join(
+                [str(ROOT), os.environ.get('PYTHONPATH', '')]
+            ),
+        }
         last: deque[str] = deque(maxlen=20)
         shown = 0.0
         log = self.work_dir / step.name / 'console.log'
-        with log.open('a') as file, subprocess.Popen(
-                command, env=environment, text=True, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, errors='replace') as process:
+        with (
+            log.open('a') as file,
+            subprocess.Popen(
+                command,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                errors='replace',
+            ) as process,
+        ):
             self._processes.append(process)
             for line in process.stdout:
                 file.write(line)
@@ -195,8 +241,10 @@ class Pipeline:
                     shown = time.monotonic()
                     self._say(step, line.split(' - INFO - ')[-1].strip()[:110])
         if process.returncode:
-            reason = next((line for line in reversed(last) if line.startswith('error:')),
-                          '\n'.join(last))
+            reason = next(
+                (line for line in reversed(last) if line.startswith('error:')),
+                '\n'.join(last),
+            )
             raise UserError(f'The step {step.name} failed; its log is {log}. {reason}')
 
     def _settings(self, step: Step) -> dict[str, str]:

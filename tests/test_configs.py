@@ -4,14 +4,18 @@ import os
 from pathlib import Path
 
 import pytest
-from mmcr.engine.export import arch_fragment
-from mmcr.space import PUBLISHED, resnet_stage_space
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
+from mmcr.engine.export import arch_fragment
+from mmcr.space import PUBLISHED, resnet_stage_space
+
 CONFIGS = Path(__file__).parents[1] / 'configs'
-LEAVES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob('*/*.py')
-                if not path.parent.name.startswith('_'))
+LEAVES = sorted(
+    path.relative_to(CONFIGS).as_posix()
+    for path in CONFIGS.glob('*/*.py')
+    if not path.parent.name.startswith('_')
+)
 
 
 def read(name: str) -> Config:
@@ -44,8 +48,9 @@ def test_trains_by_the_paper(name):
     assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size
     assert cfg.sync_bn == 'torch'
     assert cfg.model.backbone.norm_eval is False
-    resize = next(step for step in cfg.train_dataloader.dataset.pipeline
-                  if step.type == 'Resize')
+    resize = next(
+        step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'Resize'
+    )
     assert resize.scale == (1333, 800)
 
 
@@ -67,17 +72,19 @@ def test_one_supernet_serves_both_budgets():
 
 def test_r18_supernet_has_the_reachable_choices():
     choices = read('crnas/supernet_r18.py').model.backbone.stage_choices
-    assert choices == {choice.name: choice.values
-                       for choice in resnet_stage_space(8).reachable()}
+    assert choices == {
+        choice.name: choice.values for choice in resnet_stage_space(8).reachable()
+    }
 
 
 @pytest.mark.parametrize('key', ['r18', 'r50', 'r101'])
 def test_published_fragments(key):
     published = PUBLISHED[key]
     for kind, blocks, dilations in (
-            ('baseline', published.baseline, None),
-            ('stage-cr', published.stage_cr, None),
-            ('full-cr', published.stage_cr, published.dilations)):
+        ('baseline', published.baseline, None),
+        ('stage-cr', published.stage_cr, None),
+        ('full-cr', published.stage_cr, published.dilations),
+    ):
         path = CONFIGS / f'_base_/archs/{key}_{kind}.py'
         cfg = dict(type='mmcr.CRResNet', depth=published.depth, stage_blocks=blocks)
         if dilations:
@@ -87,16 +94,20 @@ def test_published_fragments(key):
         assert path.read_text() == arch_fragment(cfg, comment)
 
 
-@pytest.mark.parametrize('base', [
-    'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
-    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    'retinanet/retinanet_r50_fpn_1x_coco.py',
-])
+@pytest.mark.parametrize(
+    'base',
+    [
+        'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        'retinanet/retinanet_r50_fpn_1x_coco.py',
+    ],
+)
 def test_fragment_in_any_detector(tmp_path, base):
     leaf = tmp_path / 'leaf.py'
     leaf.write_text(
         f"_base_ = ['mmdet::{base}', '{CONFIGS}/_base_/archs/r50_full-cr.py']\n"
-        'model = dict(backbone=_base_.cr_backbone)\n')
+        'model = dict(backbone=_base_.cr_backbone)\n'
+    )
     model = MODELS.build(Config.fromfile(leaf).model)
     assert type(model.backbone).__name__ == 'CRResNet'
     assert model.backbone.stage_blocks == (1, 3, 5, 7)
@@ -104,16 +115,19 @@ def test_fragment_in_any_detector(tmp_path, base):
 
 def test_steps_follow_the_environment(monkeypatch, tmp_path):
     fragment = tmp_path / 'best_arch.py'
-    fragment.write_text("cr_backbone = dict(_delete_=True, type='mmcr.CRResNet', "
-                        'depth=18, stage_blocks=(3, 1, 2, 2))\n'
-                        'cr_neck_in_channels = [64, 128, 256, 512]\n')
+    fragment.write_text(
+        "cr_backbone = dict(_delete_=True, type='mmcr.CRResNet', "
+        'depth=18, stage_blocks=(3, 1, 2, 2))\n'
+        'cr_neck_in_channels = [64, 128, 256, 512]\n'
+    )
     monkeypatch.setitem(os.environ, 'CR_ARCH', str(fragment))
     monkeypatch.setitem(os.environ, 'CR_STEP', 'crnas/op_search_r18')
     backbone = read('demo/shapes.py').model.backbone
     assert backbone.supernet == 'operation'
     assert backbone.stage_blocks == (3, 1, 2, 2)
-    monkeypatch.setitem(os.environ, 'CR_STEP',
-                        'faster_rcnn/faster-rcnn_cr-r18_fpn_1x_coco')
+    monkeypatch.setitem(
+        os.environ, 'CR_STEP', 'faster_rcnn/faster-rcnn_cr-r18_fpn_1x_coco'
+    )
     final = read('demo/shapes.py')
     assert final.model.backbone.stage_blocks == (3, 1, 2, 2)
     assert final.train_dataloader.dataset.ann_file == 'train.json'

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+
 from mmcr.data.shapes import write_shapes
 from mmcr.data.split import split_coco
 from mmcr.errors import UserError
 from mmcr.pipeline import Pipeline
-from mmengine.config import Config
 
 ROOT = Path(__file__).parents[1]
 FINAL = 'faster_rcnn/faster-rcnn_cr-r18_fpn_1x_coco'
@@ -29,7 +30,9 @@ def workplace(tmp_path_factory):
     (folder / 'mine.py').write_text(
         f"_base_ = '{ROOT}/configs/demo/shapes.py'\n"
         'train_cfg = dict(max_epochs=1)\n'
-        'cost_shape = (96, 96)\n')
+        'val_dataloader = test_dataloader = dict(batch_size=4)\n'
+        'cost_shape = (96, 96)\n'
+    )
     return folder
 
 
@@ -38,8 +41,13 @@ def run(workplace, monkeypatch):
     """Calls a tool's main in this process: run('train', 'crnas/...', *arguments)."""
     monkeypatch.chdir(workplace)
 
-    def call(tool: str, step: str, *arguments: str, arch: Path | None = None,
-             config: str = 'mine.py') -> None:
+    def call(
+        tool: str,
+        step: str,
+        *arguments: str,
+        arch: Path | None = None,
+        config: str = 'mine.py',
+    ) -> None:
         monkeypatch.setenv('CR_STEP', step)
         if arch is not None:
             monkeypatch.setenv('CR_ARCH', str(arch))
@@ -55,7 +63,11 @@ def supernet(workplace):
     environment = dict(os.environ, PYTHONPATH=str(ROOT), CR_STEP='crnas/supernet_r18')
     subprocess.run(
         [sys.executable, ROOT / 'tools/train.py', 'mine.py', '--work-dir', 'supernet'],
-        cwd=workplace, env=environment, check=True, stdout=subprocess.DEVNULL)
+        cwd=workplace,
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return workplace / 'supernet/epoch_1.pth'
 
 
@@ -69,52 +81,114 @@ def test_all_commands(run, supernet, workplace):
     assert sum(record['arch'].values()) == 8
     assert record['score'] == max(json.loads(line)['score'] for line in journal[1:])
     assert Config.fromfile(found).cr_backbone.stage_blocks == tuple(
-        record['arch'].values())
+        record['arch'].values()
+    )
 
     run('train', 'crnas/op_supernet_r18', '--work-dir', 'op', arch=found)
-    run('search', 'crnas/op_search_r18', 'op/epoch_1.pth', '--work-dir', 'op_search',
-        '--cfg-options', 'test_cfg.searcher.k=1', arch=found)
-    assert len((workplace / 'op_search/trials.jsonl').read_text().splitlines()) == 1 + 24
+    run(
+        'search',
+        'crnas/op_search_r18',
+        'op/epoch_1.pth',
+        '--work-dir',
+        'op_search',
+        '--cfg-options',
+        'test_cfg.searcher.k=1',
+        arch=found,
+    )
+    assert (
+        len((workplace / 'op_search/trials.jsonl').read_text().splitlines()) == 1 + 24
+    )
 
     found = workplace / 'op_search/best_arch.py'
     run('train', FINAL, '--work-dir', 'final', arch=found)
-    run('test', FINAL, 'final/epoch_1.pth', '--work-dir', 'final/test',
-        '--out', 'final/found.pkl', arch=found)
+    run(
+        'test',
+        FINAL,
+        'final/epoch_1.pth',
+        '--work-dir',
+        'final/test',
+        '--out',
+        'final/found.pkl',
+        arch=found,
+    )
     assert (workplace / 'final/found.pkl').is_file()
-    metrics, = (workplace / 'final/test').glob('*/*.json')
+    (metrics,) = (workplace / 'final/test').glob('*/*.json')
     assert 'coco/bbox_mAP' in json.loads(metrics.read_text())
 
 
-@pytest.mark.parametrize('tool, step, arguments, words', [
-    ('search', 'crnas/stage_search_r18', ['nowhere.pth'], ['nowhere.pth', 'checkpoint']),
-    ('search', 'crnas/op_search_r18', ['SUPERNET'], ['space', 'missing']),
-    ('search', FINAL, ['SUPERNET'], ['ArchSearchLoop', 'configs/crnas']),
-    ('search', 'crnas/stage_search_r18',
-     ['SUPERNET', '--cfg-options', 'test_cfg.budget=5'], ['5', '6']),
-    ('search', 'crnas/stage_search_r18',
-     ['SUPERNET', '--cfg-options', 'test_cfg.budget=99'], ['99', 'nearest']),
-    ('search', 'crnas/stage_search_r18',
-     ['SUPERNET', '--cfg-options', 'test_cfg.score=coco/AP'],
-     ['coco/AP', 'coco/bbox_mAP']),
-    ('search', 'crnas/stage_search_r18',
-     ['SUPERNET', '--cfg-options', 'test_dataloader.dataset.ann_file=archtrain.json',
-      'test_evaluator.ann_file=data/shapes/archtrain.json'], ['archtrain', 'split']),
-    ('train', 'crnas/supernet_r18',
-     ['--cfg-options', 'train_dataloader.dataset.ann_file=no.json'], ['no.json']),
-    ('train', 'crnas/supernet_r18',
-     ['--cfg-options', 'model.roi_head.bbox_head.num_classes=80'], ['80', '6']),
-    ('train', 'crnas/supernet_r18',
-     ['--cfg-options', 'val_cfg.archs.deep=[1,1,2,9]'], ['stage4', '9', '2, 3, 4']),
-    ('train', 'crnas/no_such_step', [], ['no_such_step']),
-    ('test', FINAL, ['SUPERNET', '--out', 'found.txt'], ['.pkl', 'found.txt']),
-])
-def test_bad_input_is_one_message(run, supernet, capsys, tmp_path, tool, step, arguments,
-                                  words):
+@pytest.mark.parametrize(
+    'tool, step, arguments, words',
+    [
+        (
+            'search',
+            'crnas/stage_search_r18',
+            ['nowhere.pth'],
+            ['nowhere.pth', 'checkpoint'],
+        ),
+        ('search', 'crnas/op_search_r18', ['SUPERNET'], ['space', 'missing']),
+        ('search', FINAL, ['SUPERNET'], ['ArchSearchLoop', 'configs/crnas']),
+        (
+            'search',
+            'crnas/stage_search_r18',
+            ['SUPERNET', '--cfg-options', 'test_cfg.budget=5'],
+            ['5', '6'],
+        ),
+        (
+            'search',
+            'crnas/stage_search_r18',
+            ['SUPERNET', '--cfg-options', 'test_cfg.budget=99'],
+            ['99', 'nearest'],
+        ),
+        (
+            'search',
+            'crnas/stage_search_r18',
+            ['SUPERNET', '--cfg-options', 'test_cfg.score=coco/AP'],
+            ['coco/AP', 'coco/bbox_mAP'],
+        ),
+        (
+            'search',
+            'crnas/stage_search_r18',
+            [
+                'SUPERNET',
+                '--cfg-options',
+                'test_dataloader.dataset.ann_file=archtrain.json',
+                'test_evaluator.ann_file=data/shapes/archtrain.json',
+            ],
+            ['archtrain', 'split'],
+        ),
+        (
+            'train',
+            'crnas/supernet_r18',
+            ['--cfg-options', 'train_dataloader.dataset.ann_file=no.json'],
+            ['no.json'],
+        ),
+        (
+            'train',
+            'crnas/supernet_r18',
+            ['--cfg-options', 'model.roi_head.bbox_head.num_classes=80'],
+            ['80', '6'],
+        ),
+        (
+            'train',
+            'crnas/supernet_r18',
+            ['--cfg-options', 'val_cfg.archs.deep=[1,1,2,9]'],
+            ['stage4', '9', '2, 3, 4'],
+        ),
+        ('train', 'crnas/no_such_step', [], ['no_such_step']),
+        ('test', FINAL, ['SUPERNET', '--out', 'found.txt'], ['.pkl', 'found.txt']),
+    ],
+)
+def test_bad_input_is_one_message(
+    run, supernet, capsys, tmp_path, tool, step, arguments, words
+):
     arguments = [str(supernet) if word == 'SUPERNET' else word for word in arguments]
     with pytest.raises(SystemExit) as stop:
         run(tool, step, *arguments, '--work-dir', str(tmp_path))
-    message, = [line for line in capsys.readouterr().err.splitlines()
-                if line.startswith('error:')]
+    (message,) = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith('error:')
+    ]
     assert stop.value.code == 1
     for word in words:
         assert word in message
@@ -125,8 +199,14 @@ def test_work_dir_of_another_search(run, supernet, capsys, tmp_path):
     run('search', 'crnas/stage_search_r18', supernet, '--work-dir', str(tmp_path), *few)
     few[1] = 'test_cfg.calibration_images=8'
     with pytest.raises(SystemExit):
-        run('search', 'crnas/stage_search_r18', supernet, '--work-dir', str(tmp_path),
-            *few)
+        run(
+            'search',
+            'crnas/stage_search_r18',
+            supernet,
+            '--work-dir',
+            str(tmp_path),
+            *few,
+        )
     assert 'calibration.images is 4 in the file and 8 now' in capsys.readouterr().err
 
 
@@ -138,8 +218,14 @@ def test_pipeline(workplace, monkeypatch):
     table = pipeline.run()
     for name in ('baseline', 'stage CR', 'full CR'):
         assert f'| {name} |' in table
-    for name in ('best_arch.json', 'best_arch.py', 'comparison.md', 'architectures.png',
-                 'stage_search/trials.jsonl', 'op_search/trials.jsonl'):
+    for name in (
+        'best_arch.json',
+        'best_arch.py',
+        'comparison.md',
+        'architectures.png',
+        'stage_search/trials.jsonl',
+        'op_search/trials.jsonl',
+    ):
         assert (workplace / 'pipeline' / name).is_file()
 
     lines.clear()
@@ -147,7 +233,9 @@ def test_pipeline(workplace, monkeypatch):
     assert sum('done already' in line for line in lines) == 7
 
     changed = workplace / 'changed.py'
-    changed.write_text((workplace / 'mine.py').read_text() + 'randomness = dict(seed=1)\n')
+    changed.write_text(
+        (workplace / 'mine.py').read_text() + 'randomness = dict(seed=1)\n'
+    )
     with pytest.raises(UserError, match='another'):
         Pipeline('changed.py', 'pipeline', say=lines.append).run()
 
@@ -155,16 +243,26 @@ def test_pipeline(workplace, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_train_and_search_as_one(workplace, supernet):
     """`dist_search.sh` finds what `search.py` finds, `dist_train.sh` trains."""
+
     def call(script, *arguments, step='crnas/stage_search_r18'):
         subprocess.run(
-            [ROOT / 'tools' / script, 'mine.py', *arguments], check=True, cwd=workplace,
+            [ROOT / 'tools' / script, 'mine.py', *arguments],
+            check=True,
+            cwd=workplace,
             stdout=subprocess.DEVNULL,
-            env=dict(os.environ, CR_STEP=step, PORT='29611',
-                     PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}'))
+            env=dict(
+                os.environ,
+                CR_STEP=step,
+                PORT='29611',
+                PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            ),
+        )
 
     call('dist_search.sh', supernet, '2', '--work-dir', 'two')
     call('dist_search.sh', supernet, '1', '--work-dir', 'one')
-    one, two = ((workplace / name / 'trials.jsonl').read_text() for name in ('one', 'two'))
+    one, two = (
+        (workplace / name / 'trials.jsonl').read_text() for name in ('one', 'two')
+    )
     assert one == two
     call('dist_train.sh', '2', '--work-dir', 'two_train', step='crnas/supernet_r18')
     assert (workplace / 'two_train/epoch_1.pth').is_file()

@@ -19,10 +19,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config that inherits from $CR_STEP')
     parser.add_argument('--work-dir', help='where logs and results go')
     parser.add_argument(
-        '--depth', type=int, choices=[18, 50], default=18, help='of the ResNet')
+        '--depth', type=int, choices=[18, 50], default=18, help='of the ResNet'
+    )
     parser.add_argument(
-        '--jobs', type=int, default=1,
-        help='steps that may run side by side (default: %(default)s)')
+        '--jobs',
+        type=int,
+        default=1,
+        help='steps that may run side by side (default: %(default)s)',
+    )
     return parser.parse_args()
 
 
@@ -30,8 +34,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if not Path(args.config).is_file():
-        raise UserError(f'The config must be a file, but there is none at '
-                        f'{args.config}.')
+        raise UserError(
+            f'The config must be a file, but there is none at {args.config}.'
+        )
     work_dir = args.work_dir or os.path.join('work_dirs', Path(args.config).stem)
     print(Pipeline(args.config, work_dir, args.depth, args.jobs).run())
 

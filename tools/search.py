@@ -6,11 +6,12 @@ again in the same way.
 
 import argparse
 
+from mmengine.dist import is_main_process
+
 from mmcr.analysis.report import write_report
 from mmcr.cli import user_errors
-from mmcr.launch import add_common_arguments, build_runner, load_config
 from mmcr.errors import UserError
-from mmengine.dist import is_main_process
+from mmcr.launch import add_common_arguments, build_runner, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +29,8 @@ def main() -> None:
     if not str(cfg.get('test_cfg', {}).get('type')).endswith('ArchSearchLoop'):
         raise UserError(
             f"A search config has test_cfg = dict(type='mmcr.ArchSearchLoop', ...), but "
-            f'{args.config} has {cfg.get("test_cfg")}. Inherit one of configs/crnas.')
+            f'{args.config} has {cfg.get("test_cfg")}. Inherit one of configs/crnas.'
+        )
     cfg.load_from = args.checkpoint
     build_runner(cfg).test()
     if is_main_process():

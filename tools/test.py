@@ -2,11 +2,12 @@
 
 import argparse
 
-from mmcr.cli import user_errors
-from mmcr.launch import add_common_arguments, build_runner, load_config
-from mmcr.errors import UserError
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
+
+from mmcr.cli import user_errors
+from mmcr.errors import UserError
+from mmcr.launch import add_common_arguments, build_runner, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -16,11 +17,14 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser)
     parser.add_argument('--out', help='write the predictions to this .pkl file')
     parser.add_argument(
-        '--show', action='store_true', help='show the predictions in a window')
+        '--show', action='store_true', help='show the predictions in a window'
+    )
     parser.add_argument(
-        '--show-dir', help='write painted images to this folder in the work dir')
+        '--show-dir', help='write painted images to this folder in the work dir'
+    )
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds to show each image')
+        '--wait-time', type=float, default=2, help='seconds to show each image'
+    )
     return parser.parse_args()
 
 

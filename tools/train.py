@@ -3,6 +3,7 @@
 import argparse
 
 from mmcr.cli import user_errors
+from mmcr.errors import UserError
 from mmcr.launch import add_common_arguments, build_runner, load_config
 
 
@@ -11,13 +12,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     add_common_arguments(parser)
     parser.add_argument(
-        '--amp', action='store_true', help='train with automatic mixed precision')
+        '--amp', action='store_true', help='train with automatic mixed precision'
+    )
     parser.add_argument(
-        '--auto-scale-lr', action='store_true',
-        help='scale the learning rate to the batch size of this run')
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the batch size of this run',
+    )
     parser.add_argument(
-        '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-        help='go on from this checkpoint; without one, from the latest in the work dir')
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without one, from the latest in the work dir',
+    )
     return parser.parse_args()
 
 
@@ -29,6 +37,12 @@ def main() -> None:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
     if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UserError(
+                f'--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
+                f'config, the batch size that its learning rate is for, but '
+                f'{args.config} has none.'
+            )
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True
