@@ -1,0 +1,314 @@
+"""Refuse bad data with one clear message, before any work.
+
+mmdet trusts its data: a category that no class names or an archval that was
+trained on do not stop it, they spoil the result. `check_config` looks at all
+data sets of a config in one go.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmcr.data.coco import DataError, read_coco
+
+__all__ = ['DataError', 'check_classes', 'check_config', 'check_disjoint', 'read_coco']
+
+LOADERS = (
+    'train_dataloader',
+    'val_dataloader',
+    'test_dataloader',
+    'calibration_dataloader',
+)
+_SPLIT_TOOL = 'tools/dataset_converters/split_coco.py'
+
+
+def check_classes(
+    coco: Mapping,
+    classes: Sequence[str],
+    num_classes: int | None,
+    path: str | Path,
+    head: str = 'the model',
+) -> None:
+    """Check that a file's categories, a data set's classes and a head agree.
+
+    mmdet numbers the labels of a file by *its* categories, without those
+    that are no class, and says nothing: with a class missing or in another
+    place, every later label means something else. Categories beyond the
+    classes are how mmdet trains on a part of them, and only warned of.
+
+    Args:
+        coco: Content of the annotation file; only `categories` is read.
+        classes: The data set's `metainfo` classes.
+        num_classes: What the head predicts, None for not known.
+        path: The annotation file, for the message.
+        head: Where `num_classes` stands, for the message.
+
+    Raises:
+        DataError: They do not agree.
+    """
+    names = [category['name'] for category in coco['categories']]
+    spelled = repr(tuple(names)) if len(names) <= 20 else '(all names of the file)'
+    remedy = f'Set metainfo=dict(classes={spelled}) in the dataset'
+    missing = [name for name in classes if name not in names]
+    if missing:
+        raise DataError(
+            f"Every class of a dataset must be a category of '{path}', but "
+            f'{_some(missing)} of its {len(classes)} classes are not; the '
+            f'file has {_some(names)}. {remedy} and num_classes='
+            f'{len(names)} in the heads.'
+        )
+    kept = [name for name in names if name in classes]
+    if kept != list(classes):
+        raise DataError(
+            f"The classes of a dataset must stand in the order of '{path}', "
+            f'{_some(kept)}, but are {_some(classes)}: mmdet would give them '
+            f"each other's names. {remedy}."
+        )
+    if num_classes is not None and num_classes != len(classes):
+        raise DataError(
+            f'A head must predict as many classes as the dataset has, but '
+            f"{head} has num_classes={num_classes} and '{path}' is used with "
+            f'{len(classes)}: {_some(classes)}. Set num_classes='
+            f'{len(classes)} in every head, or correct metainfo.'
+        )
+    if len(kept) < len(names):
+        dropped = [name for name in names if name not in classes]
+        warnings.warn(
+            f"Annotations of {_some(dropped)} in '{path}' are left out: they "
+            'are not among the classes of the dataset.',
+            stacklevel=2,
+        )
+
+
+def check_disjoint(
+    train: Mapping,
+    val: Mapping,
+    paths: tuple[str | Path, str | Path],
+    folders: tuple[str, str] = ('', ''),
+) -> None:
+    """Check that no image of archval belongs to a set that trains.
+
+    Images are told apart by the path of their file. Equal ids prove nothing,
+    since independent files all count from one; they are only reported.
+
+    Args:
+        train: Content of the annotation file to train or calibrate on; only
+            `images` is read.
+        val: Content of archval's annotation file.
+        paths: The two annotation files, train first, for the message.
+        folders: The image folders of the two.
+
+    Raises:
+        DataError: They share images.
+    """
+
+    def files(coco: Mapping, folder: str) -> dict:
+        return {
+            os.path.normpath(os.path.join(folder, image['file_name'])): image
+            for image in coco['images']
+        }
+
+    trained, held = files(train, folders[0]), files(val, folders[1])
+    shared = [name for name in held if name in trained]
+    if shared:
+        examples = ', '.join(
+            f"'{held[name]['file_name']}' (id {held[name]['id']})"
+            for name in shared[:3]
+        )
+        raise DataError(
+            'archval must share no image with the data that is trained or '
+            f'calibrated on, but {len(shared)} of the {len(held)} images of '
+            f"'{paths[1]}' are in '{paths[0]}' too, for example {examples}. "
+            f'Make both from one file: python {_SPLIT_TOOL} ANN --archval N.'
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    """A list of names, cut to what a message can hold."""
+    shown = ', '.join(repr(name) for name in names[:8])
+    more = len(names) - 8
+    return shown + (f' and {more} more' if more > 0 else '')
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A dataset of a config: its annotation file, its images and where."""
+
+    ann_file: str
+    folder: str
+    coco: Mapping  # without the annotations
+
+
+def check_config(cfg: Mapping) -> None:
+    """Check the COCO data sets of an mmengine config before it is run.
+
+    For each data loader and every COCO dataset in it, wrapped or not: the
+    annotation file (`read_coco`), its categories against the dataset's
+    classes and every head (`check_classes`), the image folder, and that the
+    evaluator reads the same file. archval must share no image with the sets
+    to train and to calibrate on. It is what `val_cfg` or `test_cfg` reads
+    where its loop is an `Arch...Loop`, and both where the config says
+    `archval_disjoint = True`. Each file is parsed once. Files that are not
+    on a local disk are skipped.
+
+    Raises:
+        DataError: The first of these that does not hold.
+    """
+    heads = dict(_head_counts(cfg.get('model') or {}, 'model'))
+    cache, sources = {}, {}
+    for loader in LOADERS:
+        dataset = (cfg.get(loader) or {}).get('dataset')
+        evaluators = _coco_evaluators(cfg, loader)
+        annotated = not any(e.get('format_only') for e in evaluators)
+        sources[loader] = [
+            _check_dataset(leaf, loader, heads, annotated, cache)
+            for leaf in _leaves(dataset)
+            if _is_local_coco(leaf)
+        ]
+        _check_evaluators(evaluators, sources[loader], loader)
+    for loader in _archval_loaders(cfg):
+        for val in sources[loader]:
+            for train in (
+                sources['train_dataloader'] + sources['calibration_dataloader']
+            ):
+                check_disjoint(
+                    train.coco,
+                    val.coco,
+                    (train.ann_file, val.ann_file),
+                    (train.folder, val.folder),
+                )
+
+
+def _leaves(dataset: Mapping | None) -> Iterator[Mapping]:
+    """The datasets inside of wrappers."""
+    if not dataset:
+        return
+    inner = dataset.get('datasets') or [dataset.get('dataset')]
+    if inner == [None]:
+        yield dataset
+    for wrapped in filter(None, inner):
+        yield from _leaves(wrapped)
+
+
+def _type_name(kind: object) -> str:
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.rpartition('.')[2]
+
+
+def _is_local_coco(dataset: Mapping) -> bool:
+    return bool(
+        'Coco' in _type_name(dataset.get('type'))
+        and dataset.get('ann_file')
+        and not dataset.get('backend_args')
+        and '://' not in _joined(dataset, dataset['ann_file'])
+    )
+
+
+def _joined(dataset: Mapping, path: str) -> str:
+    return os.path.join(dataset.get('data_root') or '', path)
+
+
+def _check_dataset(
+    dataset: Mapping,
+    loader: str,
+    heads: Mapping[str, int],
+    annotated: bool,
+    cache: dict,
+) -> _Source:
+    path = _joined(dataset, dataset['ann_file'])
+    if (path, annotated) not in cache:
+        coco = read_coco(path, annotated)
+        cache[path, annotated] = {key: coco[key] for key in ('images', 'categories')}
+    coco = cache[path, annotated]
+    classes = _classes_of(dataset)
+    for head, num_classes in (heads or {'the model': None}).items():
+        check_classes(coco, classes, num_classes, path, head)
+
+    prefix = (dataset.get('data_prefix') or {}).get('img')
+    if prefix is None:
+        raise DataError(
+            f'The dataset of {loader} must name its image folder: '
+            "set data_prefix=dict(img='FOLDER/')."
+        )
+    folder = _joined(dataset, prefix)
+    first = os.path.join(folder, coco['images'][0]['file_name'])
+    if not os.path.exists(first):
+        what = 'image' if os.path.isdir(folder or '.') else 'image folder'
+        raise DataError(
+            f"The images of '{path}' must lie in data_root/data_prefix.img, "
+            f"but the {what} '{first if what == 'image' else folder}' does "
+            f"not exist (working directory: '{os.getcwd()}'). Correct "
+            f'data_root or data_prefix in {loader}.'
+        )
+    return _Source(path, folder, coco)
+
+
+def _classes_of(dataset: Mapping) -> Sequence[str]:
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None:
+        # Only here, since it loads all of mmdet's datasets.
+        from mmdet.datasets import CocoDataset
+        from mmdet.registry import DATASETS
+
+        kind = dataset['type']
+        cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+        return getattr(cls, 'METAINFO', CocoDataset.METAINFO)['classes']
+    if isinstance(classes, str):
+        if not os.path.isfile(classes):
+            raise DataError(
+                'metainfo.classes must be a tuple of names or a text file of '
+                f"them, but got the string {classes!r}. Write ('{classes}',)"
+                ' for a single class.'
+            )
+        return Path(classes).read_text().splitlines()
+    return classes
+
+
+def _head_counts(part: object, place: str) -> Iterator[tuple[str, int]]:
+    """The places and values of `num_classes` inside a model's heads.
+
+    Proposal heads know one class and semantic heads have classes of their
+    own: both are passed over.
+    """
+    if isinstance(part, Mapping):
+        count = part.get('num_classes')
+        if isinstance(count, int) and 'head' in place:
+            yield place, count
+        for key in part:
+            if key not in ('rpn_head', 'semantic_head'):
+                yield from _head_counts(part[key], f'{place}.{key}')
+    elif isinstance(part, (list, tuple)):
+        for index, item in enumerate(part):
+            yield from _head_counts(item, f'{place}[{index}]')
+
+
+def _coco_evaluators(cfg: Mapping, loader: str) -> list[Mapping]:
+    evaluators = cfg.get(loader.replace('dataloader', 'evaluator')) or []
+    if isinstance(evaluators, Mapping):
+        evaluators = [evaluators]
+    return [e for e in evaluators if 'Coco' in _type_name(e.get('type'))]
+
+
+def _check_evaluators(
+    evaluators: list[Mapping], sources: list[_Source], loader: str
+) -> None:
+    files = {os.path.realpath(source.ann_file) for source in sources}
+    for evaluator in evaluators:
+        path = evaluator.get('ann_file')
+        if path and files and os.path.realpath(path) not in files:
+            key = loader.replace('dataloader', 'evaluator')
+            raise DataError(
+                f'{key} must read the annotation file of {loader}, '
+                f"'{sources[0].ann_file}', but reads '{path}'. Set "
+                f"{key}.ann_file to '{sources[0].ann_file}'."
+            )
+
+
+def _archval_loaders(cfg: Mapping) -> Iterator[str]:
+    for phase in ('val', 'test'):
+        loop = _type_name((cfg.get(f'{phase}_cfg') or {}).get('type'))
+        if cfg.get('archval_disjoint') or re.fullmatch(r'Arch\w*Loop', loop):
+            yield f'{phase}_dataloader'

@@ -1,0 +1,318 @@
+"""The embedded data set: drawn scenes in COCO format, for demos and tests.
+
+Two to seven objects of the six classes of `mmcr.data.figures` on a textured
+background. Sizes are log-uniform from 8 pixels to most of the image, so that
+every level of a feature pyramid has work; later, smaller objects partly hide
+earlier ones. Everything of an image follows from (seed, split, index): equal
+arguments give equal bytes, and a longer data set begins with the shorter one.
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmcr.atomic import write_bytes, write_json
+from mmcr.data.coco import DataError
+from mmcr.data.figures import (
+    CLASSES,
+    KINDS,
+    MIN_PLATE,
+    PLAIN,
+    RELATIONAL,
+    TEXTURED,
+    Figure,
+    draw_figure,
+)
+
+__all__ = ['CLASSES', 'write_shapes']
+
+VERSION = 1  # of the drawing rules: raise it when equal arguments draw anew
+MIN_SIDE = 64
+MIN_SIZE, MAX_SHARE = 8, 0.95  # pixels; share of the image's shorter side
+PLATE_SHARE = 0.3
+MIN_VISIBLE, MIN_INSIDE = 0.5, 0.7  # shares of an object's pixels
+TRIES = 12
+
+
+def write_shapes(
+    out_dir: str | Path,
+    num_images: int,
+    image_size: tuple[int, int] = (256, 256),
+    seed: int = 0,
+    split: str = 'train',
+) -> Path:
+    """Write one split of the data set, unless it is already there.
+
+    Images go to `out_dir/<split>/<split>_000000.png` and so on, annotations
+    to `out_dir/<split>.json`, which is written last: where it exists, the
+    split is complete. A split of other arguments that this function wrote
+    earlier is replaced; any other file in its place is refused.
+
+    Args:
+        out_dir: Folder of all splits, made where missing.
+        num_images: Number of images.
+        image_size: Width and height in pixels, at least 64 each.
+        seed: Non-negative seed. Splits of one seed differ from each other.
+        split: Name of the split.
+
+    Returns:
+        The annotation file.
+
+    Raises:
+        DataError: An argument out of range, or a foreign `<split>.json`.
+    """
+    _check_arguments(num_images, image_size, seed, split)
+    annotation_file = Path(out_dir, f'{split}.json')
+    folder = Path(out_dir, split)
+    recipe = dict(
+        version=VERSION,
+        num_images=num_images,
+        image_size=list(image_size),
+        seed=seed,
+        split=split,
+    )
+    if _is_current(annotation_file, folder, recipe):
+        return annotation_file
+    folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = _draw_images(folder, recipe)
+    categories = [
+        dict(id=i, name=name, supercategory=KINDS[name])
+        for i, name in enumerate(CLASSES, start=1)
+    ]
+    content = dict(
+        info=dict(description='shapes drawn by mmcr', recipe=recipe),
+        licenses=[],
+        categories=categories,
+        images=images,
+        annotations=annotations,
+    )
+    write_json(annotation_file, content)
+    return annotation_file
+
+
+def _is_current(annotation_file: Path, folder: Path, recipe: dict) -> bool:
+    """Whether the split is there; one of another recipe is removed."""
+    old = _read_own(annotation_file)
+    if old is None:
+        return False
+    names = {image['file_name'] for image in old['images']}
+    present = {path.name for path in folder.glob('*.png')}
+    if old['info']['recipe'] == recipe and names <= present:
+        return True
+    annotation_file.unlink()
+    for name in names & present:
+        (folder / name).unlink()
+    return False
+
+
+def _draw_images(folder: Path, recipe: dict) -> tuple[list[dict], list[dict]]:
+    """Write the images; returns their COCO entries and the annotations."""
+    split, (width, height) = recipe['split'], recipe['image_size']
+    images, annotations = [], []
+    for index in range(recipe['num_images']):
+        # Of each image its own, so that the length of the set does not matter.
+        stream = [recipe['seed'], zlib.crc32(split.encode()), index]
+        picture, objects = draw_scene(np.random.default_rng(stream), (width, height))
+        name = f'{split}_{index:06d}.png'
+        write_bytes(folder / name, cv2.imencode('.png', picture)[1].tobytes())
+        images.append(dict(id=index + 1, file_name=name, width=width, height=height))
+        for entry in objects:
+            number = len(annotations) + 1
+            annotations.append(dict(id=number, image_id=index + 1, **entry))
+    return images, annotations
+
+
+def draw_scene(
+    rng: np.random.Generator, image_size: tuple[int, int]
+) -> tuple[np.ndarray, list[dict]]:
+    """Draw one image with its objects.
+
+    Returns:
+        The picture, uint8 of shape (height, width, 3) in BGR, and per object
+        the COCO fields `category_id`, `bbox`, `area`, `iscrowd` and
+        `segmentation`, all of its visible part.
+    """
+    scene = _Scene(rng, *image_size)
+    while len(scene.names) < 2:
+        scene = _Scene(rng, *image_size)
+    objects = []
+    for number, name in enumerate(scene.names, start=1):
+        visible = scene.owner == number
+        rows, columns = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
+        left, top = int(columns[0]), int(rows[0])
+        width, height = int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+        window = visible[top : top + height, left : left + width]
+        objects.append(
+            dict(
+                category_id=CLASSES.index(name) + 1,
+                bbox=[left, top, width, height],
+                area=int(window.sum()),
+                iscrowd=0,
+                segmentation=_polygons(window, left, top),
+            )
+        )
+    return scene.picture, objects
+
+
+def _check_arguments(num_images, image_size, seed, split) -> None:
+    if num_images < 1:
+        raise DataError(
+            f'The number of images must be at least 1, but got {num_images}.'
+        )
+    if len(image_size) != 2 or min(image_size) < MIN_SIDE:
+        raise DataError(
+            f'The image size must be a width and a height of at least '
+            f'{MIN_SIDE} pixels, but got {tuple(image_size)}.'
+        )
+    if seed < 0:
+        raise DataError(f'The seed must not be negative, but got {seed}.')
+    if not split.isidentifier():
+        raise DataError(
+            'The split names files: it must be a plain word like '
+            f"'train', but got {split!r}."
+        )
+
+
+def _read_own(path: Path) -> dict | None:
+    """The annotations written here before, None where there are none."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        content['info']['recipe']['version']
+        return content
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"'{path}' was not written by the shapes data set and is not "
+            'overwritten. Choose another folder.'
+        ) from None
+
+
+class _Scene:
+    """A picture in the making, painted larger objects first.
+
+    An object that would hide too much of another, or a part on which
+    another's class hangs, is moved, and left out if nothing helps: whatever
+    is painted can be recognised and is annotated.
+
+    Attributes:
+        picture: uint8 of shape (height, width, 3).
+        owner: The number of the object that each pixel shows, 0 for the
+            background, shape (height, width).
+        names: The class names of objects 1, 2, ...
+    """
+
+    def __init__(self, rng: np.random.Generator, width: int, height: int):
+        self.picture = _background(rng, width, height)
+        self.owner = np.zeros((height, width), np.uint8)
+        self.names = []
+        self._guarded = np.zeros((height, width), bool)
+        self._visible = np.array([width * height])  # pixels per owner
+        self._least_visible = np.array([0])
+
+        side = min(width, height)
+        logs = rng.uniform(
+            np.log(MIN_SIZE), np.log(MAX_SHARE * side), rng.integers(3, 8)
+        )
+        for size in np.sort(np.exp(logs))[::-1]:
+            name = _class_for(rng, size, side)
+            self._add(rng, name, draw_figure(rng, name, size))
+
+    def _add(self, rng: np.random.Generator, name: str, fig: Figure) -> None:
+        for _ in range(TRIES):
+            there, part = self._windows(rng, *fig.mask.shape)
+            mask = fig.mask[part]
+            hidden = np.bincount(self.owner[there][mask], minlength=len(self._visible))
+            left = self._visible - hidden
+            if (
+                mask.sum() >= MIN_INSIDE * fig.mask.sum()
+                and fig.guarded[part].sum() == fig.guarded.sum()
+                and not self._guarded[there][mask].any()
+                and (left[1:] >= self._least_visible[1:]).all()
+            ):
+                break
+        else:
+            return
+        self.names.append(name)
+        self.owner[there][mask] = len(self.names)
+        self._guarded[there] |= fig.guarded[part]
+        self._visible = np.append(left, mask.sum())
+        self._least_visible = np.append(
+            self._least_visible, MIN_VISIBLE * fig.mask.sum()
+        )
+        pixels = self.picture[there]
+        colour = _contrasting(rng, pixels[mask].mean(axis=0))
+        painted = colour + fig.tone[part][mask][:, None]
+        pixels[mask] = np.clip(painted, 0, 255)
+
+    def _windows(self, rng: np.random.Generator, height: int, width: int) -> tuple:
+        """A random place: its window in the picture and in the figure."""
+        there, part = [], []
+        for extent, room in zip((height, width), self.owner.shape):
+            slack = extent // 4
+            start = int(rng.integers(-slack, room - extent + slack + 1))
+            low, high = max(start, 0), min(start + extent, room)
+            there.append(slice(low, high))
+            part.append(slice(low - start, high - start))
+        return tuple(there), tuple(part)
+
+
+def _class_for(rng: np.random.Generator, size: float, side: int) -> str:
+    """Relational classes take four of five large objects.
+
+    Large ones are a third of all, so the classes come out about even.
+    """
+    large = size >= max(MIN_PLATE, PLATE_SHARE * side)
+    relational = large and rng.random() < 0.8
+    return str(rng.choice(RELATIONAL if relational else PLAIN + TEXTURED))
+
+
+def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Coloured noise of three scales, uint8 of shape (height, width, 3)."""
+    picture = np.full((height, width, 3), rng.uniform(80, 176), np.float32)
+    for cell, spread in ((64, 24), (16, 14), (4, 10)):
+        grid = rng.normal(0, spread, (height // cell + 2, width // cell + 2))
+        tint = rng.normal(1, 0.3, 3)
+        noise = cv2.resize(grid.astype(np.float32), (width, height))
+        picture += noise[:, :, None] * tint.astype(np.float32)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _contrasting(rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
+    """A random colour (B, G, R) that stands out from `other`.
+
+    It keeps away from black and white, where a figure's tones would be
+    clipped and its mean colour would tell its class.
+    """
+    colours = rng.integers(60, 196, (8, 3))
+    return colours[np.abs(colours - other).sum(axis=1).argmax()]
+
+
+def _polygons(mask: np.ndarray, left: int, top: int) -> list[list[float]]:
+    """Outlines of a mask whose corner lies at (left, top) of the image.
+
+    A polygon has no holes: a part with a hole is cut in two through it.
+    """
+    # Contours run through centres of pixels; four times enlarged, they miss
+    # the outer edges by an eighth of a pixel only.
+    large = np.repeat(np.repeat(mask.astype(np.uint8), 4, 0), 4, 1)
+    contours, hierarchy = cv2.findContours(
+        large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
+    )
+    for contour, (*_, parent) in zip(contours, hierarchy[0]):
+        if parent >= 0:
+            x, _, width, _ = cv2.boundingRect(contour)
+            cut = (x + width // 2) // 4
+            return _polygons(mask[:, :cut], left, top) + _polygons(
+                mask[:, cut:], left + cut, top
+            )
+    polygons = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, 1.2, closed=True)[:, 0]
+        if len(points) >= 3:
+            points = (points + 0.5) / 4 + (left, top)
+            polygons.append(points.ravel().tolist())
+    return polygons
