@@ -33,7 +33,11 @@ else
 endif
 
 demo: env
-	"$(PY)" tools/reallocate.py configs/demo/shapes.py --work-dir work_dirs/demo
+	"$(PY)" tools/dataset_converters/make_shapes.py --out-dir data/shapes \
+		--train 400 --val 0 --test 100 --image-size 192
+	"$(PY)" tools/dataset_converters/split_coco.py data/shapes/train.json \
+		--archval 100 --out-dir data/shapes
+	"$(PY)" tools/reallocate.py configs/demo/shapes.py --work-dir work_dirs/demo --jobs 2
 
 # One thread each: the tests' networks are too small to share out.
 test: env

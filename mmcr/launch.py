@@ -35,32 +35,42 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """Reads the config, with the command line's settings.
+def read_config(path: str | Path, options: dict | None = None) -> Config:
+    """Reads a config file and overrides some of its settings.
 
     Raises:
-        UserError: There is no such file, it cannot be read, or its data does
-            not fit (`mmcr.data.checks.check_config`).
+        UserError: There is no such file, or it cannot be read.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not Path(args.config).is_file():
-        raise UserError(
-            f'The config must be a file, but there is none at {args.config}.'
-        )
+    if not Path(path).is_file():
+        raise UserError(f'The config must be a file, but there is none at {path}.')
     try:
-        cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
-    except (FileNotFoundError, KeyError, SyntaxError, NameError, TypeError) as error:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except (OSError, KeyError, SyntaxError, NameError, TypeError) as error:
         raise UserError(
-            f'{args.config} is not a config that mmengine can read: '
+            f'{path} is not a config that mmengine can read: '
             f'{type(error).__name__}: {error}'
         ) from error
+    return cfg
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config of a run, with the command line's settings, its data checked.
+
+    Raises:
+        UserError: It cannot be read, or its data do not fit
+            (`mmcr.data.checks.check_config`).
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = f'./work_dirs/{Path(args.config).stem}'
-    check_config(cfg)
+    # one rank reads the annotations: its message and exit end the others
+    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+        check_config(cfg)
     return cfg
 
 

@@ -25,7 +25,9 @@ from mmengine.config import Config
 from mmcr.analysis.comparison import Row, write_comparison
 from mmcr.analysis.complexity import measure
 from mmcr.analysis.sketch import Network, draw_architectures
+from mmcr.atomic import write_json
 from mmcr.errors import UserError
+from mmcr.launch import read_config
 
 ROOT = Path(__file__).parents[1]
 SHOWN = ('Epoch(', 'Search [', 'Best architecture', 'going on')
@@ -114,6 +116,7 @@ class Pipeline:
 
     def run(self) -> str:
         """Runs what is not done yet; returns the table of the three networks."""
+        self._check_follows()
         start = time.monotonic()
         futures: dict[str, Future] = {}
         with ThreadPoolExecutor(self.jobs) as pool:
@@ -130,6 +133,19 @@ class Pipeline:
         table = self.compare()
         self.say(f'All {len(self.steps)} steps done, {_duration(start)} in this run.')
         return table
+
+    def _check_follows(self) -> None:
+        supernet, baseline = (
+            self._resolved(step).model.backbone.get('supernet')
+            for step in self.steps[:2]
+        )
+        if (supernet, baseline) != ('stage', None):
+            raise UserError(
+                f'The config must change with the variable CR_STEP, but {self.config} '
+                f'has the backbone of supernet={supernet} in the step of the stage '
+                f'supernet and of supernet={baseline} in that of the baseline. Let it '
+                f"inherit from '{ROOT}/configs/{{{{$CR_STEP:crnas/supernet_r18}}}}.py'."
+            )
 
     def compare(self) -> str:
         """Writes the table and the picture of the three networks."""
@@ -171,14 +187,14 @@ class Pipeline:
         if state and state['config'] != fingerprint:
             raise UserError(
                 f'{folder} must hold a run of this config, but it was started with '
-                f'another one. Name another --work-dir, or remove the folder to run the '
-                f'step anew.'
+                f'another one. Name another --work-dir, or remove the folder to run '
+                f'the step anew.'
             )
         if state.get('done'):
             return self._say(step, f'done already ({state["seconds"]} s)')
 
         folder.mkdir(parents=True, exist_ok=True)
-        _write(state_file, dict(config=fingerprint, done=False))
+        write_json(state_file, dict(config=fingerprint, done=False))
         start = time.monotonic()
         if step.supernet:
             self._call(step, 'search.py', self._checkpoint(step.supernet))
@@ -189,7 +205,7 @@ class Pipeline:
                 step, 'test.py', self._checkpoint(step.name), work_dir=folder / 'test'
             )
         seconds = round(time.monotonic() - start)
-        _write(state_file, dict(config=fingerprint, done=True, seconds=seconds))
+        write_json(state_file, dict(config=fingerprint, done=True, seconds=seconds))
         self._say(step, f'done in {_duration(start)}')
 
     def _call(
@@ -262,7 +278,7 @@ class Pipeline:
             os.environ.update(self._settings(step))
             logging.disable(logging.INFO)  # it announces every substitution
             try:
-                return Config.fromfile(self.config)
+                return read_config(self.config)
             finally:
                 logging.disable(logging.NOTSET)
                 os.environ.clear()
@@ -280,12 +296,6 @@ def _tested_metrics(folder: Path) -> dict[str, float]:
     """What mmengine's LoggerHook wrote after the last test."""
     written = sorted((folder / 'test').glob('*/*.json'))
     return json.loads(written[-1].read_text())
-
-
-def _write(path: Path, state: dict) -> None:
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(state))
-    os.replace(partial, path)
 
 
 def _duration(start: float) -> str:

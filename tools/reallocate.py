@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 from mmcr.cli import user_errors
-from mmcr.errors import UserError
 from mmcr.pipeline import Pipeline
 
 
@@ -33,10 +32,6 @@ def parse_args() -> argparse.Namespace:
 @user_errors()
 def main() -> None:
     args = parse_args()
-    if not Path(args.config).is_file():
-        raise UserError(
-            f'The config must be a file, but there is none at {args.config}.'
-        )
     work_dir = args.work_dir or os.path.join('work_dirs', Path(args.config).stem)
     print(Pipeline(args.config, work_dir, args.depth, args.jobs).run())
 

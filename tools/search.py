@@ -28,8 +28,9 @@ def main() -> None:
     cfg = load_config(args)
     if not str(cfg.get('test_cfg', {}).get('type')).endswith('ArchSearchLoop'):
         raise UserError(
-            f"A search config has test_cfg = dict(type='mmcr.ArchSearchLoop', ...), but "
-            f'{args.config} has {cfg.get("test_cfg")}. Inherit one of configs/crnas.'
+            f"A search config has test_cfg = dict(type='mmcr.ArchSearchLoop', ...), "
+            f'but {args.config} has {cfg.get("test_cfg")}. '
+            'Inherit one of configs/crnas.'
         )
     cfg.load_from = args.checkpoint
     build_runner(cfg).test()

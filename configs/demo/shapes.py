@@ -81,6 +81,7 @@ optim_wrapper = dict(clip_grad=dict(max_norm=10))
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1, save_optimizer=True))
 randomness = dict(seed=0)
+cost_shape = scale[::-1]  # the input to count costs at: height, width
 few = dict(calibration_images=32, num_minibatches=4)
 if searching:
     val_cfg = few

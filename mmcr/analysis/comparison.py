@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmcr.analysis.complexity import Complexity
 from mmcr.analysis.sketch import Network
-from mmcr.data.atomic import write_bytes
+from mmcr.atomic import write_bytes
 from mmcr.errors import UserError
 
 #: Columns of COCO's metrics, and the ends of their names in mmdet.

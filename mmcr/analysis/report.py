@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from mmcr.analysis.comparison import COCO_COLUMNS, coco_points, dilation_digits
 from mmcr.analysis.sketch import COLOURS, INK, QUIET, Network, architecture_figure
-from mmcr.data.atomic import write_bytes
+from mmcr.atomic import write_bytes
 from mmcr.search import JournalError
 from mmcr.space import Arch, ArchError, dilations_of, stage_blocks_of
 
