@@ -16,6 +16,8 @@ MODELS = Registry('model', parent=MMDET_MODELS, scope='mmcr', locations=['mmcr.m
 HOOKS = Registry('hook', parent=MMDET_HOOKS, scope='mmcr', locations=['mmcr.engine'])
 LOOPS = Registry('loop', parent=MMDET_LOOPS, scope='mmcr', locations=['mmcr.engine'])
 METRICS = Registry(
-    'metric', parent=MMDET_METRICS, scope='mmcr', locations=['mmcr.engine'])
+    'metric', parent=MMDET_METRICS, scope='mmcr', locations=['mmcr.engine']
+)
 SEARCHERS = Registry(
-    'searcher', parent=MMDET_TASK_UTILS, scope='mmcr', locations=['mmcr.engine'])
+    'searcher', parent=MMDET_TASK_UTILS, scope='mmcr', locations=['mmcr.engine']
+)

@@ -35,7 +35,7 @@ def counted_by_hooks(backbone, shape):
 
     def count(layer, inputs, output):
         nonlocal total
-        each = (layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 1)
+        each = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 1
         total += output.numel() * each
 
     for layer in backbone.modules():
@@ -46,10 +46,13 @@ def counted_by_hooks(backbone, shape):
     return total
 
 
-@pytest.mark.parametrize('base, heads', [
-    (FASTER, ['roi_head.bbox_head']),
-    (MASK, ['roi_head.bbox_head', 'roi_head.mask_head']),
-])
+@pytest.mark.parametrize(
+    'base, heads',
+    [
+        (FASTER, ['roi_head.bbox_head']),
+        (MASK, ['roi_head.bbox_head', 'roi_head.mask_head']),
+    ],
+)
 def test_the_parts_and_their_sum(base, heads):
     cfg = detector(base)
     found = measure(cfg, (64, 96))
@@ -58,15 +61,23 @@ def test_the_parts_and_their_sum(base, heads):
     model = MODELS.build(cfg.model)
     assert found.params == sum(p.numel() for p in model.parameters())
     assert found.parts['backbone'].params == sum(
-        p.numel() for p in model.backbone.parameters())
-    for text in (*found.parts, 'total', f'{found.macs / 1e9:.3f}', '64 x 96',
-                 '1000 RoIs', CONVENTIONS['mmengine'].meaning):
+        p.numel() for p in model.backbone.parameters()
+    )
+    for text in (
+        *found.parts,
+        'total',
+        f'{found.macs / 1e9:.3f}',
+        '64 x 96',
+        '1000 RoIs',
+        CONVENTIONS['mmengine'].meaning,
+    ):
         assert text in found.table()
 
 
 def test_rois_by_hand_in_both_conventions():
-    plain, paper = (measure(detector(MASK), (64, 64), name).parts
-                    for name in ('mmengine', 'paper'))
+    plain, paper = (
+        measure(detector(MASK), (64, 64), name).parts for name in ('mmengine', 'paper')
+    )
     assert plain['roi_head.bbox_head'].macs == 1000 * BOX
     assert plain['roi_head.mask_head'].macs == 100 * MASKS
     assert paper['roi_head.bbox_head'].macs == 2000 * (BOX + 2 * 1024)
@@ -86,7 +97,8 @@ def test_the_plain_count_is_mmengines():
     model = MODELS.build(cfg.model).eval()
     images = torch.zeros(1, 3, 64, 64)
     plain = get_model_complexity_info(
-        model, None, inputs=images, show_table=False, show_arch=False)
+        model, None, inputs=images, show_table=False, show_arch=False
+    )
     assert (found.macs, found.params) == (plain['flops'], plain['params'])
     assert list(found.parts) == ['backbone', 'neck', 'bbox_head'] and not found.rois
 
@@ -95,7 +107,8 @@ def test_dilation_costs_nothing_and_size_is_padded():
     blocks = PUBLISHED['r18'].stage_cr
     plain = detector(FASTER, depth=18, stage_blocks=blocks)
     dilated = detector(
-        FASTER, depth=18, stage_blocks=blocks, dilations=PUBLISHED['r18'].dilations)
+        FASTER, depth=18, stage_blocks=blocks, dilations=PUBLISHED['r18'].dilations
+    )
     for cfg in (plain, dilated):
         cfg.model.neck.in_channels = [64, 128, 256, 512]
     found = measure(plain, (64, 64))
@@ -111,11 +124,14 @@ def test_the_callers_random_stream_goes_on():
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize('cfg, shape, convention, message', [
-    (Config(), (64, 64), 'mmengine', 'must define a detector as model'),
-    (Config(dict(model={})), (64, 64), 'guess', "one of .*'paper'.* got 'guess'"),
-    (Config(dict(model={})), (64, 0), 'paper', r'height and a width .*\(64, 0\)'),
-])
+@pytest.mark.parametrize(
+    'cfg, shape, convention, message',
+    [
+        (Config(), (64, 64), 'mmengine', 'must define a detector as model'),
+        (Config(dict(model={})), (64, 64), 'guess', "one of .*'paper'.* got 'guess'"),
+        (Config(dict(model={})), (64, 0), 'paper', r'height and a width .*\(64, 0\)'),
+    ],
+)
 def test_bad_input(cfg, shape, convention, message):
     with pytest.raises(UserError, match=message):
         measure(cfg, shape, convention)
@@ -130,8 +146,15 @@ def test_the_tool(tmp_path, monkeypatch, capsys):
         runpy.run_path(str(TOOL), run_name='__main__')
         return capsys.readouterr().out
 
-    out = run(config, '--shape', 64, '--convention', 'paper', '--cfg-options',
-              'model.backbone.depth=101')
+    out = run(
+        config,
+        '--shape',
+        64,
+        '--convention',
+        'paper',
+        '--cfg-options',
+        'model.backbone.depth=101',
+    )
     cfg = detector(RETINA, depth=101)
     assert out == measure(cfg, (64, 64), 'paper').table() + '\n'
     with pytest.raises(SystemExit):
@@ -140,10 +163,13 @@ def test_the_tool(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('blocks, faster, mask', [
-    (PUBLISHED['r50'].baseline, 192.19, 260.07),
-    (PUBLISHED['r50'].stage_cr, 192.10, 259.97),
-])
+@pytest.mark.parametrize(
+    'blocks, faster, mask',
+    [
+        (PUBLISHED['r50'].baseline, 192.19, 260.07),
+        (PUBLISHED['r50'].stage_cr, 192.10, 259.97),
+    ],
+)
 def test_the_papers_costs(blocks, faster, mask):
     """At 800 x 1088, within 0.6% of its 192.5, 192.7, 261.2 and 261.0 G."""
     found = measure(detector(MASK, stage_blocks=blocks), (800, 1088), 'paper')

@@ -22,30 +22,50 @@ from mmcr.space import Arch, dilation_arch, operation_space, resnet_stage_space
 
 def row(name, ap, macs=2_000_000_000, params=3_000_000, dilations=None):
     costs = {'backbone': Cost(macs - 5, params - 5), 'neck': Cost(5, 5)}
-    metrics = {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 0.5, 'coco/bbox_mAP_s': -1.0,
-               'time': float('nan')}
-    return Row(name, (1, 2), dilations, Complexity(costs, (64, 64), 'mmengine', {}),
-               metrics)
+    metrics = {
+        'coco/bbox_mAP': ap,
+        'coco/bbox_mAP_50': 0.5,
+        'coco/bbox_mAP_s': -1.0,
+        'time': float('nan'),
+    }
+    return Row(
+        name, (1, 2), dilations, Complexity(costs, (64, 64), 'mmengine', {}), metrics
+    )
 
 
 class TestComparison:
     def test_points(self):
-        points = coco_points({'coco/bbox_mAP': 0.25, 'bbox_mAP_s': -1.0,
-                              'coco/bbox_mAP_m': float('nan'), 'coco/bbox_mAP_l': None,
-                              'coco/segm_mAP_75': 0.3})
-        assert points == {'AP': 25.0, 'AP50': None, 'AP75': None, 'APs': None,
-                          'APm': None, 'APl': None}
+        points = coco_points(
+            {
+                'coco/bbox_mAP': 0.25,
+                'bbox_mAP_s': -1.0,
+                'coco/bbox_mAP_m': float('nan'),
+                'coco/bbox_mAP_l': None,
+                'coco/segm_mAP_75': 0.3,
+            }
+        )
+        assert points == {
+            'AP': 25.0,
+            'AP50': None,
+            'AP75': None,
+            'APs': None,
+            'APm': None,
+            'APl': None,
+        }
 
     def test_the_table_to_the_letter(self, tmp_path):
-        rows = [row('base | line', 0.31234), row('found', 0.30, 45_000_000, 3_500_000,
-                                                 ((1, ), (2, 3)))]
+        rows = [
+            row('base | line', 0.31234),
+            row('found', 0.30, 45_000_000, 3_500_000, ((1,), (2, 3))),
+        ]
         text = write_comparison(rows, tmp_path / 'new')
         assert text == (tmp_path / 'new/comparison.md').read_text()
         assert text.splitlines()[2:4] == [
             r'| base \| line | [1, 2] | 1 11 | 31.23 | 50.00 | - | - | - | - | - '
             '| 2.00 G | 3.00 M |',
             '| found | [1, 2] | 1 23 | 30.00 | 50.00 | - | - | - | - | −1.23 '
-            '| 45.0 M | 3.50 M |']
+            '| 45.0 M | 3.50 M |',
+        ]
         assert verdict(rows) in text and rows[0].complexity.conditions in text
         assert rows[1].caption == '45.0 M MACs  ·  3.50 M params  ·  30.00 AP'
 
@@ -61,15 +81,19 @@ class TestComparison:
         assert network['ap_difference'] == pytest.approx(10)
         assert network['metrics']['time'] is None
 
-    @pytest.mark.parametrize('ap, said', [
-        (0.3251, 'found (32.51 AP) is ahead of baseline (30.00 AP) by 2.51 points'),
-        (0.29, 'found (29.00 AP) is behind baseline (30.00 AP) by 1.00 points'),
-        (0.30001, 'found is level with baseline at 30.00 AP'),
-    ])
+    @pytest.mark.parametrize(
+        'ap, said',
+        [
+            (0.3251, 'found (32.51 AP) is ahead of baseline (30.00 AP) by 2.51 points'),
+            (0.29, 'found (29.00 AP) is behind baseline (30.00 AP) by 1.00 points'),
+            (0.30001, 'found is level with baseline at 30.00 AP'),
+        ],
+    )
     def test_verdict(self, ap, said):
         sentence = verdict([row('baseline', 0.3), row('found', ap, params=6_000_000)])
         assert sentence.startswith(
-            said + ', with 100.0% of its MACs and 200.0% of its parameters.')
+            said + ', with 100.0% of its MACs and 200.0% of its parameters.'
+        )
         assert 'one seed' in sentence and 'may be noise' in sentence
 
     def test_verdict_without_ap(self):
@@ -91,8 +115,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.loads += [value for name, value in attributes
-                       if name.split(':')[-1] in ('href', 'src') and value[0] != '#']
+        self.loads += [
+            value
+            for name, value in attributes
+            if name.split(':')[-1] in ('href', 'src') and value[0] != '#'
+        ]
 
     def handle_data(self, data):
         self.words += data + ' '
@@ -103,14 +130,27 @@ def evaluate(proposals):
     trials = []
     for proposal in proposals:
         ap = Random(proposal.key).random()
-        trials.append(Trial(proposal, ap, {
-            'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': ap / 2, 'coco/bbox_mAP_s': -1.0}))
+        trials.append(
+            Trial(
+                proposal,
+                ap,
+                {
+                    'coco/bbox_mAP': ap,
+                    'coco/bbox_mAP_50': ap / 2,
+                    'coco/bbox_mAP_s': -1.0,
+                },
+            )
+        )
     return trials
 
 
 def search(work_dir, searcher):
-    header = dict(space=searcher.space.to_json(), searcher=searcher.to_json(),
-                  score='coco/bbox_mAP', checkpoint='ab' * 32)
+    header = dict(
+        space=searcher.space.to_json(),
+        searcher=searcher.to_json(),
+        score='coco/bbox_mAP',
+        checkpoint='ab' * 32,
+    )
     journal = Journal(work_dir / 'trials.jsonl', header)
     return run_search(searcher, evaluate, journal.scores, journal.append, 64)
 
@@ -159,8 +199,10 @@ class TestReport:
         space = resnet_stage_space(8)
         searcher = ExhaustiveSearcher(space)
         search(tmp_path, searcher)
-        journal = Journal(tmp_path / 'trials.jsonl', json.loads(
-            (tmp_path / 'trials.jsonl').read_text().splitlines()[0]))
+        journal = Journal(
+            tmp_path / 'trials.jsonl',
+            json.loads((tmp_path / 'trials.jsonl').read_text().splitlines()[0]),
+        )
         candidate = ExhaustiveSearcher(space).ask()[0].candidate
         journal.append(Trial(Proposal(candidate, (0.0, 0.5)), 2.0, {}))
         assert len(read_search(tmp_path).ranking) == 9
@@ -181,5 +223,5 @@ class TestReport:
 
     def test_architectures_in_words(self):
         assert arch_text(Arch({'stage1': 3, 'stage2': 4})) == '[3, 4]'
-        assert arch_text(dilation_arch(((1, ), (2, 3)))) == '1 23'
+        assert arch_text(dilation_arch(((1,), (2, 3)))) == '1 23'
         assert arch_text(Arch({'kernel': 3})) == 'kernel=3'

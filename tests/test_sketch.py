@@ -21,9 +21,11 @@ CAPTION = '192.10 G MACs  ·  58.06 M params  ·  38.30 AP'
 
 def trio(key):
     published = PUBLISHED[key]
-    return [Network(f'{key} baseline', published.baseline, caption=CAPTION),
-            Network(f'{key} stage CR', published.stage_cr, (1, 1, 1, 1)),
-            Network(f'{key} full CR', published.stage_cr, published.dilations)]
+    return [
+        Network(f'{key} baseline', published.baseline, caption=CAPTION),
+        Network(f'{key} stage CR', published.stage_cr, (1, 1, 1, 1)),
+        Network(f'{key} full CR', published.stage_cr, published.dilations),
+    ]
 
 
 def drawn(figure):
@@ -61,8 +63,11 @@ def test_texts_lie_inside_and_apart(key):
     figure = architecture_figure(trio(key))
     FigureCanvasAgg(figure).draw()
     # digits stand on blocks of their own width
-    boxes = [(text.get_text(), text.get_window_extent())
-             for text in figure.axes[0].texts if not text.get_text().isdigit()]
+    boxes = [
+        (text.get_text(), text.get_window_extent())
+        for text in figure.axes[0].texts
+        if not text.get_text().isdigit()
+    ]
     texts = Counter(text for text, _ in boxes)
     tau = ', '.join(map(str, PUBLISHED[key].stage_cr))
     assert texts[f'{key} full CR'] == texts[CAPTION] == 1
@@ -74,8 +79,9 @@ def test_texts_lie_inside_and_apart(key):
             assert not text or not other or not box.overlaps(its_box), (text, other)
 
 
-@pytest.mark.parametrize('arguments', [
-    ((), None), ((1, 0), None), ((1, 2), ((1, ), (1, ))), ((1, 2), (1, ))])
+@pytest.mark.parametrize(
+    'arguments', [((), None), ((1, 0), None), ((1, 2), ((1,), (1,))), ((1, 2), (1,))]
+)
 def test_networks_that_do_not_fit_together(arguments):
     with pytest.raises(UserError, match='must'):
         Network('net', *arguments)

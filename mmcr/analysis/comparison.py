@@ -11,12 +11,19 @@ from mmcr.atomic import write_bytes
 from mmcr.errors import UserError
 
 #: Columns of COCO's metrics, and the ends of their names in mmdet.
-COCO_COLUMNS = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'APs': 'mAP_s',
-                'APm': 'mAP_m', 'APl': 'mAP_l'}
+COCO_COLUMNS = {
+    'AP': 'mAP',
+    'AP50': 'mAP_50',
+    'AP75': 'mAP_75',
+    'APs': 'mAP_s',
+    'APm': 'mAP_m',
+    'APl': 'mAP_l',
+}
 
 
-def coco_points(metrics: Mapping[str, float | None],
-                kind: str = 'bbox') -> dict[str, float | None]:
+def coco_points(
+    metrics: Mapping[str, float | None], kind: str = 'bbox'
+) -> dict[str, float | None]:
     """COCO's metrics in points of 100, by column.
 
     Args:
@@ -98,25 +105,41 @@ def verdict(rows: Sequence[Row]) -> str:
     baseline, *others = _checked(rows)
     sentences = [_standing(row, baseline) for row in others]
     if any(row.ap is not None for row in others) and baseline.ap is not None:
-        sentences.append('Each network was trained once, with one seed: between two '
-                         'runs of the same network AP varies as well, so a difference '
-                         'of this size may be noise. Repeat with other seeds before '
-                         'relying on it.')
+        sentences.append(
+            'Each network was trained once, with one seed: between two '
+            'runs of the same network AP varies as well, so a difference '
+            'of this size may be noise. Repeat with other seeds before '
+            'relying on it.'
+        )
     return ' '.join(sentences)
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """A Markdown table, one line per network; the baseline comes first."""
     baseline = _checked(rows)[0]
-    columns = ['network', 'stages', 'dilations', *COCO_COLUMNS, 'AP − baseline',
-               'MACs', 'params']
+    columns = [
+        'network',
+        'stages',
+        'dilations',
+        *COCO_COLUMNS,
+        'AP − baseline',
+        'MACs',
+        'params',
+    ]
     lines = [columns, ['---'] * 3 + ['---:'] * (len(columns) - 3)]
     for row in rows:
         points = coco_points(row.metrics).values()
-        lines.append([
-            _cell(row.name), str(list(row.stage_blocks)), dilation_digits(row.rates),
-            *('-' if value is None else f'{value:.2f}' for value in points),
-            _difference(row, baseline), _macs(row.macs), _params(row.params)])
+        lines.append(
+            [
+                _cell(row.name),
+                str(list(row.stage_blocks)),
+                dilation_digits(row.rates),
+                *('-' if value is None else f'{value:.2f}' for value in points),
+                _difference(row, baseline),
+                _macs(row.macs),
+                _params(row.params),
+            ]
+        )
     return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
 
@@ -140,46 +163,66 @@ def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     said, conditions = verdict(rows), rows[0].complexity.conditions
-    text = (f'{markdown_table(rows)}\n{said}\n\nAP in points of 100. Dilations block '
-            f'by block, a space between stages. MACs: {conditions}\n')
-    record = dict(baseline=rows[0].name, verdict=said, costs=conditions,
-                  networks=[_record(row, rows[0]) for row in rows])
+    text = (
+        f'{markdown_table(rows)}\n{said}\n\nAP in points of 100. Dilations block '
+        f'by block, a space between stages. MACs: {conditions}\n'
+    )
+    record = dict(
+        baseline=rows[0].name,
+        verdict=said,
+        costs=conditions,
+        networks=[_record(row, rows[0]) for row in rows],
+    )
     write_bytes(folder / 'comparison.md', text.encode())
-    write_bytes(folder / 'comparison.json',
-                json.dumps(record, indent=2, allow_nan=False).encode() + b'\n')
+    write_bytes(
+        folder / 'comparison.json',
+        json.dumps(record, indent=2, allow_nan=False).encode() + b'\n',
+    )
     return text
 
 
 def _record(row: Row, baseline: Row) -> dict:
     known = None not in (row.ap, baseline.ap)
     return dict(
-        name=row.name, stage_blocks=list(row.stage_blocks), dilations=row.rates,
-        macs=row.macs, params=row.params,
+        name=row.name,
+        stage_blocks=list(row.stage_blocks),
+        dilations=row.rates,
+        macs=row.macs,
+        params=row.params,
         parts={part: asdict(cost) for part, cost in row.complexity.parts.items()},
         points=coco_points(row.metrics),
         ap_difference=row.ap - baseline.ap if known else None,
-        metrics={name: value if value == value else None  # JSON has no NaN
-                 for name, value in row.metrics.items()})
+        metrics={
+            name: value if value == value else None  # JSON has no NaN
+            for name, value in row.metrics.items()
+        },
+    )
 
 
 def _checked(rows: Sequence[Row]) -> Sequence[Row]:
     if not rows or min(rows[0].macs, rows[0].params) <= 0:
-        raise UserError('A comparison needs a baseline with its multiply-accumulates '
-                        f'and parameters as first row, but got {list(rows[:1])}.')
+        raise UserError(
+            'A comparison needs a baseline with its multiply-accumulates '
+            f'and parameters as first row, but got {list(rows[:1])}.'
+        )
     return rows
 
 
 def _standing(row: Row, baseline: Row) -> str:
-    cost = (f'with {100 * row.macs / baseline.macs:.1f}% of its MACs and '
-            f'{100 * row.params / baseline.params:.1f}% of its parameters')
+    cost = (
+        f'with {100 * row.macs / baseline.macs:.1f}% of its MACs and '
+        f'{100 * row.params / baseline.params:.1f}% of its parameters'
+    )
     if row.ap is None or baseline.ap is None:
         return f'{row.name} cannot be compared with {baseline.name}: there is no AP.'
     ahead = round(row.ap - baseline.ap, 2)
     if ahead == 0:
         return f'{row.name} is level with {baseline.name} at {row.ap:.2f} AP, {cost}.'
     direction = 'ahead of' if ahead > 0 else 'behind'
-    return (f'{row.name} ({row.ap:.2f} AP) is {direction} {baseline.name} '
-            f'({baseline.ap:.2f} AP) by {abs(ahead):.2f} points, {cost}.')
+    return (
+        f'{row.name} ({row.ap:.2f} AP) is {direction} {baseline.name} '
+        f'({baseline.ap:.2f} AP) by {abs(ahead):.2f} points, {cost}.'
+    )
 
 
 def _difference(row: Row, baseline: Row) -> str:

@@ -43,12 +43,16 @@ class Convention:
 CONVENTIONS = {
     'mmengine': Convention(
         "mmengine's count: multiply-accumulates of convolutions and matrix products, "
-        '2 per element of batch norm, 1 of upsampling, none for ReLU and RoIAlign'),
+        '2 per element of batch norm, 1 of upsampling, none for ReLU and RoIAlign'
+    ),
     # fitted to the paper's figures, which come without a definition
     'paper': Convention(
         "CR-NAS's count: multiply-accumulates of convolutions and matrix products, "
         '1 per element of batch norm and ReLU layers, none for RoIAlign',
-        norms_and_activations=True, proposals=2000, masks=128),
+        norms_and_activations=True,
+        proposals=2000,
+        masks=128,
+    ),
 }
 PRODUCTS = ('conv', 'linear', 'addmm', 'mm', 'matmul', 'bmm', 'einsum')
 LAYERS = ('batch_norm', 'relu', 'relu_', 'relu6', 'hardtanh', 'hardtanh_')
@@ -98,22 +102,28 @@ class Complexity:
         rows = [*self.parts.items(), ('total', Cost(self.macs, self.params))]
         width = max(len(name) for name, _ in rows)
         lines = [f'{"part":{width}}  {"MACs (G)":>10}  {"params (M)":>10}']
-        lines += [f'{name:{width}}  {cost.macs / 1e9:10.3f}  {cost.params / 1e6:10.3f}'
-                  for name, cost in rows]
+        lines += [
+            f'{name:{width}}  {cost.macs / 1e9:10.3f}  {cost.params / 1e6:10.3f}'
+            for name, cost in rows
+        ]
         lines.insert(-1, '-' * len(lines[0]))
         return '\n'.join([*lines, '', self.conditions])
 
     @property
     def conditions(self) -> str:
         """What was counted, in words."""
-        rois = ''.join(f', {n} RoIs in the {kind} head'
-                       for kind, n in self.rois.items())
-        return (f'Input {self.shape[0]} x {self.shape[1]} (height x width){rois}; '
-                f'{CONVENTIONS[self.convention].meaning}.')
+        rois = ''.join(
+            f', {n} RoIs in the {kind} head' for kind, n in self.rois.items()
+        )
+        return (
+            f'Input {self.shape[0]} x {self.shape[1]} (height x width){rois}; '
+            f'{CONVENTIONS[self.convention].meaning}.'
+        )
 
 
-def measure(cfg: Config, shape: tuple[int, int],
-            convention: str = 'mmengine') -> Complexity:
+def measure(
+    cfg: Config, shape: tuple[int, int], convention: str = 'mmengine'
+) -> Complexity:
     """Counts what the config's detector costs for one image.
 
     Counted by mmengine's `FlopAnalyzer`, whose "flops" are multiply-accumulates.
@@ -131,11 +141,13 @@ def measure(cfg: Config, shape: tuple[int, int],
         UserError: The config has no model, or an argument breaks its rule.
     """
     if convention not in CONVENTIONS:
-        raise UserError(f'convention must be one of {list(CONVENTIONS)}, but got '
-                        f'{convention!r}.')
+        raise UserError(
+            f'convention must be one of {list(CONVENTIONS)}, but got {convention!r}.'
+        )
     if len(shape) != 2 or min(shape) < 1:
-        raise UserError(f'shape must be a height and a width in pixels, but got '
-                        f'{shape}.')
+        raise UserError(
+            f'shape must be a height and a width in pixels, but got {shape}.'
+        )
     if 'model' not in cfg:
         raise UserError('The config must define a detector as model, but it has none.')
     rule = CONVENTIONS[convention]
@@ -150,10 +162,14 @@ def measure(cfg: Config, shape: tuple[int, int],
     for part, kind in ROI_PARTS.items():
         if part in macs and kind in rois:
             macs[part] = macs[part] * rois[kind] // TRACED_ROIS
-    costs = {part: Cost(n, _params(detector.get_submodule(part)))
-             for part, n in macs.items() if part != OTHER}
+    costs = {
+        part: Cost(n, _params(detector.get_submodule(part)))
+        for part, n in macs.items()
+        if part != OTHER
+    }
     costs[OTHER] = Cost(
-        macs[OTHER], _params(detector) - sum(cost.params for cost in costs.values()))
+        macs[OTHER], _params(detector) - sum(cost.params for cost in costs.values())
+    )
     parts = {part: cost for part, cost in costs.items() if cost != Cost(0, 0)}
     return Complexity(parts, shape, convention, rois)
 
@@ -174,8 +190,11 @@ def _rois(detector: nn.Module, rule: Convention) -> dict[str, int]:
 
 def _has_rois(detector: nn.Module) -> bool:
     # a forward or proposals of their own feed the heads of some two-stage kinds
-    return (getattr(type(detector), '_forward', None) is TwoStageDetector._forward
-            and 'max_per_img' in (detector.test_cfg.get('rpn') or {}))
+    return getattr(
+        type(detector), '_forward', None
+    ) is TwoStageDetector._forward and 'max_per_img' in (
+        detector.test_cfg.get('rpn') or {}
+    )
 
 
 class _Forward(nn.Module):
@@ -194,25 +213,32 @@ class _Forward(nn.Module):
         boxes = images.new_tensor([[0, 0, 16, 16]]).repeat(TRACED_ROIS, 1)
         # the trace drops what does not reach the result
         return self.detector.rpn_head(features), self.detector.roi_head.forward(
-            features, [InstanceData(bboxes=boxes)], [sample])
+            features, [InstanceData(bboxes=boxes)], [sample]
+        )
 
 
 @torch.no_grad()
-def _count(detector: nn.Module, shape: tuple[int, int],
-           rule: Convention) -> dict[str, int]:
+def _count(
+    detector: nn.Module, shape: tuple[int, int], rule: Convention
+) -> dict[str, int]:
     """Multiply-accumulates by part, the roi head's for `TRACED_ROIS`."""
     model = _Forward(detector)
     analyzer = FlopAnalyzer(model, torch.zeros(1, 3, *shape))
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     if rule.norms_and_activations:
-        analyzer.set_op_handle(**{
-            f'aten::{op}': partial(_elements_of_layer, model) for op in LAYERS})
+        analyzer.set_op_handle(
+            **{f'aten::{op}': partial(_elements_of_layer, model) for op in LAYERS}
+        )
     operations = analyzer.by_module_and_operator()
 
     def macs(module: str) -> int:
-        return int(sum(
-            n for op, n in operations[module].items()
-            if not rule.norms_and_activations or op in PRODUCTS + LAYERS))
+        return int(
+            sum(
+                n
+                for op, n in operations[module].items()
+                if not rule.norms_and_activations or op in PRODUCTS + LAYERS
+            )
+        )
 
     parts = [name for name, _ in detector.named_children() if name != 'roi_head']
     if 'roi_head' in detector._modules:

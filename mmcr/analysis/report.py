@@ -19,7 +19,7 @@ from mmcr.search import JournalError
 from mmcr.space import Arch, ArchError, dilations_of, stage_blocks_of
 
 SHOWN = 50  # candidates in the ranking
-STYLE = '''
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2530; max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
@@ -29,8 +29,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e3e7ea; }
 th { border-bottom-color: #5c6873; font-weight: 600; }
 .text { text-align: left; overflow-wrap: anywhere; }
-'''
-PAGE = '''<!DOCTYPE html>
+"""
+PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -42,7 +42,7 @@ PAGE = '''<!DOCTYPE html>
 {body}
 </body>
 </html>
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,11 @@ class Search:
     @property
     def ranking(self) -> list[Scored]:
         """Complete architectures by falling score; of equals the earlier first."""
-        complete = [t for t in self.trials
-                    if len(t.arch) == len(self.choices) and t.on_all_images]
+        complete = [
+            t
+            for t in self.trials
+            if len(t.arch) == len(self.choices) and t.on_all_images
+        ]
         return sorted(complete, key=lambda trial: -trial.score)
 
     @property
@@ -117,8 +120,10 @@ def read_search(work_dir: str | Path) -> Search:
     work_dir = Path(work_dir)
     path = work_dir / 'trials.jsonl'
     if not path.is_file():
-        raise JournalError(f'The work dir of a search holds trials.jsonl, but there is '
-                           f'none in {work_dir}. Name the work dir of tools/search.py.')
+        raise JournalError(
+            f'The work dir of a search holds trials.jsonl, but there is '
+            f'none in {work_dir}. Name the work dir of tools/search.py.'
+        )
     records = []
     # what follows the last line break is still being written
     lines = path.read_bytes().split(b'\n')[:-1]
@@ -128,16 +133,25 @@ def read_search(work_dir: str | Path) -> Search:
         except (ValueError, KeyError, TypeError):
             raise JournalError(f'Line {number} of {path} is damaged.') from None
     if not records or not {'space', 'searcher'} <= set(records[0]):
-        raise JournalError(f'{path} must begin with the header of a search, but does '
-                           f'not.')
-    return Search(work_dir.resolve().name, records[0], records[1:],
-                  (work_dir / 'best_arch.json').is_file())
+        raise JournalError(
+            f'{path} must begin with the header of a search, but does not.'
+        )
+    return Search(
+        work_dir.resolve().name,
+        records[0],
+        records[1:],
+        (work_dir / 'best_arch.json').is_file(),
+    )
 
 
 def _scored(line: bytes) -> Scored:
     entry = json.loads(line)
-    return Scored(Arch.from_json(entry['candidate']['arch']), float(entry['score']),
-                  entry['metrics'], entry['portion'] == [0, 1])
+    return Scored(
+        Arch.from_json(entry['candidate']['arch']),
+        float(entry['score']),
+        entry['metrics'],
+        entry['portion'] == [0, 1],
+    )
 
 
 def write_report(work_dir: str | Path) -> Path:
@@ -153,16 +167,23 @@ def write_report(work_dir: str | Path) -> Path:
     """
     search = read_search(work_dir)
     title = f'Search report: {escape(search.name)}'
-    state = ('The search has finished.' if search.finished else
-             'The search is not finished: what follows is its state so far.')
-    body = [f'<h1>{title}</h1>',
-            f'<p>{state} {len(search.trials)} candidates have been scored.</p>']
+    state = (
+        'The search has finished.'
+        if search.finished
+        else 'The search is not finished: what follows is its state so far.'
+    )
+    body = [
+        f'<h1>{title}</h1>',
+        f'<p>{state} {len(search.trials)} candidates have been scored.</p>',
+    ]
     if search.ranking:
         best = search.ranking[0]
-        body.append(f'<p>Best architecture: <strong>{escape(arch_text(best.arch))}'
-                    f'</strong> with {escape(search.score)} <strong>'
-                    f'{search.shown(best)}</strong> on archval, with weights of the '
-                    'supernet.</p>')
+        body.append(
+            f'<p>Best architecture: <strong>{escape(arch_text(best.arch))}'
+            f'</strong> with {escape(search.score)} <strong>'
+            f'{search.shown(best)}</strong> on archval, with weights of the '
+            'supernet.</p>'
+        )
         if network := network_of(best.arch):
             body.append(_svg(architecture_figure([network]), 'the best architecture'))
     if search.trials:
@@ -214,20 +235,28 @@ def score_figure(search: Search) -> Figure:
             last = step == len(search.choices)
             kept = 1 if last else search.kept or 0
             scores = [search.scale * trial.score for trial in trials]
-            axes.scatter([step] * len(scores[kept:]), scores[kept:], facecolors='white',
-                         edgecolors=QUIET, **marks)
-            axes.scatter([step] * len(scores[:kept]), scores[:kept],
-                         color=COLOURS[3], **marks)
-        axes.set_xlabel('choices decided (filled: the best, which the next step '
-                        'extends)')
+            axes.scatter(
+                [step] * len(scores[kept:]),
+                scores[kept:],
+                facecolors='white',
+                edgecolors=QUIET,
+                **marks,
+            )
+            axes.scatter(
+                [step] * len(scores[:kept]), scores[:kept], color=COLOURS[3], **marks
+            )
+        axes.set_xlabel(
+            'choices decided (filled: the best, which the next step extends)'
+        )
         axes.set_xlim(0, len(search.choices) + 1)
     else:
         scores = [search.scale * trial.score for trial in next(iter(steps.values()))]
         axes.scatter(range(2, len(scores) + 1), scores[1:], color=COLOURS[1], **marks)
         axes.scatter([1], scores[:1], color=COLOURS[3], **marks)
         axes.set_xlabel('rank')
-    axes.set_ylabel(search.score + (' (points)' if search.scale == 100 else ''),
-                    color=INK)
+    axes.set_ylabel(
+        search.score + (' (points)' if search.scale == 100 else ''), color=INK
+    )
     axes.grid(axis='y', color='#e3e7ea', linewidth=0.8)
     axes.spines[['top', 'right']].set_visible(False)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -238,24 +267,48 @@ def _ranking(search: Search) -> str:
     kind = 'segm' if 'segm' in search.score else 'bbox'
     ranking = search.ranking[:SHOWN]
     points = [coco_points(trial.metrics, kind) for trial in ranking]
-    own = next((column for column, name in COCO_COLUMNS.items()
-                if search.score.endswith(f'{kind}_{name}')), None)
-    columns = [column for column in COCO_COLUMNS
-               if column != own and any(p[column] is not None for p in points)]
-    rows = [[str(rank), arch_text(trial.arch), search.shown(trial),
-             *('-' if p[column] is None else f'{p[column]:.2f}' for column in columns)]
-            for rank, (trial, p) in enumerate(zip(ranking, points), start=1)]
+    own = next(
+        (
+            column
+            for column, name in COCO_COLUMNS.items()
+            if search.score.endswith(f'{kind}_{name}')
+        ),
+        None,
+    )
+    columns = [
+        column
+        for column in COCO_COLUMNS
+        if column != own and any(p[column] is not None for p in points)
+    ]
+    rows = [
+        [
+            str(rank),
+            arch_text(trial.arch),
+            search.shown(trial),
+            *('-' if p[column] is None else f'{p[column]:.2f}' for column in columns),
+        ]
+        for rank, (trial, p) in enumerate(zip(ranking, points), start=1)
+    ]
     more = len(search.ranking) - len(ranking)
-    table = _table(['rank', 'architecture', search.score, *columns], rows, text=(1, ))
+    table = _table(['rank', 'architecture', search.score, *columns], rows, text=(1,))
     return table + (f'<p>and {more} more, in trials.jsonl</p>' if more else '')
 
 
 def _steps(search: Search) -> str:
-    rows = [[str(step), str(len(trials)), arch_text(trials[0].arch),
-             search.shown(trials[0])] for step, trials in search.steps.items()]
-    return ('<p>What is not decided yet is completed at random, anew for every '
-            'mini-batch.</p>' + _table(
-                ['decided', 'candidates', 'best', search.score], rows, text=(2, )))
+    rows = [
+        [
+            str(step),
+            str(len(trials)),
+            arch_text(trials[0].arch),
+            search.shown(trials[0]),
+        ]
+        for step, trials in search.steps.items()
+    ]
+    return (
+        '<p>What is not decided yet is completed at random, anew for every '
+        'mini-batch.</p>'
+        + _table(['decided', 'candidates', 'best', search.score], rows, text=(2,))
+    )
 
 
 def _settings(header: Mapping, name: str = '') -> list[list[str]]:
@@ -265,8 +318,11 @@ def _settings(header: Mapping, name: str = '') -> list[list[str]]:
         if field == 'space.choices':
             for values, same in groupby(value, value.get):
                 same = list(same)
-                label = same[0] if len(same) == 1 else (
-                    f'{same[0]} to {same[-1]} ({len(same)} choices)')
+                label = (
+                    same[0]
+                    if len(same) == 1
+                    else (f'{same[0]} to {same[-1]} ({len(same)} choices)')
+                )
                 rows.append([label, ', '.join(map(str, values))])
         elif isinstance(value, Mapping):
             rows += _settings(value, f'{field}.')
@@ -277,14 +333,23 @@ def _settings(header: Mapping, name: str = '') -> list[list[str]]:
     return rows
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]],
-           text: Sequence[int]) -> str:
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int]
+) -> str:
     """An HTML table; the columns whose numbers are in `text` hold words."""
+
     def line(tag: str, cells: Sequence[str]) -> str:
-        return '<tr>' + ''.join(
-            f'<{tag} class="text">{escape(cell)}</{tag}>' if i in text
-            else f'<{tag}>{escape(cell)}</{tag}>' for i, cell in enumerate(cells)
-        ) + '</tr>'
+        return (
+            '<tr>'
+            + ''.join(
+                f'<{tag} class="text">{escape(cell)}</{tag}>'
+                if i in text
+                else f'<{tag}>{escape(cell)}</{tag}>'
+                for i, cell in enumerate(cells)
+            )
+            + '</tr>'
+        )
+
     lines = [line('th', columns), *(line('td', row) for row in rows)]
     return '<div class="wide"><table>\n' + '\n'.join(lines) + '\n</table></div>'
 
@@ -293,9 +358,12 @@ def _svg(figure: Figure, meaning: str) -> str:
     """The figure as an SVG element, its text as text."""
     file = io.StringIO()
     with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'mmcr'}):
-        figure.savefig(file, format='svg', metadata=dict.fromkeys(
-            ('Creator', 'Date', 'Format', 'Type')))
+        figure.savefig(
+            file,
+            format='svg',
+            metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')),
+        )
     svg = file.getvalue()
-    svg = svg[svg.index('<svg'):].replace('<svg', f'<svg aria-label="{meaning}"', 1)
+    svg = svg[svg.index('<svg') :].replace('<svg', f'<svg aria-label="{meaning}"', 1)
     # matplotlib numbers its groups anew in every figure
     return re.sub(r' id="[A-Za-z0-9]+_\d+"', '', svg)

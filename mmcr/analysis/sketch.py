@@ -47,19 +47,28 @@ class Network:
 
     def __post_init__(self) -> None:
         if not self.stage_blocks or min(self.stage_blocks) < 1:
-            raise UserError(f'stage_blocks must hold one number of blocks per stage, '
-                            f'at least 1 each, but got {self.stage_blocks}.')
-        if self.dilations and len(self.dilations) != len(self.stage_blocks) or [
-                len(stage) for stage in self.rates] != list(self.stage_blocks):
-            raise UserError(f'dilations must give a rate for each of the blocks '
-                            f'{list(self.stage_blocks)}, but got {self.dilations}.')
+            raise UserError(
+                f'stage_blocks must hold one number of blocks per stage, '
+                f'at least 1 each, but got {self.stage_blocks}.'
+            )
+        if (
+            self.dilations
+            and len(self.dilations) != len(self.stage_blocks)
+            or [len(stage) for stage in self.rates] != list(self.stage_blocks)
+        ):
+            raise UserError(
+                f'dilations must give a rate for each of the blocks '
+                f'{list(self.stage_blocks)}, but got {self.dilations}.'
+            )
 
     @property
     def rates(self) -> list[list[int]]:
         """The dilation of every block, per stage."""
         dilations = self.dilations or [1] * len(self.stage_blocks)
-        return [[stage] * blocks if isinstance(stage, int) else list(stage)
-                for stage, blocks in zip(dilations, self.stage_blocks)]
+        return [
+            [stage] * blocks if isinstance(stage, int) else list(stage)
+            for stage, blocks in zip(dilations, self.stage_blocks)
+        ]
 
 
 def draw_architectures(networks: Sequence[Network], path: str | Path) -> Path:
@@ -83,8 +92,10 @@ def draw_architectures(networks: Sequence[Network], path: str | Path) -> Path:
     path = Path(path)
     known = Figure().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
-        raise UserError(f'The suffix of a picture must be one of {sorted(known)}, but '
-                        f'got {path.name}.')
+        raise UserError(
+            f'The suffix of a picture must be one of {sorted(known)}, but '
+            f'got {path.name}.'
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     architecture_figure(networks).savefig(path, dpi=200)
     return path
@@ -102,7 +113,8 @@ def architecture_figure(networks: Sequence[Network]) -> Figure:
     pitch = max(NARROWEST, min(WIDEST, ALL_BLOCKS / blocks))
     width = 2 * MARGIN + max(
         max(MIN_WIDTH, _row_width(network, pitch), _title_width(network))
-        for network in networks)
+        for network in networks
+    )
     height = MARGIN + LEGEND + len(networks) * (ROW + ROW_GAP)
     figure = Figure(figsize=(width, height), facecolor='white')
     axes = figure.add_axes((0, 0, 1, 1))
@@ -111,8 +123,12 @@ def architecture_figure(networks: Sequence[Network]) -> Figure:
     for i, network in enumerate(networks):
         top = MARGIN + i * (ROW + ROW_GAP)
         if i:
-            axes.plot([MARGIN, width - MARGIN], [top - ROW_GAP / 2 - 0.03] * 2,
-                      color='#e3e7ea', linewidth=0.8)
+            axes.plot(
+                [MARGIN, width - MARGIN],
+                [top - ROW_GAP / 2 - 0.03] * 2,
+                color='#e3e7ea',
+                linewidth=0.8,
+            )
         _draw_title(axes, network, top, width)
         _draw_row(axes, network, top + TITLE, pitch)
     _draw_legend(axes, networks, height - LEGEND)
@@ -125,7 +141,8 @@ def _stage_width(blocks: int, pitch: float) -> float:
 
 def _row_width(network: Network, pitch: float) -> float:
     return STEM_WIDTH + sum(
-        STAGE_GAP + _stage_width(blocks, pitch) for blocks in network.stage_blocks)
+        STAGE_GAP + _stage_width(blocks, pitch) for blocks in network.stage_blocks
+    )
 
 
 def _title_width(network: Network) -> float:
@@ -137,13 +154,34 @@ def _tau(network: Network) -> str:
 
 
 def _draw_title(axes: Axes, network: Network, top: float, width: float) -> None:
-    name = axes.text(MARGIN, top + 0.2, network.name, size=12, weight='bold', color=INK,
-                     va='baseline')
-    axes.annotate(_tau(network), xy=(1, top + 0.2), xycoords=(name, 'data'),
-                  xytext=(10, 0), textcoords='offset points', size=10, color=QUIET,
-                  va='baseline')
-    axes.text(width - MARGIN, top + 0.2, network.caption, size=10, color=QUIET,
-              ha='right', va='baseline')
+    name = axes.text(
+        MARGIN,
+        top + 0.2,
+        network.name,
+        size=12,
+        weight='bold',
+        color=INK,
+        va='baseline',
+    )
+    axes.annotate(
+        _tau(network),
+        xy=(1, top + 0.2),
+        xycoords=(name, 'data'),
+        xytext=(10, 0),
+        textcoords='offset points',
+        size=10,
+        color=QUIET,
+        va='baseline',
+    )
+    axes.text(
+        width - MARGIN,
+        top + 0.2,
+        network.caption,
+        size=10,
+        color=QUIET,
+        ha='right',
+        va='baseline',
+    )
 
 
 def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
@@ -151,8 +189,16 @@ def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
     ends = MARGIN + STEM_WIDTH / 2, MARGIN + _row_width(network, pitch) - pitch / 2
     axes.plot(ends, [middle, middle], color='#b9c2c9', linewidth=1.2, zorder=0)
     _draw_block(axes, MARGIN, middle, STEM_WIDTH, TALLEST, STEM)
-    axes.text(MARGIN + STEM_WIDTH / 2, middle, 'stem', size=8.5, color=QUIET,
-              rotation=90, ha='center', va='center')
+    axes.text(
+        MARGIN + STEM_WIDTH / 2,
+        middle,
+        'stem',
+        size=8.5,
+        color=QUIET,
+        rotation=90,
+        ha='center',
+        va='center',
+    )
     left = MARGIN + STEM_WIDTH
     for stage, rates in enumerate(network.rates):
         left += STAGE_GAP
@@ -162,35 +208,62 @@ def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
             x = first + block * pitch
             colour = COLOURS.get(dilation, OTHER_COLOUR)
             _draw_block(axes, x, middle, pitch, TALLEST * SHRINK**stage, colour)
-            axes.text(x + pitch / 2, middle, str(dilation), ha='center',
-                      va='center_baseline', size=9 if pitch > 0.2 else 7,
-                      color=INK if dilation in (1, 2) else 'white')
+            axes.text(
+                x + pitch / 2,
+                middle,
+                str(dilation),
+                ha='center',
+                va='center_baseline',
+                size=9 if pitch > 0.2 else 7,
+                color=INK if dilation in (1, 2) else 'white',
+            )
         axes.plot([left, left + slot], [below, below], color=QUIET, linewidth=0.8)
         blocks = f'{len(rates)} block' + 's' * (len(rates) > 1)
         for line, text in enumerate((blocks, f'stride {4 * 2**stage}')):
-            axes.text(left + slot / 2, below + 0.16 + 0.16 * line, text, size=8.5,
-                      color=QUIET if line else INK, ha='center', va='baseline')
+            axes.text(
+                left + slot / 2,
+                below + 0.16 + 0.16 * line,
+                text,
+                size=8.5,
+                color=QUIET if line else INK,
+                ha='center',
+                va='baseline',
+            )
         left += slot
 
 
-def _draw_block(axes: Axes, left: float, middle: float, width: float, height: float,
-                colour: str) -> None:
+def _draw_block(
+    axes: Axes, left: float, middle: float, width: float, height: float, colour: str
+) -> None:
     space = 0.12 * min(width, 0.3)  # to the next block
-    axes.add_patch(FancyBboxPatch(
-        (left + space / 2, middle - height / 2), width - space, height,
-        facecolor=colour, edgecolor='none',
-        boxstyle='round,pad=0,rounding_size=0.035'))
+    axes.add_patch(
+        FancyBboxPatch(
+            (left + space / 2, middle - height / 2),
+            width - space,
+            height,
+            facecolor=colour,
+            edgecolor='none',
+            boxstyle='round,pad=0,rounding_size=0.035',
+        )
+    )
 
 
 def _draw_legend(axes: Axes, networks: Sequence[Network], top: float) -> None:
     used = {rate for network in networks for stage in network.rates for rate in stage}
-    axes.text(MARGIN, top, 'dilation of the 3×3 convolution', size=9.5, color=INK,
-              va='center')
+    axes.text(
+        MARGIN, top, 'dilation of the 3×3 convolution', size=9.5, color=INK, va='center'
+    )
     left = MARGIN + 2.35
     for dilation in sorted({*COLOURS, *used}):
         colour = COLOURS.get(dilation, OTHER_COLOUR)
         _draw_block(axes, left, top, 0.24, 0.2, colour)
         axes.text(left + 0.32, top, str(dilation), size=9.5, color=INK, va='center')
         left += 0.62
-    axes.text(left + 0.1, top, 'height: resolution of the stage', size=9.5, color=QUIET,
-              va='center')
+    axes.text(
+        left + 0.1,
+        top,
+        'height: resolution of the stage',
+        size=9.5,
+        color=QUIET,
+        va='center',
+    )

@@ -8,6 +8,12 @@ from mmcr.engine.metric import UnroundedCocoMetric
 from mmcr.engine.sampling_hook import ArchSamplingHook
 
 __all__ = [
-    'ArchSamplingHook', 'ArchSearchLoop', 'ArchValLoop', 'CandidateEvaluator',
-    'CheckpointError', 'PathNorms', 'UnroundedCocoMetric', 'check_supernet_checkpoint',
+    'ArchSamplingHook',
+    'ArchSearchLoop',
+    'ArchValLoop',
+    'CandidateEvaluator',
+    'CheckpointError',
+    'PathNorms',
+    'UnroundedCocoMetric',
+    'check_supernet_checkpoint',
 ]

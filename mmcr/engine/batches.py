@@ -3,11 +3,12 @@
 import random
 from collections.abc import Iterator
 
-from mmcr.errors import UserError
 from mmengine.config import ConfigDict
 from mmengine.dist import get_dist_info
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Sampler
+
+from mmcr.errors import UserError
 
 
 class BatchShardSampler(Sampler):
@@ -28,8 +29,11 @@ class BatchShardSampler(Sampler):
         self.num_batches = len(starts)
         #: Global index of each batch that this rank draws, in order.
         self.batches = list(range(self.num_batches))[rank::world_size]
-        self._own = [index for j in self.batches
-                     for index in indices[starts[j]:starts[j] + batch_size]]
+        self._own = [
+            index
+            for j in self.batches
+            for index in indices[starts[j] : starts[j] + batch_size]
+        ]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._own)
@@ -54,13 +58,15 @@ def calibration_cfg(train: dict | None, archval: dict) -> dict:
         raise UserError(
             'Batch norms are re-estimated on training images: the training set must '
             f'be a plain data set with a pipeline, but got {dataset or None}. Set '
-            'calibration_dataloader in val_cfg or test_cfg.')
+            'calibration_dataloader in val_cfg or test_cfg.'
+        )
     dataset = {**dataset, 'pipeline': archval['dataset']['pipeline'], 'test_mode': True}
     return {**archval, 'dataset': dataset}
 
 
-def build_loader(cfg: dict, name: str, num_images: int | None = None,
-                 seed: int = 0) -> DataLoader:
+def build_loader(
+    cfg: dict, name: str, num_images: int | None = None, seed: int = 0
+) -> DataLoader:
     """Builds a loader with a `BatchShardSampler` in the place of its sampler.
 
     Args:
@@ -75,6 +81,8 @@ def build_loader(cfg: dict, name: str, num_images: int | None = None,
     cfg = ConfigDict(cfg)
     batch_size = cfg.get('batch_size', 1)
     cfg.sampler = None
+    cfg.pop('batch_sampler', None)  # of a training loader; it would mix the shards
+    cfg.drop_last = False
     loader = Runner.build_dataloader(cfg, seed=seed)
     size = len(loader.dataset)
     indices = range(size)
@@ -87,6 +95,7 @@ def build_loader(cfg: dict, name: str, num_images: int | None = None,
             f'{name} must hold at least one batch per process, but {len(indices)} '
             f'images in batches of {batch_size} make {sampler.num_batches} for '
             f'{world_size} processes. Use more images, smaller batches or fewer '
-            f'processes.')
+            f'processes.'
+        )
     cfg.dataset, cfg.sampler = loader.dataset, sampler
     return Runner.build_dataloader(cfg, seed=seed)

@@ -6,14 +6,17 @@ its norms see in training mode. Nothing of the supernet's statistics is left in
 them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import MethodType
 
 import torch
-from mmcr.engine.paths import Prefix, run_paths
-from mmcr.space.arch import Arch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmcr.engine.paths import Prefix, run_paths
+from mmcr.space.arch import Arch
 
 
 class PathNorms:
@@ -21,7 +24,8 @@ class PathNorms:
 
     Only norms that the backbone's own training mode leaves in training mode
     are re-estimated: with `norm_eval` or frozen stages the supernet was trained
-    on its stored statistics, and so it is evaluated.
+    on its stored statistics, and so it is evaluated. Norms outside the backbone
+    (of necks and heads, where there are any) keep what training left in them.
 
     Args:
         backbone: A searchable backbone in supernet mode. Its mode and buffers
@@ -32,8 +36,12 @@ class PathNorms:
         self.backbone = backbone
         backbone.train()
         self._adapting = {
-            module for module in backbone.modules() if isinstance(module, _BatchNorm)
-            and module.training and module.track_running_stats}
+            module
+            for module in backbone.modules()
+            if isinstance(module, _BatchNorm)
+            and module.training
+            and module.track_running_stats
+        }
         # one vector per prefix: mean and variance of each norm of its step
         self._statistics: dict[Prefix, Tensor] = {}
 
@@ -66,32 +74,57 @@ class PathNorms:
             y = step.run(x)
             if norms:
                 # float64 makes the sum independent of the order of the batches
-                seen = torch.cat([value.double() for norm in norms
-                                  for value in (norm.running_mean, norm.running_var)])
+                seen = torch.cat(
+                    [
+                        value.double()
+                        for norm in norms
+                        for value in (norm.running_mean, norm.running_var)
+                    ]
+                )
                 sums[prefix] = sums.get(prefix, 0) + seen * len(x)
             return y
 
-        for images in batches:
-            num_images += len(images)
-            for _ in run_paths(self.backbone, archs, images, measure):
-                pass
+        with _unsynchronised(self._adapting):
+            for images in batches:
+                num_images += len(images)
+                for _ in run_paths(self.backbone, archs, images, measure):
+                    pass
 
         sizes = [len(total) for total in sums.values()]
-        flat = torch.cat([*sums.values(), next(iter(sums.values())).new_tensor([num_images])])
+        count = images.new_tensor([num_images], dtype=torch.float64)
+        flat = torch.cat([*sums.values(), count])
         all_reduce(flat, 'sum')
         means = (flat[:-1] / flat[-1]).float()
         self._statistics = dict(zip(sums, means.split(sizes)))
 
     def run_calibrated(self, prefix: Prefix, step, x: Tensor) -> Tensor:
         """Runs a step with the statistics of its prefix, in evaluation mode."""
-        values = self._statistics.get(prefix)
-        for norm in self._norms_of(step) if values is not None else ():
+        norms = self._norms_of(step)
+        values = self._statistics[prefix] if norms else None
+        for norm in norms:
             size = norm.num_features
             norm.running_mean.copy_(values[:size])
-            norm.running_var.copy_(values[size:2 * size])
-            values = values[2 * size:]
+            norm.running_var.copy_(values[size : 2 * size])
+            values = values[2 * size :]
         return step.run(x)
 
     def _norms_of(self, step) -> list[_BatchNorm]:
-        return [norm for norm in self.backbone.active_norms(step)
-                if norm in self._adapting]
+        return [
+            norm for norm in self.backbone.active_norms(step) if norm in self._adapting
+        ]
+
+
+@contextmanager
+def _unsynchronised(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Norms keep to their own batch, also those that are SyncBN.
+
+    The ranks have different batches and may have unequally many of them:
+    waiting for each other would mix them up, and never end.
+    """
+    for norm in norms:
+        norm.forward = MethodType(_BatchNorm.forward, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward

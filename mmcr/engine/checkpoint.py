@@ -3,9 +3,10 @@
 import hashlib
 from pathlib import Path
 
-from mmcr.errors import UserError
 from mmengine.runner import CheckpointLoader
 from torch import nn
+
+from mmcr.errors import UserError
 
 
 class CheckpointError(UserError):
@@ -29,19 +30,24 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
     if path is None:
         raise CheckpointError(
             'A search scores with trained supernet weights, but no checkpoint is '
-            'given: name one on the command line or set load_from in the config.')
+            'given: name one on the command line or set load_from in the config.'
+        )
     if not Path(path).is_file():
-        raise CheckpointError(f'The checkpoint must be a file, but there is none at '
-                              f'{path}.')
+        raise CheckpointError(
+            f'The checkpoint must be a file, but there is none at {path}.'
+        )
     try:
         checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
         state = checkpoint.get('state_dict', checkpoint)
-        given = {key.removeprefix('module.'): tuple(value.shape)
-                 for key, value in state.items()}
+        given = {
+            key.removeprefix('module.'): tuple(value.shape)
+            for key, value in state.items()
+        }
     except Exception as error:  # whatever torch's unpickler makes of foreign bytes
         raise CheckpointError(
             f'{path} must be a checkpoint that tools/train.py saved, but reading it '
-            f'fails: {type(error).__name__}: {error}') from None
+            f'fails: {type(error).__name__}: {error}'
+        ) from None
 
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     in_backbone = [key for key in given if key.startswith('backbone.')]
@@ -49,22 +55,30 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
         raise CheckpointError(
             f'The search needs supernet weights, but {path} holds '
             f'{len(in_backbone)} weights of a fixed backbone. Give the checkpoint of '
-            f'the supernet training.')
+            f'the supernet training.'
+        )
     problems = [
         *(f'{key} is missing' for key in wanted if key not in given),
         *(f'{key} is unknown' for key in given if key not in wanted),
-        *(f'{key} has shape {given[key]}, not {wanted[key]}'
-          for key in wanted if key in given and given[key] != wanted[key]),
+        *(
+            f'{key} has shape {given[key]}, not {wanted[key]}'
+            for key in wanted
+            if key in given and given[key] != wanted[key]
+        ),
     ]
     if problems:
         raise CheckpointError(
             f'{path} must hold the weights of the supernet in the config, but it is of '
             f'another space or detector: {len(problems)} differences, such as '
-            f'{"; ".join(problems[:3])}. Search with the config that the checkpoint was '
-            f'trained with.')
+            f'{"; ".join(problems[:3])}. Search with the config that the checkpoint '
+            f'was trained with.'
+        )
 
 
 def file_digest(path: str) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits."""
+    digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

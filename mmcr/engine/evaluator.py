@@ -5,11 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from mmcr.engine.calibration import PathNorms
-from mmcr.engine.paths import find_backbone, run_paths, untouched
-from mmcr.errors import UserError
-from mmcr.search.candidate import Proposal, Trial
-from mmcr.space.arch import Arch
 from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
@@ -17,6 +12,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner.amp import autocast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from mmcr.engine.calibration import PathNorms
+from mmcr.engine.paths import find_backbone, run_paths, untouched
+from mmcr.errors import UserError
+from mmcr.search.candidate import Proposal, Trial
+from mmcr.space.arch import Arch
 
 
 class CandidateEvaluator:
@@ -44,14 +45,16 @@ class CandidateEvaluator:
         UserError: The model has no supernet backbone.
     """
 
-    def __init__(self,
-                 model: nn.Module,
-                 evaluator: Evaluator,
-                 archval: DataLoader,
-                 calibration: DataLoader,
-                 score: str = 'coco/bbox_mAP',
-                 num_minibatches: int = 10,
-                 fp16: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        evaluator: Evaluator,
+        archval: DataLoader,
+        calibration: DataLoader,
+        score: str = 'coco/bbox_mAP',
+        num_minibatches: int = 10,
+        fp16: bool = False,
+    ) -> None:
         self.backbone = find_backbone(model)
         self.model = model.module if is_model_wrapper(model) else model
         self.evaluator = evaluator
@@ -62,8 +65,11 @@ class CandidateEvaluator:
         self.fp16 = fp16
 
     @torch.no_grad()
-    def evaluate(self, proposals: Sequence[Proposal],
-                 progress: Callable[[float], None] = lambda done: None) -> list[Trial]:
+    def evaluate(
+        self,
+        proposals: Sequence[Proposal],
+        progress: Callable[[float], None] = lambda done: None,
+    ) -> list[Trial]:
         """Scores the proposals, in their order; every rank gets all the scores.
 
         Args:
@@ -78,11 +84,16 @@ class CandidateEvaluator:
             self.model.eval()
             num_batches = len(self.calibration) + len(self.archval)
             if norms.needed:
-                norms.calibrate(self._all_archs(proposals), self._images(
-                    lambda j: progress(j / num_batches)))
+                norms.calibrate(
+                    self._all_archs(proposals),
+                    self._images(lambda j: progress(j / num_batches)),
+                )
             self.model.eval()
-            results = self._predict(proposals, norms, lambda j: progress(
-                (len(self.calibration) + j) / num_batches))
+            results = self._predict(
+                proposals,
+                norms,
+                lambda j: progress((len(self.calibration) + j) / num_batches),
+            )
         return self._score(proposals, results)
 
     def _arch(self, proposal: Proposal, batch: int) -> Arch | None:
@@ -97,8 +108,11 @@ class CandidateEvaluator:
     def _all_archs(self, proposals: Sequence[Proposal]) -> list[Arch]:
         # all ranks calibrate the architectures of all batches: they share the work
         # of a batch's norms, and the prefixes of all must agree in their order
-        archs = (self._arch(proposal, batch) for proposal in proposals
-                 for batch in range(self.archval.sampler.num_batches))
+        archs = (
+            self._arch(proposal, batch)
+            for proposal in proposals
+            for batch in range(self.archval.sampler.num_batches)
+        )
         return list(dict.fromkeys(arch for arch in archs if arch is not None))
 
     def _images(self, progress: Callable[[int], None]) -> Iterator[Tensor]:
@@ -106,19 +120,28 @@ class CandidateEvaluator:
             progress(j)
             yield self.model.data_preprocessor(data, False)['inputs']
 
-    def _predict(self, proposals: Sequence[Proposal], norms: PathNorms,
-                 progress: Callable[[int], None]) -> list[list]:
-        """Detections of this rank's batches: per proposal, per metric, (batch, list)."""
+    def _predict(
+        self,
+        proposals: Sequence[Proposal],
+        norms: PathNorms,
+        progress: Callable[[int], None],
+    ) -> list[list]:
+        """Per proposal and metric, (batch, detections) of this rank's batches."""
         metrics = self.evaluator.metrics
         results = [[[] for _ in metrics] for _ in proposals]
-        for j, (batch, data) in enumerate(zip(self.archval.sampler.batches, self.archval)):
+        own = self.archval.sampler.batches
+        for j, (batch, data) in enumerate(zip(own, self.archval)):
             progress(j)
             data = self.model.data_preprocessor(data, False)
-            planned = [(i, arch) for i, proposal in enumerate(proposals)
-                       if (arch := self._arch(proposal, batch)) is not None]
+            planned = [
+                (i, arch)
+                for i, proposal in enumerate(proposals)
+                if (arch := self._arch(proposal, batch)) is not None
+            ]
             archs = [arch for _, arch in planned]
             for members, features in run_paths(
-                    self.backbone, archs, data['inputs'], norms.run_calibrated):
+                self.backbone, archs, data['inputs'], norms.run_calibrated
+            ):
                 with _backbone_returns(self.model, features):
                     samples = self.model(**data, mode='predict')
                 for metric in metrics:
@@ -144,20 +167,27 @@ class CandidateEvaluator:
             if isinstance(computed, UserError):
                 raise computed
             if self.score not in computed:
-                raise UserError(f'score must name a value of the metrics, one of '
-                                f'{sorted(computed)}, but got {self.score!r}.')
-        return [Trial(proposal, values[i][self.score], values[i])
-                for i, proposal in enumerate(proposals)]
+                raise UserError(
+                    f'score must name a value of the metrics, one of '
+                    f'{sorted(computed)}, but got {self.score!r}.'
+                )
+        return [
+            Trial(proposal, values[i][self.score], values[i])
+            for i, proposal in enumerate(proposals)
+        ]
 
     def _compute(self, parts: list[list]) -> dict[str, float]:
         """The metrics of one proposal from its ranks' detections."""
         values = {}
         for m, metric in enumerate(self.evaluator.metrics):
-            batches = sorted((found for part in parts for found in part[m]),
-                             key=lambda found: found[0])
+            batches = sorted(
+                (found for part in parts for found in part[m]),
+                key=lambda found: found[0],
+            )
             with _quiet():
                 computed = metric.compute_metrics(
-                    [result for _, batch in batches for result in batch])
+                    [result for _, batch in batches for result in batch]
+                )
             metric.results = []
             prefix = f'{metric.prefix}/' if metric.prefix else ''
             values.update({prefix + name: value for name, value in computed.items()})

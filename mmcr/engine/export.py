@@ -1,9 +1,9 @@
 """What a search leaves behind: the architecture, ready for any detector."""
 
 import json
-import os
 from pathlib import Path
 
+from mmcr.atomic import write_bytes
 from mmcr.registry import MODELS
 from mmcr.search.candidate import Trial
 
@@ -21,24 +21,34 @@ def write_best(folder: str, trial: Trial, backbone_cfg: dict) -> None:
         backbone_cfg: Constructor arguments of the network to build from it.
     """
     arch = trial.proposal.candidate.arch
-    record = dict(arch=arch.to_json(), backbone=backbone_cfg, score=trial.score,
-                  metrics=trial.metrics)
-    _replace(Path(folder, 'best_arch.json'), json.dumps(record, indent=2) + '\n')
-    _replace(Path(folder, 'best_arch.py'), arch_fragment(
-        backbone_cfg, f'Found by search: {trial.score:.4f} on archval with supernet weights.'))
+    record = dict(
+        arch=arch.to_json(),
+        backbone=backbone_cfg,
+        score=trial.score,
+        metrics=trial.metrics,
+    )
+    text = json.dumps(record, indent=2) + '\n'
+    write_bytes(Path(folder, 'best_arch.json'), text.encode())
+    comment = f'Found by search: {trial.score:.4f} on archval with supernet weights.'
+    fragment = arch_fragment(backbone_cfg, comment)
+    write_bytes(Path(folder, 'best_arch.py'), fragment.encode())
 
 
 def arch_fragment(backbone_cfg: dict, comment: str) -> str:
     """The text of a config fragment that defines the backbone."""
-    lines = [f'    {key}={value!r},\n' for key, value in backbone_cfg.items()]
+    lines = ''.join(
+        f'    {key}={_literal(value)},\n' for key, value in backbone_cfg.items()
+    )
     channels = list(MODELS.build(backbone_cfg).out_channels)
-    return (f'# {comment}\n'
-            f'cr_backbone = dict(\n    _delete_=True,\n{"".join(lines)})\n'
-            f'cr_neck_in_channels = {channels}\n')
+    return (
+        f'# {comment}\n'
+        f'cr_backbone = dict(\n    _delete_=True,\n{lines})\n'
+        f'cr_neck_in_channels = {channels}\n'
+    )
 
 
-def _replace(path: Path, text: str) -> None:
-    # never half a file: a later step may be waiting to inherit it
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(text)
-    os.replace(partial, path)
+def _literal(value: object) -> str:
+    if isinstance(value, tuple) and any(isinstance(entry, tuple) for entry in value):
+        stages = ''.join(f'        {entry!r},\n' for entry in value)
+        return f'(\n{stages}    )'  # one line per stage
+    return repr(value)

@@ -5,11 +5,14 @@ import json
 import os
 from collections.abc import Mapping
 
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.runner import BaseLoop, Runner
+
 from mmcr.engine.batches import build_loader, calibration_cfg
 from mmcr.engine.checkpoint import check_supernet_checkpoint, file_digest
 from mmcr.engine.evaluator import CandidateEvaluator
 from mmcr.engine.export import write_best
-from mmcr.engine.paths import find_backbone
 from mmcr.engine.progress import SearchProgress
 from mmcr.errors import UserError
 from mmcr.registry import LOOPS, SEARCHERS
@@ -23,10 +26,6 @@ from mmcr.search import (
     run_search,
 )
 from mmcr.space import Arch, Budget
-from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
 
 SEARCHERS.register_module(module=ExhaustiveSearcher)
 SEARCHERS.register_module(module=GreedySearcher)
@@ -49,43 +48,60 @@ class _ArchEvalLoop(BaseLoop):
         fp16: Whether to run under autocast.
     """
 
-    def __init__(self,
-                 runner: Runner,
-                 dataloader: dict,
-                 evaluator: Evaluator | dict | list,
-                 calibration_dataloader: dict | None = None,
-                 calibration_images: int = 200,
-                 calibration_seed: int = 0,
-                 score: str = 'coco/bbox_mAP',
-                 num_minibatches: int = 10,
-                 fp16: bool = False) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: dict,
+        evaluator: Evaluator | dict | list,
+        calibration_dataloader: dict | None = None,
+        calibration_images: int = 200,
+        calibration_seed: int = 0,
+        score: str = 'coco/bbox_mAP',
+        num_minibatches: int = 10,
+        fp16: bool = False,
+    ) -> None:
         if calibration_dataloader is None:
             calibration_dataloader = calibration_cfg(
-                runner.cfg.get('train_dataloader'), dataloader)
+                runner.cfg.get('train_dataloader'), dataloader
+            )
         archval = build_loader(dataloader, 'archval')
         super().__init__(runner, archval)
+        metrics = _metrics_digest(evaluator)
         if not isinstance(evaluator, Evaluator):
             evaluator = runner.build_evaluator(evaluator)
         evaluator.dataset_meta = archval.dataset.metainfo
         runner.visualizer.dataset_meta = archval.dataset.metainfo
         self.evaluator = evaluator
-        calibration = build_loader(calibration_dataloader, 'the calibration set',
-                                   calibration_images, calibration_seed)
+        calibration = build_loader(
+            calibration_dataloader,
+            'the calibration set',
+            calibration_images,
+            calibration_seed,
+        )
         self.candidates = CandidateEvaluator(
-            runner.model, evaluator, archval, calibration, score, num_minibatches, fp16)
+            runner.model, evaluator, archval, calibration, score, num_minibatches, fp16
+        )
         self.conditions = dict(
-            score=score, num_minibatches=num_minibatches, fp16=fp16,
-            detector=_digest(runner.cfg.model), archval=_data_digest(dataloader),
-            calibration=dict(images=calibration_images, seed=calibration_seed,
-                             data=_data_digest(calibration_dataloader)))
+            score=score,
+            num_minibatches=num_minibatches,
+            fp16=fp16,
+            detector=_digest(runner.cfg.model),
+            metrics=metrics,
+            archval=_data_digest(dataloader),
+            calibration=dict(
+                images=calibration_images,
+                seed=calibration_seed,
+                data=_data_digest(calibration_dataloader),
+            ),
+        )
 
 
 @LOOPS.register_module()
 class ArchValLoop(_ArchEvalLoop):
     """Scores a few named architectures while a supernet trains.
 
-    Used as ``val_cfg``. The metrics are called ``archval/NAME`` (the score) and
-    ``archval/NAME/bbox_mAP_50`` and so on, ready for ``save_best``.
+    Used as ``val_cfg``. The metrics are called ``archval/NAME/bbox_mAP`` and so
+    on, ready for ``save_best``.
 
     Args:
         archs: By name, a member of the space: a mapping from choice to value, a
@@ -95,9 +111,14 @@ class ArchValLoop(_ArchEvalLoop):
         ArchError: One of them is not a member of the supernet's space.
     """
 
-    def __init__(self, runner: Runner, dataloader: dict,
-                 evaluator: Evaluator | dict | list, archs: Mapping[str, Mapping | list | int],
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: dict,
+        evaluator: Evaluator | dict | list,
+        archs: Mapping[str, Mapping | list | int],
+        **kwargs,
+    ) -> None:
         super().__init__(runner, dataloader, evaluator, **kwargs)
         names = [choice.name for choice in self.candidates.backbone.space.choices]
         self.archs = {name: _arch(values, names) for name, values in archs.items()}
@@ -109,12 +130,16 @@ class ArchValLoop(_ArchEvalLoop):
         self.runner.call_hook('before_val')
         self.runner.call_hook('before_val_epoch')
         trials = self.candidates.evaluate(
-            [Proposal(Complete(arch)) for arch in self.archs.values()])
+            [Proposal(Complete(arch)) for arch in self.archs.values()]
+        )
         metrics = {}
         for name, trial in zip(self.archs, trials):
-            metrics[f'archval/{name}'] = trial.score
-            metrics.update({f'archval/{name}/{key.split("/")[-1]}': value
-                            for key, value in trial.metrics.items()})
+            metrics.update(
+                {
+                    f'archval/{name}/{key.split("/")[-1]}': value
+                    for key, value in trial.metrics.items()
+                }
+            )
         self.runner.call_hook('after_val_epoch', metrics=metrics)
         self.runner.call_hook('after_val')
         return metrics
@@ -138,14 +163,24 @@ class ArchSearchLoop(_ArchEvalLoop):
             place of the supernet's (usually its full width).
 
     Raises:
+        CheckpointError: The checkpoint is not one of this supernet.
         BudgetError: No architecture meets the budget.
     """
 
-    def __init__(self, runner: Runner, dataloader: dict,
-                 evaluator: Evaluator | dict | list, searcher: dict,
-                 budget: int | None = None, group_size: int = 64,
-                 final_backbone: Mapping | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: dict,
+        evaluator: Evaluator | dict | list,
+        searcher: dict,
+        budget: int | None = None,
+        group_size: int = 64,
+        final_backbone: Mapping | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(runner, dataloader, evaluator, **kwargs)
+        # now: the runner loads whatever it finds before it runs the loop
+        check_supernet_checkpoint(self.candidates.model, runner._load_from)
         space = self.candidates.backbone.space
         if budget is not None:
             space = space.under(Budget.exactly(budget))
@@ -162,11 +197,13 @@ class ArchSearchLoop(_ArchEvalLoop):
         if known:
             self.runner.logger.info(
                 f'The journal holds {len(known)} of {self.searcher.total} trials: '
-                f'going on from there.')
+                f'going on from there.'
+            )
 
         def evaluate(proposals: list[Proposal]) -> list[Trial]:
             trials = self.candidates.evaluate(
-                proposals, lambda done: progress.within_group(len(proposals), done))
+                proposals, lambda done: progress.within_group(len(proposals), done)
+            )
             progress.finished(len(proposals))
             return trials
 
@@ -183,17 +220,23 @@ class ArchSearchLoop(_ArchEvalLoop):
         shared: list = [None]
         if is_main_process():
             try:
-                model = self.runner.model
-                path = self.runner._load_from
-                check_supernet_checkpoint(
-                    model.module if is_model_wrapper(model) else model, path)
                 header = dict(
-                    space=self.searcher.space.to_json(), searcher=self.searcher.to_json(),
-                    checkpoint=file_digest(path), **self.conditions)
+                    space=self.searcher.space.to_json(),
+                    searcher=self.searcher.to_json(),
+                    checkpoint=file_digest(self.runner._load_from),
+                    **self.conditions,
+                )
                 self.journal = Journal(f'{self.runner.work_dir}/trials.jsonl', header)
                 shared = [self.journal.scores]
             except UserError as error:  # the other ranks are waiting
                 shared = [error]
+            except OSError as error:
+                shared = [
+                    UserError(
+                        f'The journal must be written to the work dir, but '
+                        f'that fails: {error}'
+                    )
+                ]
         broadcast_object_list(shared)
         if isinstance(shared[0], UserError):
             raise shared[0]
@@ -209,7 +252,8 @@ class ArchSearchLoop(_ArchEvalLoop):
         write_best(self.runner.work_dir, best, backbone)
         self.runner.logger.info(
             f'Best architecture: {arch} with {self.candidates.score} {best.score:.4f}, '
-            f'written to {self.runner.work_dir}/best_arch.py')
+            f'written to {self.runner.work_dir}/best_arch.py'
+        )
 
 
 def _arch(values: Mapping | list | int, names: list[str]) -> Arch:
@@ -218,12 +262,14 @@ def _arch(values: Mapping | list | int, names: list[str]) -> Arch:
     if isinstance(values, Mapping):
         return Arch(values)
     if len(values) != len(names):
-        raise UserError(f'A list in archs must hold one value for each of the choices '
-                        f'{names}, but got {list(values)}.')
+        raise UserError(
+            f'A list in archs must hold one value for each of the choices '
+            f'{names}, but got {list(values)}.'
+        )
     return Arch(dict(zip(names, values)))
 
 
-def _digest(options: Mapping) -> str:
+def _digest(options: Mapping | list) -> str:
     text = json.dumps(options, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -232,6 +278,22 @@ def _data_digest(dataloader: Mapping) -> str:
     """Of what decides the batches, wherever it lies: annotations and options."""
     dataset = dict(dataloader['dataset'])
     root, ann_file = dataset.pop('data_root', None), dataset.pop('ann_file', None)
-    return _digest(dict(
-        dataset=dataset, batch_size=dataloader.get('batch_size', 1),
-        annotations=ann_file and file_digest(os.path.join(root or '', ann_file))))
+    path = os.path.join(root or '', ann_file or '')
+    return _digest(
+        dict(
+            dataset=dataset,
+            batch_size=dataloader.get('batch_size', 1),
+            # of a remote file the name must do
+            annotations=file_digest(path) if os.path.isfile(path) else ann_file,
+        )
+    )
+
+
+def _metrics_digest(evaluator: Evaluator | dict | list) -> str | None:
+    """Of the metrics' options; their annotation file is that of the data."""
+    if isinstance(evaluator, Evaluator):
+        return None
+    metrics = [evaluator] if isinstance(evaluator, Mapping) else evaluator
+    return _digest(
+        [{k: v for k, v in metric.items() if k != 'ann_file'} for metric in metrics]
+    )

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 
-from mmcr.errors import UserError
-from mmcr.space.arch import Arch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
+
+from mmcr.errors import UserError
+from mmcr.space.arch import Arch
 
 # The values of all choices up to a step, that step's included, with its index.
 Prefix = tuple[int, tuple[int, ...]]
@@ -25,8 +26,9 @@ def find_backbone(model: nn.Module) -> nn.Module:
     if getattr(backbone, 'space', None) is None:
         raise UserError(
             f'The backbone must be a supernet, but {type(model).__name__} has '
-            f"{type(backbone).__name__}. Set model.backbone to a searchable type such "
-            f"as 'mmcr.CRResNet' with supernet='stage' or supernet='operation'.")
+            f'{type(backbone).__name__}. Set model.backbone to a searchable type such '
+            f"as 'mmcr.CRResNet' with supernet='stage' or supernet='operation'."
+        )
     return backbone
 
 
@@ -67,8 +69,9 @@ def run_paths(
             prefix = key + values
             backbone.set_arch(archs[same[0]])
             y = run_step((depth, prefix), step, x)
-            yield from descend(depth + 1, same, prefix, y,
-                               outs + (y, ) if step.is_output else outs)
+            yield from descend(
+                depth + 1, same, prefix, y, outs + (y,) if step.is_output else outs
+            )
 
     if archs:
         yield from descend(0, list(range(len(archs))), (), images, ())
@@ -80,8 +83,11 @@ def untouched(model: nn.Module, backbone: nn.Module) -> Iterator[None]:
     arch = backbone.arch
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in backbone.buffers()]
-    momenta = [(module, module.momentum) for module in backbone.modules()
-               if hasattr(module, 'momentum')]
+    momenta = [
+        (module, module.momentum)
+        for module in backbone.modules()
+        if hasattr(module, 'momentum')
+    ]
     try:
         yield
     finally:

@@ -39,4 +39,5 @@ class SearchProgress:
         eta = timedelta(seconds=round(spent / scored * left)) if scored else 'unknown'
         MMLogger.get_current_instance().info(
             f'Search [{self.known + scored:.1f}/{self.total}]  eta: {eta}  '
-            f'time per candidate: {spent / max(scored, 1e-9):.2f} s')
+            f'time per candidate: {spent / max(scored, 1e-9):.2f} s'
+        )

@@ -2,11 +2,12 @@
 
 import random
 
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
 from mmcr.engine.paths import find_backbone
 from mmcr.registry import HOOKS
 from mmcr.space.arch import Arch
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
 
 @HOOKS.register_module()
@@ -31,8 +32,9 @@ class ArchSamplingHook(Hook):
     def before_train(self, runner: Runner) -> None:
         find_backbone(runner.model)  # a fixed network ends here, not later
 
-    def before_train_iter(self, runner: Runner, batch_idx: int,
-                          data_batch: dict | None = None) -> None:
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         backbone = find_backbone(runner.model)
         backbone.set_arch(self.draw(backbone.space, runner.iter))
 
@@ -44,6 +46,7 @@ class ArchSamplingHook(Hook):
         if state is None or not runner._resume or state['seed'] == self.seed:
             return
         runner.logger.warning(
-            f'The resumed run drew its paths with seed {state["seed"]}, the config says '
-            f'{self.seed}: going on with {state["seed"]}.')
+            f'The resumed run drew its paths with seed {state["seed"]}, the config '
+            f'says {self.seed}: going on with {state["seed"]}.'
+        )
         self.seed = state['seed']

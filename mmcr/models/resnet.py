@@ -3,6 +3,10 @@
 import copy
 from collections.abc import Mapping, Sequence
 
+from mmdet.models.backbones.resnet import ResNet
+from mmdet.models.layers import ResLayer
+from torch import Tensor, nn
+
 from mmcr.errors import UserError
 from mmcr.models.layer_choice import LayerChoice
 from mmcr.models.searchable import SearchableBackbone, Step
@@ -17,9 +21,6 @@ from mmcr.space import (
     operation_space,
     stage_blocks_of,
 )
-from mmdet.models.backbones.resnet import ResNet
-from mmdet.models.layers import ResLayer
-from torch import Tensor, nn
 
 SUPERNETS = ('stage', 'operation')
 
@@ -58,36 +59,43 @@ class CRResNet(SearchableBackbone, ResNet):
         UserError: An argument breaks its rule; the message says which.
     """
 
-    def __init__(self,
-                 depth: int,
-                 stage_blocks: Sequence[int] | None = None,
-                 dilations: Sequence[int | Sequence[int]] | None = None,
-                 supernet: str | None = None,
-                 stage_choices: Mapping[str, Sequence[int]] | None = None,
-                 dilation_choices: Sequence[int] = (1, 2, 3),
-                 share_dilation_weights: bool = False,
-                 num_stages: int = 4,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        depth: int,
+        stage_blocks: Sequence[int] | None = None,
+        dilations: Sequence[int | Sequence[int]] | None = None,
+        supernet: str | None = None,
+        stage_choices: Mapping[str, Sequence[int]] | None = None,
+        dilation_choices: Sequence[int] = (1, 2, 3),
+        share_dilation_weights: bool = False,
+        num_stages: int = 4,
+        **kwargs,
+    ) -> None:
         if depth not in self.arch_settings:
-            raise UserError(f'depth must be one of {sorted(self.arch_settings)}, '
-                            f'but got {depth!r}.')
+            raise UserError(
+                f'depth must be one of {sorted(self.arch_settings)}, but got {depth!r}.'
+            )
         block, default_blocks = self.arch_settings[depth]
         stage_blocks = _checked_blocks(
             default_blocks[:num_stages] if stage_blocks is None else stage_blocks,
-            num_stages)
-        dilations = _checked_dilations(dilations or (1, ) * num_stages, stage_blocks)
+            num_stages,
+        )
+        dilations = _checked_dilations(dilations or (1,) * num_stages, stage_blocks)
         per_block = any(not isinstance(d, int) for d in dilations)
         if supernet is not None and supernet not in SUPERNETS:
-            raise UserError(f'supernet must be None or one of {SUPERNETS}, but got '
-                            f'{supernet!r}.')
+            raise UserError(
+                f'supernet must be None or one of {SUPERNETS}, but got {supernet!r}.'
+            )
         if supernet is not None and per_block:
             raise UserError(
                 f'dilations per block describe a fixed network, but this is a '
-                f'{supernet} supernet: {dilations}. Leave dilations out.')
+                f'{supernet} supernet: {dilations}. Leave dilations out.'
+            )
         if supernet == 'operation' and any(d != 1 for d in dilations):
             raise UserError(
                 f'The operation supernet chooses the dilation of every block, so '
-                f'dilations must stay at 1, but got {dilations}.')
+                f'dilations must stay at 1, but got {dilations}.'
+            )
 
         self.supernet = supernet
         self.dilation_choices = tuple(dilation_choices)
@@ -97,9 +105,14 @@ class CRResNet(SearchableBackbone, ResNet):
             self.space = _stage_space(stage_choices or {}, num_stages)
         elif supernet == 'operation':
             self.space = operation_space(stage_blocks, self.dilation_choices)
-        self._fixed_cfg = dict(
-            depth=depth, num_stages=num_stages, stage_blocks=stage_blocks,
-            dilations=dilations, **kwargs)
+        self._fixed_cfg = dict(depth=depth, stage_blocks=stage_blocks, **kwargs)
+        # where a supernet's weights came from says nothing of a fixed network's
+        self._fixed_cfg.pop('init_cfg', None)
+        self._fixed_cfg.pop('pretrained', None)
+        if num_stages != 4:
+            self._fixed_cfg['num_stages'] = num_stages
+        if dilations != (1,) * num_stages:
+            self._fixed_cfg['dilations'] = dilations
         self._block_dilations = dilations
 
         # mmdet's constructor looks its variant up in this table
@@ -108,14 +121,16 @@ class CRResNet(SearchableBackbone, ResNet):
             depth,
             num_stages=num_stages,
             dilations=tuple(d if isinstance(d, int) else 1 for d in dilations),
-            **kwargs)
+            **kwargs,
+        )
         self._collect_choices()
 
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output: what a neck takes as ``in_channels``."""
-        return tuple(self.base_channels * 2**i * self.block.expansion
-                     for i in self.out_indices)
+        return tuple(
+            self.base_channels * 2**i * self.block.expansion for i in self.out_indices
+        )
 
     def arch_cfg(self, arch: Arch) -> dict:
         self._require_space().validate(arch)
@@ -134,12 +149,12 @@ class CRResNet(SearchableBackbone, ResNet):
             layer = getattr(self, layer_name)
             is_output = i in self.out_indices
             if self.supernet != 'operation':
-                choices = (layer.choice, ) if isinstance(layer, LayerChoice) else ()
-                steps.append(Step(layer, (layer, ), choices, is_output))
+                choices = (layer.choice,) if isinstance(layer, LayerChoice) else ()
+                steps.append(Step(layer, (layer,), choices, is_output))
                 continue
             for j, block in enumerate(layer):
                 last = is_output and j == len(layer) - 1
-                steps.append(Step(block, (block, ), (_block_name(i, j), ), last))
+                steps.append(Step(block, (block,), (_block_name(i, j),), last))
         return steps
 
     def make_res_layer(self, **kwargs) -> nn.Module:
@@ -188,38 +203,64 @@ def _dilate(conv: nn.Module, dilation: int) -> nn.Module:
     return conv
 
 
-def _stage_space(stage_choices: Mapping[str, Sequence[int]],
-                 num_stages: int) -> SearchSpace:
+def _stage_space(
+    stage_choices: Mapping[str, Sequence[int]], num_stages: int
+) -> SearchSpace:
     defaults = {choice.name: choice.values for choice in RESNET_STAGES[:num_stages]}
-    unknown = sorted(set(stage_choices) - set(defaults))
-    if unknown:
-        raise UserError(f'stage_choices may name {list(defaults)}, but got {unknown}.')
-    chosen = {**defaults, **{k: tuple(v) for k, v in stage_choices.items()}}
-    return SearchSpace([Choice(name, values) for name, values in chosen.items()],
-                       cost=blocks_cost)
+    if (
+        not isinstance(stage_choices, Mapping)
+        or not stage_choices.keys() <= defaults.keys()
+    ):
+        raise UserError(
+            f'stage_choices must map some of {list(defaults)} to numbers '
+            f'of blocks, but got {stage_choices!r}.'
+        )
+    chosen = {**defaults, **stage_choices}
+    for name, values in chosen.items():
+        if not _is_list(values) or not all(_is_count(n) for n in values):
+            raise UserError(
+                f'stage_choices of {name} must be numbers of blocks, each '
+                f'at least 1, but got {values!r}.'
+            )
+    return SearchSpace(
+        [Choice(name, values) for name, values in chosen.items()], cost=blocks_cost
+    )
 
 
 def _checked_blocks(stage_blocks: Sequence[int], num_stages: int) -> tuple[int, ...]:
-    blocks = tuple(stage_blocks)
-    if len(blocks) != num_stages or not all(
-            isinstance(n, int) and n >= 1 for n in blocks):
-        raise UserError(f'stage_blocks must hold {num_stages} numbers of blocks, each '
-                        f'at least 1, but got {stage_blocks!r}.')
-    return blocks
+    if (
+        not _is_list(stage_blocks)
+        or len(stage_blocks) != num_stages
+        or not all(_is_count(n) for n in stage_blocks)
+    ):
+        raise UserError(
+            f'stage_blocks must hold {num_stages} numbers of blocks, each '
+            f'at least 1, but got {stage_blocks!r}.'
+        )
+    return tuple(stage_blocks)
 
 
-def _checked_dilations(dilations: Sequence[int | Sequence[int]],
-                       stage_blocks: tuple[int, ...]) -> tuple:
-    if len(dilations) != len(stage_blocks):
+def _checked_dilations(
+    dilations: Sequence[int | Sequence[int]], stage_blocks: tuple[int, ...]
+) -> tuple:
+    if not _is_list(dilations) or len(dilations) != len(stage_blocks):
         raise UserError(
             f'dilations must have one entry per stage, {len(stage_blocks)} in all, '
-            f'but got {dilations!r}.')
-    checked = tuple(d if isinstance(d, int) else tuple(d) for d in dilations)
-    for stage, (entry, blocks) in enumerate(zip(checked, stage_blocks), start=1):
-        values = (entry, ) * blocks if isinstance(entry, int) else entry
-        if len(values) != blocks or not all(
-                isinstance(d, int) and d >= 1 for d in values):
+            f'but got {dilations!r}.'
+        )
+    for stage, (entry, blocks) in enumerate(zip(dilations, stage_blocks), start=1):
+        values = entry if _is_list(entry) else [entry] * blocks
+        if len(values) != blocks or not all(_is_count(d) for d in values):
             raise UserError(
                 f'dilations of stage {stage} must be one int or one int per block '
-                f'({blocks}), each at least 1, but got {entry!r}.')
-    return checked
+                f'({blocks}), each at least 1, but got {entry!r}.'
+            )
+    return tuple(tuple(d) if _is_list(d) else d for d in dilations)
+
+
+def _is_list(values: object) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 1

@@ -4,12 +4,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from mmcr.errors import UserError
 from mmcr.models.layer_choice import LayerChoice
 from mmcr.space.arch import Arch
 from mmcr.space.space import SearchSpace
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Step(NamedTuple):
@@ -42,8 +43,12 @@ class SearchableBackbone:
     def arch(self) -> Arch:
         """The active architecture: what the next forward runs."""
         active = {place.choice: place.active for place in self._layer_choices}
-        return Arch({choice.name: active[choice.name]
-                     for choice in self._require_space().choices})
+        return Arch(
+            {
+                choice.name: active[choice.name]
+                for choice in self._require_space().choices
+            }
+        )
 
     def set_arch(self, arch: Arch) -> None:
         """Makes `arch` the path of every forward from now on.
@@ -66,22 +71,28 @@ class SearchableBackbone:
 
     def active_norms(self, step: Step) -> list[_BatchNorm]:
         """The batch norms that `step` runs under the active architecture."""
-        return [module for root in step.modules for module in _active_modules(root)
-                if isinstance(module, _BatchNorm)]
+        return [
+            module
+            for root in step.modules
+            for module in _active_modules(root)
+            if isinstance(module, _BatchNorm)
+        ]
 
     def _require_space(self) -> SearchSpace:
         if self.space is None:
             raise UserError(
                 f'Only a supernet has architectures to choose from, but this '
                 f'{type(self).__name__} is a fixed network. Build it with '
-                f"supernet='stage' or supernet='operation'.")
+                f"supernet='stage' or supernet='operation'."
+            )
         return self.space
 
 
 def _active_modules(module: nn.Module) -> Iterator[nn.Module]:
     yield module
-    inside = ([module.active_option] if isinstance(module, LayerChoice)
-              else module.children())
+    inside = (
+        [module.active_option] if isinstance(module, LayerChoice) else module.children()
+    )
     for child in inside:
         yield from _active_modules(child)
 
@@ -98,9 +109,10 @@ def path_state_dict(supernet: SearchableBackbone, arch: Arch) -> OrderedDict:
             continue
         inside, kept = f'{name}.options.', f'{name}.options.{arch[module.choice]}.'
         state = OrderedDict(
-            (f'{name}.{key[len(kept):]}' if key.startswith(kept) else key, value)
+            (f'{name}.{key[len(kept) :]}' if key.startswith(kept) else key, value)
             for key, value in state.items()
-            if key.startswith(kept) or not key.startswith(inside))
+            if key.startswith(kept) or not key.startswith(inside)
+        )
     return state
 
 
@@ -122,4 +134,5 @@ def inherit_weights(supernet: SearchableBackbone, fixed: nn.Module, arch: Arch) 
     except RuntimeError as error:
         raise UserError(
             f'The fixed network must be the one that supernet.arch_cfg(arch) '
-            f'describes for {arch}, every key accounted for. {error}') from None
+            f'describes for {arch}, every key accounted for. {error}'
+        ) from None

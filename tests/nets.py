@@ -1,0 +1,133 @@
+"""Small helpers for tests that compare networks."""
+
+import random
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmcr.models import inherit_weights, path_state_dict
+
+FEW = dict(stage1=(1, 3), stage2=(2, 1), stage3=(1, 2, 3), stage4=(1, 2))
+RESNET = dict(type='mmcr.CRResNet', base_channels=8, norm_eval=False)
+
+# Add a backbone here, and the whole suite runs on it.
+SUPERNETS = {
+    'r18-stage': dict(RESNET, depth=18, supernet='stage', stage_choices=FEW),
+    'r50-stage': dict(RESNET, depth=50, supernet='stage', stage_choices=FEW),
+    'r18-operation': dict(
+        RESNET, depth=18, supernet='operation', stage_blocks=(1, 2, 1, 2)
+    ),
+    'r50-operation': dict(
+        RESNET, depth=50, supernet='operation', stage_blocks=(1, 2, 1, 2)
+    ),
+    'r50-operation-shared': dict(
+        RESNET,
+        depth=50,
+        supernet='operation',
+        stage_blocks=(1, 2, 1, 2),
+        share_dilation_weights=True,
+    ),
+}
+
+
+def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Gives every norm weights and statistics of its own, so that none is neutral."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for norm in net.modules():
+            if isinstance(norm, (_BatchNorm, nn.GroupNorm)):
+                norm.weight.uniform_(0.5, 1.5, generator=generator)
+                norm.bias.normal_(0, 0.2, generator=generator)
+            if isinstance(norm, _BatchNorm):
+                norm.running_mean.normal_(0, 0.2, generator=generator)
+                norm.running_var.uniform_(0.5, 1.5, generator=generator)
+    return net
+
+
+def in_mode(net: nn.Module, training: bool) -> nn.Module:
+    """`net.train(training)`, which returns nothing for mmdet's backbones."""
+    net.train(training)
+    return net
+
+
+def images(size: int = 64, count: int = 2, channels: int = 3, seed: int = 0):
+    return torch.randn(
+        count, channels, size, size, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def equal(a, b) -> bool:
+    """Whether two state dicts or sequences of tensors agree to the last bit."""
+    if isinstance(a, dict):
+        return list(a) == list(b) and equal(a.values(), b.values())
+    a, b = list(a), list(b)
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b))
+
+
+def snapshot(net: nn.Module) -> dict:
+    return {key: value.clone() for key, value in net.state_dict().items()}
+
+
+def last_norms(net: BaseModule) -> list[nn.Module]:
+    """The norm before the addition of every block, one per option."""
+    found = []
+    for block in net.modules():
+        last = getattr(block, 'norm3', getattr(block, 'norm2', None))
+        if last is not None:
+            found += [m for m in last.modules() if isinstance(m, _BatchNorm)]
+    return found
+
+
+def build(cfg, **more):
+    torch.manual_seed(0)
+    return randomised(MODELS.build({**cfg, **more}))
+
+
+def fixed_of(supernet, arch):
+    """The network of `arch` with the supernet's weights, in the supernet's mode."""
+    fixed = MODELS.build(supernet.arch_cfg(arch))
+    inherit_weights(supernet, fixed, arch)
+    return in_mode(fixed, supernet.training)
+
+
+def some_archs(space, count=3, seed=0):
+    """Distinct architectures, drawn at random."""
+    rng, archs = random.Random(seed), {}
+    while len(archs) < count:
+        archs[space.sample(rng)] = None
+    return list(archs)
+
+
+def loss_of(outs):
+    return sum(out.square().mean() for out in outs)
+
+
+def on_path(supernet, arch):
+    """Names of the supernet's parameters that the path uses."""
+    used = {value.data_ptr() for value in path_state_dict(supernet, arch).values()}
+    return {name for name, p in supernet.named_parameters() if p.data_ptr() in used}
+
+
+def calibrate_alone(fixed: nn.Module, batches: list[torch.Tensor]) -> None:
+    """Sets the norms to what each batch gives alone, averaged over the images.
+
+    In float64, so that a calibration that does the same agrees to the last bit.
+    """
+    fixed.train()
+    sums = {}
+    for batch in batches:
+        for norm in fixed.modules():
+            if isinstance(norm, _BatchNorm):
+                norm.momentum = 1.0
+        with torch.no_grad():
+            fixed(batch)
+        for key, value in fixed.named_buffers():
+            sums[key] = sums.get(key, 0) + value.double() * len(batch)
+    count = sum(map(len, batches))
+    for key, buffer in fixed.named_buffers():
+        if 'running' in key:
+            buffer.copy_(sums[key] / count)
+    fixed.eval()

@@ -1,0 +1,91 @@
+import pytest
+from mmengine.config import ConfigDict
+from tiny import loader_cfg
+
+import mmcr.engine.batches as batches
+from mmcr.engine.batches import BatchShardSampler, build_loader, calibration_cfg
+from mmcr.errors import UserError
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+
+def as_rank(monkeypatch, rank, world_size):
+    monkeypatch.setattr(batches, 'get_dist_info', lambda: (rank, world_size))
+
+
+def image_ids(loader):
+    return [[sample.img_id for sample in data['data_samples']] for data in loader]
+
+
+@pytest.mark.parametrize('world_size', (1, 2, 3))
+def test_ranks_share_whole_batches(monkeypatch, shapes, world_size):
+    whole = image_ids(build_loader(loader_cfg(shapes, 'archval'), 'archval'))
+    assert whole == [[1, 2], [3, 4], [5, 6], [7]]
+    shared = {}
+    for rank in range(world_size):
+        as_rank(monkeypatch, rank, world_size)
+        loader = build_loader(loader_cfg(shapes, 'archval'), 'archval')
+        assert loader.sampler.num_batches == 4
+        own = image_ids(loader)
+        assert len(loader) == len(own) == len(loader.sampler.batches)
+        shared.update(zip(loader.sampler.batches, own))
+    assert [shared[j] for j in range(4)] == whole
+
+
+def test_a_loader_gives_the_same_batches_again(shapes):
+    loader = build_loader(loader_cfg(shapes, 'archval'), 'archval')
+    assert image_ids(loader) == image_ids(loader)
+
+
+def test_a_seeded_draw_of_images(shapes):
+    def drawn(number, seed):
+        loader = build_loader(loader_cfg(shapes, 'archtrain'), 'x', number, seed)
+        return list(loader.sampler)
+
+    draws = [drawn(4, seed) for seed in (0, 0, 1, 2)]
+    assert draws[0] == draws[1] == sorted(set(draws[0])) and len(draws[0]) == 4
+    assert draws[0] != draws[2] or draws[0] != draws[3]
+    assert drawn(None, 0) == drawn(99, 0) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_training_loaders_habits_are_dropped(shapes):
+    cfg = ConfigDict(loader_cfg(shapes, 'archval'))
+    cfg.update(
+        drop_last=True,
+        batch_sampler=dict(type='AspectRatioBatchSampler'),
+        sampler=dict(type='DefaultSampler', shuffle=True),
+    )
+    before = cfg.copy()
+    assert image_ids(build_loader(cfg, 'x')) == [[1, 2], [3, 4], [5, 6], [7]]
+    assert cfg == before
+
+
+def test_fewer_batches_than_processes_are_refused(monkeypatch, shapes):
+    as_rank(monkeypatch, 0, 5)
+    with pytest.raises(UserError, match=r'archval.*7 images.*2 make 4 for 5 processes'):
+        build_loader(loader_cfg(shapes, 'archval'), 'archval')
+    with pytest.raises(UserError, match='the calibration set.*0 images'):
+        build_loader(loader_cfg(shapes, 'archval'), 'the calibration set', 0)
+
+
+def test_sampler_of_a_list():
+    sampler = BatchShardSampler([5, 3, 8], 2)
+    assert list(sampler) == [5, 3, 8] and len(sampler) == 3
+    assert sampler.batches == [0, 1]
+
+
+def test_calibration_reads_the_training_set_like_archval(shapes):
+    train, archval = loader_cfg(shapes, 'archtrain', 4), loader_cfg(shapes, 'archval')
+    train['dataset']['pipeline'] = [dict(type='LoadImageFromFile')]
+    train['dataset']['filter_cfg'] = dict(min_size=32)
+    loader = build_loader(calibration_cfg(train, archval), 'x')
+    assert image_ids(loader) == [[1, 2], [3, 4], [5, 6]]
+    assert train['dataset']['pipeline'] == [dict(type='LoadImageFromFile')]
+
+
+@pytest.mark.parametrize(
+    'train', [None, {}, dict(dataset=dict(type='RepeatDataset', times=2, dataset={}))]
+)
+def test_calibration_needs_a_plain_training_set(shapes, train):
+    with pytest.raises(UserError, match='training images.*calibration_dataloader'):
+        calibration_cfg(train, loader_cfg(shapes, 'archval'))

@@ -1,0 +1,160 @@
+"""mmdet's options in every mode of CRResNet: fixed, stage, operation."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.optim import OptimWrapper
+from nets import (
+    FEW,
+    RESNET,
+    SUPERNETS,
+    build,
+    equal,
+    fixed_of,
+    images,
+    in_mode,
+    last_norms,
+    loss_of,
+    snapshot,
+    some_archs,
+)
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmcr.models import CRResNet
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+MODES = {
+    'fixed': dict(stage_blocks=(1, 2, 1, 2), dilations=(1, (1, 2), (3,), 1)),
+    'stage': dict(supernet='stage', stage_choices=FEW),
+    'operation': dict(supernet='operation', stage_blocks=(1, 2, 1, 2)),
+}
+
+
+@pytest.fixture(
+    params=[(depth, mode) for depth in (18, 50) for mode in MODES],
+    ids=lambda p: f'r{p[0]}-{p[1]}',
+)
+def mode(request):
+    depth, name = request.param
+    return dict(RESNET, depth=depth, **MODES[name])
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(deep_stem=True, avg_down=True),
+        dict(style='caffe', with_cp=True),
+        dict(num_stages=3, strides=(1, 2, 2), out_indices=(0, 2)),
+        dict(norm_cfg=dict(type='GN', num_groups=2)),
+        dict(in_channels=4, stem_channels=6),
+    ],
+    ids='-'.join,
+)
+@pytest.mark.parametrize(
+    'name', ['r18-stage', 'r50-stage', 'r18-operation', 'r50-operation']
+)
+def test_supernet_is_the_fixed_network_with_mmdets_options(name, options):
+    cfg = dict(SUPERNETS[name])
+    if 'num_stages' in options and cfg['supernet'] == 'stage':
+        cfg['stage_choices'] = {k: FEW[k] for k in ('stage1', 'stage2', 'stage3')}
+    if 'num_stages' in options and cfg['supernet'] == 'operation':
+        cfg['stage_blocks'] = (1, 2, 1)
+    net = build(cfg, **options)
+    x = images(channels=options.get('in_channels', 3))
+    for arch in some_archs(net.space, 2):
+        fixed = fixed_of(net, arch)
+        net.set_arch(arch)
+        outs = net(x)
+        assert equal(outs, fixed(x))
+        assert tuple(out.shape[1] for out in outs) == net.out_channels
+        y, stepped = x, []
+        net.eval()
+        for step in net.steps():
+            y = step.run(y)
+            stepped += [y] * step.is_output
+        assert equal(stepped, net(x))
+        net.train()
+
+
+def test_frozen_stages(mode):
+    net = in_mode(build(mode, frozen_stages=2), True)
+    before = snapshot(net)
+    optimizer = OptimWrapper(
+        torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    )
+    optimizer.update_params(loss_of(net(images())))
+    frozen = ('conv1.', 'bn1.', 'layer1.', 'layer2.')
+    changed = set()
+    for name, value in net.state_dict().items():
+        if not torch.equal(value, before[name]):
+            changed.add(name.split('.')[0])
+            assert not name.startswith(frozen)
+    assert changed == {'layer3', 'layer4'}
+    for name, module in net.named_modules():
+        if isinstance(module, _BatchNorm):
+            assert module.training is not name.startswith(('bn1', *frozen)), name
+    assert all(
+        p.requires_grad is not name.startswith(frozen)
+        for name, p in net.named_parameters()
+    )
+
+
+def test_norm_eval(mode):
+    net = in_mode(build(mode, norm_eval=True), True)
+    before = {name: b.clone() for name, b in net.named_buffers()}
+    outs = net(images())
+    assert equal(dict(net.named_buffers()), before)
+    assert equal(in_mode(net, False)(images()), outs)
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_checkpointing_leaves_the_gradients_alone(mode):
+    plain, saving = build(mode), build(mode, with_cp=True)
+    assert equal(plain.state_dict(), saving.state_dict())
+    if plain.space is not None:
+        arch = some_archs(plain.space, 1)[0]
+        plain.set_arch(arch), saving.set_arch(arch)
+    for net in (plain, saving):
+        loss_of(net(images())).backward()
+    pairs = [(a.grad, b.grad) for a, b in zip(plain.parameters(), saving.parameters())]
+    assert all((a is None) is (b is None) for a, b in pairs)
+    for a, b in pairs:  # the branches of a block are summed in another order
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('zero', (True, False))
+def test_zero_init_residual(mode, zero):
+    net = MODELS.build(dict(mode, zero_init_residual=zero))
+    net.init_weights()
+    last = last_norms(net)
+    assert len(last) >= 6
+    assert all((norm.weight == (0 if zero else 1)).all() for norm in last)
+    others = [m for m in net.modules() if isinstance(m, _BatchNorm) and m not in last]
+    assert others and all((norm.weight == 1).all() for norm in others)
+
+
+def test_every_option_is_initialised_like_a_fixed_network():
+    net = CRResNet(18, supernet='operation', base_channels=16)
+    net.init_weights()
+    for block in net.layer4:
+        weights = [conv.weight for conv in block.conv2.options.values()]
+        assert not torch.equal(weights[0], weights[1])
+        for weight in weights:  # Kaiming, fan out
+            expected = (2 / (9 * weight.shape[0])) ** 0.5
+            assert weight.std().item() == pytest.approx(expected, rel=0.05)
+
+
+def test_shared_dilation_weights():
+    shared = build(SUPERNETS['r50-operation-shared'])
+    block = shared.layer2[1]
+    assert len({id(conv.weight) for conv in block.conv2.options.values()}) == 1
+    assert len({id(norm.weight) for norm in block.norm2.options.values()}) == 3
+    copied = copy.deepcopy(shared).layer2[1]
+    assert len({id(conv.weight) for conv in copied.conv2.options.values()}) == 1
+    separate = build(SUPERNETS['r50-operation'])
+    assert sum(p.numel() for p in separate.parameters()) > sum(
+        p.numel() for p in shared.parameters()
+    )
