@@ -46,7 +46,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
-    except (OSError, KeyError, SyntaxError, NameError, TypeError) as error:
+    except Exception as error:  # a config is Python: it may raise anything
         raise UserError(
             f'{path} is not a config that mmengine can read: '
             f'{type(error).__name__}: {error}'
@@ -72,6 +72,16 @@ def load_config(args: argparse.Namespace) -> Config:
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
         check_config(cfg)
     return cfg
+
+
+def check_checkpoint(path: str) -> None:
+    """Raises unless there is such a file; addresses (``https://...``) pass.
+
+    Raises:
+        UserError: There is none.
+    """
+    if '://' not in path and not Path(path).is_file():
+        raise UserError(f'The checkpoint must be a file, but there is none at {path}.')
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -4,6 +4,7 @@ Each step is one of the commands that a user could type, in a process and a
 folder of its own, so that a stopped run goes on where it was.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -14,8 +15,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +28,8 @@ from mmcr.analysis.comparison import Row, write_comparison
 from mmcr.analysis.complexity import measure
 from mmcr.analysis.sketch import Network, draw_architectures
 from mmcr.atomic import write_json
+from mmcr.data.checks import annotation_files
+from mmcr.engine.checkpoint import file_digest
 from mmcr.errors import UserError
 from mmcr.launch import read_config
 
@@ -94,8 +98,9 @@ class Pipeline:
         say: Where to tell how things go.
 
     Raises:
-        UserError: The config does not follow ``CR_STEP``, a step failed, or
-            the work dir holds steps of another config.
+        UserError: `jobs` is less than 1, the config does not follow
+            ``CR_STEP``, a step failed, or the work dir is in use or holds steps
+            of another config, other data or another supernet.
     """
 
     def __init__(
@@ -106,12 +111,16 @@ class Pipeline:
         jobs: int = 1,
         say: Callable[[str], None] = print,
     ) -> None:
+        if jobs < 1:
+            raise UserError(f'jobs must be at least 1, but got {jobs}.')
         self.config = Path(config).resolve()
         self.work_dir = Path(work_dir).resolve()
         self.jobs = jobs
         self.say = say
         self.steps = steps(depth)
         self._processes: list[subprocess.Popen] = []
+        self._stopping = False
+        self._starting = threading.Lock()  # of a process, against stopping
         self._environment = threading.Lock()
 
     def run(self) -> str:
@@ -119,24 +128,41 @@ class Pipeline:
         self._check_follows()
         start = time.monotonic()
         futures: dict[str, Future] = {}
-        with ThreadPoolExecutor(self.jobs) as pool:
+        with self._work_dir_alone(), ThreadPoolExecutor(self.jobs) as pool:
             for step in self.steps:  # a worker only ever waits for an earlier step
                 futures[step.name] = pool.submit(self._run, step, futures)
             try:
-                for future in futures.values():
+                for future in as_completed(futures.values()):
                     future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in self._processes:
-                    process.terminate()
+                with self._starting:
+                    self._stopping = True
+                    for process in self._processes:
+                        process.terminate()
                 raise
         table = self.compare()
         self.say(f'All {len(self.steps)} steps done, {_duration(start)} in this run.')
         return table
 
+    @contextmanager
+    def _work_dir_alone(self) -> Iterator[None]:
+        """Keeps another pipeline, and the steps it left running, out."""
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        with (self.work_dir / '.lock').open('a') as self._lock:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f'Only one run may work in {self.work_dir}, but another one, or '
+                    'a step that it left behind, does. Wait for it or end it, or name '
+                    'another --work-dir.'
+                ) from None
+            yield
+
     def _check_follows(self) -> None:
         supernet, baseline = (
-            self._resolved(step).model.backbone.get('supernet')
+            self._resolved(step).get('model', {}).get('backbone', {}).get('supernet')
             for step in self.steps[:2]
         )
         if (supernet, baseline) != ('stage', None):
@@ -180,15 +206,13 @@ class Pipeline:
             futures[name].result()
         folder = self.work_dir / step.name
         state_file = folder / 'step.json'
-        fingerprint = hashlib.sha256(
-            self._resolved(step).pretty_text.encode()
-        ).hexdigest()
+        fingerprint = self._fingerprint(step)
         state = json.loads(state_file.read_text()) if state_file.exists() else {}
         if state and state['config'] != fingerprint:
             raise UserError(
                 f'{folder} must hold a run of this config, but it was started with '
-                f'another one. Name another --work-dir, or remove the folder to run '
-                f'the step anew.'
+                f'another one, or with other data or another supernet. Name another '
+                f'--work-dir, or remove the folder to run the step anew.'
             )
         if state.get('done'):
             return self._say(step, f'done already ({state["seconds"]} s)')
@@ -207,6 +231,15 @@ class Pipeline:
         seconds = round(time.monotonic() - start)
         write_json(state_file, dict(config=fingerprint, done=True, seconds=seconds))
         self._say(step, f'done in {_duration(start)}')
+
+    def _fingerprint(self, step: Step) -> str:
+        """Of what the step's result depends on: config, data, supernet weights."""
+        cfg = self._resolved(step)
+        files = [name for name in annotation_files(cfg) if os.path.isfile(name)]
+        if step.supernet:
+            files.append(self._checkpoint(step.supernet))
+        text = '\n'.join([cfg.pretty_text, *map(file_digest, files)])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _call(
         self, step: Step, tool: str, *arguments: str, work_dir: Path | None = None
@@ -227,29 +260,17 @@ class Pipeline:
             + f' tools/{tool} {" ".join(command[2:])}',
         )
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = {
-            'OMP_NUM_THREADS': threads,
-            **os.environ,
-            **settings,
-            'PYTHONPATH': os.pathsep.join(
-                [str(ROOT), os.environ.get('PYTHONPATH', '')]
-            ),
-        }
+        with self._environment:  # another step's may be there
+            environment = {'OMP_NUM_THREADS': threads, **os.environ, **settings}
+        path = [str(ROOT), environment.get('PYTHONPATH')]
+        environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
         last: deque[str] = deque(maxlen=20)
         shown = 0.0
         log = self.work_dir / step.name / 'console.log'
         with (
-            log.open('a') as file,
-            subprocess.Popen(
-                command,
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                errors='replace',
-            ) as process,
+            log.open('a', buffering=1) as file,
+            self._start(command, environment) as process,
         ):
-            self._processes.append(process)
             for line in process.stdout:
                 file.write(line)
                 last.append(line.rstrip())
@@ -262,6 +283,22 @@ class Pipeline:
                 '\n'.join(last),
             )
             raise UserError(f'The step {step.name} failed; its log is {log}. {reason}')
+
+    def _start(self, command: list[str], environment: dict) -> subprocess.Popen:
+        with self._starting:
+            if self._stopping:
+                raise CancelledError
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                errors='replace',
+                pass_fds=[self._lock.fileno()],  # held for as long as it runs
+            )
+            self._processes.append(process)
+        return process
 
     def _settings(self, step: Step) -> dict[str, str]:
         settings = dict(CR_STEP=step.config)

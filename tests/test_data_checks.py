@@ -223,16 +223,18 @@ def cfg(path, tmp_path) -> dict:
             ),
         ),
         train_dataloader=loader('archtrain.json'),
-        calibration_dataloader=loader('archtrain.json'),
         test_dataloader=loader('archval.json'),
-        test_cfg=dict(type='mmcr.ArchSearchLoop'),
+        test_cfg=dict(
+            type='mmcr.ArchSearchLoop', calibration_dataloader=loader('archtrain.json')
+        ),
         test_evaluator=dict(type='CocoMetric', ann_file=str(tmp_path / 'archval.json')),
         val_dataloader=None,
     )
 
 
 def dataset_of(cfg: dict, loader: str) -> dict:
-    return cfg[f'{loader}_dataloader']['dataset']
+    place = cfg['test_cfg'] if loader == 'calibration' else cfg
+    return place[f'{loader}_dataloader']['dataset']
 
 
 def test_a_good_config_passes_and_reads_each_file_once(cfg, monkeypatch):
@@ -281,6 +283,8 @@ def test_wrapped_datasets_are_checked(cfg, wrap):
     'change',
     [
         dict(type='VOCDataset'),
+        dict(type='CocoPanopticDataset'),
+        dict(type='mmdet.RefCocoDataset'),
         dict(ann_file=''),
         dict(backend_args=dict(backend='petrel')),
         dict(data_root='s3://bucket'),
@@ -369,14 +373,14 @@ def test_a_set_to_predict_on_only(cfg, tmp_path):
 @pytest.mark.parametrize('flag', [True, False])
 def test_archval_must_not_be_trained_or_calibrated_on(cfg, trained, phase, flag):
     cfg[f'{phase}_dataloader'] = cfg['test_dataloader']
-    cfg['test_cfg'] = dict(type='TestLoop')
+    cfg['test_cfg']['type'] = 'TestLoop'
     dataset_of(cfg, trained)['ann_file'] = 'all.json'
     check_config(Config(copy.deepcopy(cfg)))
     if flag:
         cfg['archval_disjoint'] = True
     else:
         loop = {'val': 'ArchValLoop', 'test': 'mmcr.ArchSearchLoop'}[phase]
-        cfg[f'{phase}_cfg'] = dict(type=loop)
+        cfg.setdefault(f'{phase}_cfg', {})['type'] = loop
     with pytest.raises(DataError, match="2 of the 2 images of '.*archval.json'"):
         check_config(Config(cfg))
 

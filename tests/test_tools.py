@@ -175,6 +175,13 @@ def test_all_commands(run, supernet, workplace):
             ['stage4', '9', '2, 3, 4'],
         ),
         ('train', 'crnas/no_such_step', [], ['no_such_step']),
+        (
+            'train',
+            'crnas/supernet_r18',
+            ['--resume', 'nowhere.pth'],
+            ['nowhere.pth', 'checkpoint'],
+        ),
+        ('test', FINAL, ['nowhere.pth'], ['nowhere.pth', 'checkpoint']),
         ('test', FINAL, ['SUPERNET', '--out', 'found.txt'], ['.pkl', 'found.txt']),
     ],
 )
@@ -228,16 +235,60 @@ def test_pipeline(workplace, monkeypatch):
     ):
         assert (workplace / 'pipeline' / name).is_file()
 
-    lines.clear()
-    assert Pipeline('mine.py', 'pipeline', say=lines.append).run() == table
+    def run_again(config='mine.py'):
+        lines.clear()
+        return Pipeline(config, 'pipeline', say=lines.append).run()
+
+    assert run_again() == table
     assert sum('done already' in line for line in lines) == 7
+
+    # as if it had been stopped in the middle of the operation search
+    journal = workplace / 'pipeline/op_search/trials.jsonl'
+    trials = journal.read_text()
+    journal.write_text(trials[: len(trials) // 2])
+    state = workplace / 'pipeline/op_search/step.json'
+    state.write_text(json.dumps({**json.loads(state.read_text()), 'done': False}))
+    assert run_again() == table
+    assert sum('done already' in line for line in lines) == 6
+    assert journal.read_text() == trials
 
     changed = workplace / 'changed.py'
     changed.write_text(
         (workplace / 'mine.py').read_text() + 'randomness = dict(seed=1)\n'
     )
     with pytest.raises(UserError, match='another'):
-        Pipeline('changed.py', 'pipeline', say=lines.append).run()
+        run_again('changed.py')
+
+    with Pipeline('mine.py', 'pipeline')._work_dir_alone():
+        with pytest.raises(UserError, match='Only one run'):
+            run_again()
+
+    supernet = workplace / 'pipeline/stage_supernet/epoch_1.pth'
+    supernet.write_bytes(supernet.read_bytes() + b'trained anew')
+    with pytest.raises(UserError, match='stage_search must .* another supernet'):
+        run_again()
+    archval = workplace / 'data/shapes/archval.json'
+    annotations = archval.read_text()
+    try:
+        archval.write_text(annotations + ' ')
+        with pytest.raises(UserError, match='stage_supernet must .* other data'):
+            run_again()
+    finally:
+        archval.write_text(annotations)
+
+
+@pytest.mark.parametrize(
+    'config, jobs, words',
+    [
+        ('x = 1', 1, 'CR_STEP'),
+        ('x = int("one")', 1, 'config that mmengine can read: ValueError'),
+        ('x = 1', 0, 'jobs must be at least 1'),
+    ],
+)
+def test_pipeline_refuses(tmp_path, config, jobs, words):
+    (tmp_path / 'mine.py').write_text(config)
+    with pytest.raises(UserError, match=words):
+        Pipeline(tmp_path / 'mine.py', tmp_path / 'work', jobs=jobs).run()
 
 
 @pytest.mark.slow

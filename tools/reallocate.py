@@ -7,6 +7,8 @@ one recipe. Started again, it goes on where it was.
 
 import argparse
 import os
+import signal
+import sys
 from pathlib import Path
 
 from mmcr.cli import user_errors
@@ -33,7 +35,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     work_dir = args.work_dir or os.path.join('work_dirs', Path(args.config).stem)
-    print(Pipeline(args.config, work_dir, args.depth, args.jobs).run())
+    # a killed run must take its steps with it, as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        print(Pipeline(args.config, work_dir, args.depth, args.jobs).run())
+    except KeyboardInterrupt:
+        sys.exit('stopped; the same command goes on from here')
 
 
 if __name__ == '__main__':

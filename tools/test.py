@@ -7,7 +7,12 @@ from mmdet.evaluation import DumpDetResults
 
 from mmcr.cli import user_errors
 from mmcr.errors import UserError
-from mmcr.launch import add_common_arguments, build_runner, load_config
+from mmcr.launch import (
+    add_common_arguments,
+    build_runner,
+    check_checkpoint,
+    load_config,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +39,7 @@ def main() -> None:
     cfg = load_config(args)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out must name a .pkl or .pickle file, but got {args.out}.')
+    check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)

@@ -4,7 +4,12 @@ import argparse
 
 from mmcr.cli import user_errors
 from mmcr.errors import UserError
-from mmcr.launch import add_common_arguments, build_runner, load_config
+from mmcr.launch import (
+    add_common_arguments,
+    build_runner,
+    check_checkpoint,
+    load_config,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,7 +51,10 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = None
+        if args.resume != 'auto':
+            check_checkpoint(args.resume)
+            cfg.load_from = args.resume
     build_runner(cfg).train()
 
 

@@ -67,7 +67,7 @@ model = dict(
 
 # Schedule: from scratch, so gradients are clipped.
 max_epochs = 8
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(
@@ -78,8 +78,9 @@ param_scheduler = [
         gamma=0.1),
 ]
 optim_wrapper = dict(clip_grad=dict(max_norm=10))
+# Two: the older one is removed before the newer one is written.
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1, save_optimizer=True))
+    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)
 cost_shape = scale[::-1]  # the input to count costs at: height, width
 few = dict(calibration_images=32, num_minibatches=4)

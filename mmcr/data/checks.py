@@ -16,12 +16,7 @@ from mmcr.data.coco import DataError, read_coco
 
 __all__ = ['DataError', 'check_classes', 'check_config', 'check_disjoint', 'read_coco']
 
-LOADERS = (
-    'train_dataloader',
-    'val_dataloader',
-    'test_dataloader',
-    'calibration_dataloader',
-)
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _SPLIT_TOOL = 'tools/dataset_converters/split_coco.py'
 
 
@@ -159,27 +154,53 @@ def check_config(cfg: Mapping) -> None:
     """
     heads = dict(_head_counts(cfg.get('model') or {}, 'model'))
     cache, sources = {}, {}
-    for loader in LOADERS:
-        dataset = (cfg.get(loader) or {}).get('dataset')
+    for loader, datasets in _local_datasets(cfg).items():
         evaluators = _coco_evaluators(cfg, loader)
         annotated = not any(e.get('format_only') for e in evaluators)
         sources[loader] = [
-            _check_dataset(leaf, loader, heads, annotated, cache)
-            for leaf in _leaves(dataset)
-            if _is_local_coco(leaf)
+            _check_dataset(leaf, loader, heads, annotated, cache) for leaf in datasets
         ]
         _check_evaluators(evaluators, sources[loader], loader)
+    learnt_from = [
+        source
+        for loader, found in sources.items()
+        if loader not in ('val_dataloader', 'test_dataloader')
+        for source in found
+    ]
     for loader in _archval_loaders(cfg):
         for val in sources[loader]:
-            for train in (
-                sources['train_dataloader'] + sources['calibration_dataloader']
-            ):
+            for train in learnt_from:
                 check_disjoint(
                     train.coco,
                     val.coco,
                     (train.ann_file, val.ann_file),
                     (train.folder, val.folder),
                 )
+
+
+def annotation_files(cfg: Mapping) -> list[str]:
+    """The annotation files of all local COCO data sets of a config."""
+    return [
+        _joined(leaf, leaf['ann_file'])
+        for datasets in _local_datasets(cfg).values()
+        for leaf in datasets
+    ]
+
+
+def _local_datasets(cfg: Mapping) -> dict[str, list[Mapping]]:
+    """The local COCO data sets of a config, by the place of their loader."""
+    loaders = {name: cfg.get(name) for name in LOADERS}
+    for phase in ('val_cfg', 'test_cfg'):
+        loader = (cfg.get(phase) or {}).get('calibration_dataloader')
+        loaders[f'{phase}.calibration_dataloader'] = loader
+    return {
+        place: [
+            leaf
+            for leaf in _leaves((loader or {}).get('dataset'))
+            if _is_local_coco(leaf)
+        ]
+        for place, loader in loaders.items()
+    }
 
 
 def _leaves(dataset: Mapping | None) -> Iterator[Mapping]:
@@ -199,8 +220,9 @@ def _type_name(kind: object) -> str:
 
 
 def _is_local_coco(dataset: Mapping) -> bool:
+    # CocoPanopticDataset, RefCocoDataset, ... have annotations of other forms
     return bool(
-        'Coco' in _type_name(dataset.get('type'))
+        re.fullmatch(r'(?!.*Ref)\w*CocoDataset', _type_name(dataset.get('type')))
         and dataset.get('ann_file')
         and not dataset.get('backend_args')
         and '://' not in _joined(dataset, dataset['ann_file'])
