@@ -74,7 +74,7 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def check_checkpoint(path: str) -> None:
+def check_checkpoint_file(path: str) -> None:
     """Raises unless there is such a file; addresses (``https://...``) pass.
 
     Raises:

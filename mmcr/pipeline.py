@@ -4,20 +4,16 @@ Each step is one of the commands that a user could type, in a process and a
 folder of its own, so that a stopped run goes on where it was.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -32,9 +28,9 @@ from mmcr.data.checks import annotation_files
 from mmcr.engine.checkpoint import file_digest
 from mmcr.errors import UserError
 from mmcr.launch import read_config
+from mmcr.processes import Processes
 
 ROOT = Path(__file__).parents[1]
-SHOWN = ('Epoch(', 'Search [', 'Best architecture', 'going on')
 
 
 @dataclass(frozen=True)
@@ -118,9 +114,7 @@ class Pipeline:
         self.jobs = jobs
         self.say = say
         self.steps = steps(depth)
-        self._processes: list[subprocess.Popen] = []
-        self._stopping = False
-        self._starting = threading.Lock()  # of a process, against stopping
+        self.processes = Processes(self.work_dir)
         self._environment = threading.Lock()
 
     def run(self) -> str:
@@ -128,7 +122,7 @@ class Pipeline:
         self._check_follows()
         start = time.monotonic()
         futures: dict[str, Future] = {}
-        with self._work_dir_alone(), ThreadPoolExecutor(self.jobs) as pool:
+        with self.processes.alone(), ThreadPoolExecutor(self.jobs) as pool:
             for step in self.steps:  # a worker only ever waits for an earlier step
                 futures[step.name] = pool.submit(self._run, step, futures)
             try:
@@ -136,29 +130,11 @@ class Pipeline:
                     future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                with self._starting:
-                    self._stopping = True
-                    for process in self._processes:
-                        process.terminate()
+                self.processes.stop()
                 raise
         table = self.compare()
         self.say(f'All {len(self.steps)} steps done, {_duration(start)} in this run.')
         return table
-
-    @contextmanager
-    def _work_dir_alone(self) -> Iterator[None]:
-        """Keeps another pipeline, and the steps it left running, out."""
-        self.work_dir.mkdir(parents=True, exist_ok=True)
-        with (self.work_dir / '.lock').open('a') as self._lock:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f'Only one run may work in {self.work_dir}, but another one, or '
-                    'a step that it left behind, does. Wait for it or end it, or name '
-                    'another --work-dir.'
-                ) from None
-            yield
 
     def _check_follows(self) -> None:
         supernet, baseline = (
@@ -214,6 +190,13 @@ class Pipeline:
                 f'another one, or with other data or another supernet. Name another '
                 f'--work-dir, or remove the folder to run the step anew.'
             )
+        if not state and (
+            (folder / 'last_checkpoint').exists() or (folder / 'trials.jsonl').exists()
+        ):
+            raise UserError(
+                f'{folder} must hold a step of this pipeline, but something else has '
+                f'trained or searched there. Name another --work-dir, or move it away.'
+            )
         if state.get('done'):
             return self._say(step, f'done already ({state["seconds"]} s)')
 
@@ -253,6 +236,9 @@ class Pipeline:
             '--work-dir',
             str(work_dir or self.work_dir / step.name),
         ]
+        if self._resolved(step).get('randomness', {}).get('seed') is None:
+            # the networks are compared: none may have a luckier start
+            command += ['--cfg-options', 'randomness.seed=0']
         settings = self._settings(step)
         self._say(
             step,
@@ -264,41 +250,10 @@ class Pipeline:
             environment = {'OMP_NUM_THREADS': threads, **os.environ, **settings}
         path = [str(ROOT), environment.get('PYTHONPATH')]
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
-        last: deque[str] = deque(maxlen=20)
-        shown = 0.0
         log = self.work_dir / step.name / 'console.log'
-        with (
-            log.open('a', buffering=1) as file,
-            self._start(command, environment) as process,
-        ):
-            for line in process.stdout:
-                file.write(line)
-                last.append(line.rstrip())
-                if any(mark in line for mark in SHOWN) and time.monotonic() - shown > 5:
-                    shown = time.monotonic()
-                    self._say(step, line.split(' - INFO - ')[-1].strip()[:110])
-        if process.returncode:
-            reason = next(
-                (line for line in reversed(last) if line.startswith('error:')),
-                '\n'.join(last),
-            )
-            raise UserError(f'The step {step.name} failed; its log is {log}. {reason}')
-
-    def _start(self, command: list[str], environment: dict) -> subprocess.Popen:
-        with self._starting:
-            if self._stopping:
-                raise CancelledError
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                errors='replace',
-                pass_fds=[self._lock.fileno()],  # held for as long as it runs
-            )
-            self._processes.append(process)
-        return process
+        self.processes.run(
+            command, environment, log, lambda text: self._say(step, text)
+        )
 
     def _settings(self, step: Step) -> dict[str, str]:
         settings = dict(CR_STEP=step.config)

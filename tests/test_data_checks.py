@@ -370,17 +370,13 @@ def test_a_set_to_predict_on_only(cfg, tmp_path):
 
 @pytest.mark.parametrize('trained', ['train', 'calibration'])
 @pytest.mark.parametrize('phase', ['val', 'test'])
-@pytest.mark.parametrize('flag', [True, False])
-def test_archval_must_not_be_trained_or_calibrated_on(cfg, trained, phase, flag):
+def test_archval_must_not_be_trained_or_calibrated_on(cfg, trained, phase):
     cfg[f'{phase}_dataloader'] = cfg['test_dataloader']
     cfg['test_cfg']['type'] = 'TestLoop'
     dataset_of(cfg, trained)['ann_file'] = 'all.json'
     check_config(Config(copy.deepcopy(cfg)))
-    if flag:
-        cfg['archval_disjoint'] = True
-    else:
-        loop = {'val': 'ArchValLoop', 'test': 'mmcr.ArchSearchLoop'}[phase]
-        cfg.setdefault(f'{phase}_cfg', {})['type'] = loop
+    loop = {'val': 'ArchValLoop', 'test': 'mmcr.ArchSearchLoop'}[phase]
+    cfg.setdefault(f'{phase}_cfg', {})['type'] = loop
     with pytest.raises(DataError, match="2 of the 2 images of '.*archval.json'"):
         check_config(Config(cfg))
 

@@ -131,7 +131,7 @@ def test_all_commands(run, supernet, workplace):
             'search',
             'crnas/stage_search_r18',
             ['SUPERNET', '--cfg-options', 'test_cfg.budget=5'],
-            ['5', '6'],
+            ['exactly 5', 'nearest'],
         ),
         (
             'search',
@@ -182,6 +182,7 @@ def test_all_commands(run, supernet, workplace):
             ['nowhere.pth', 'checkpoint'],
         ),
         ('test', FINAL, ['nowhere.pth'], ['nowhere.pth', 'checkpoint']),
+        ('test', FINAL, ['SUPERNET'], ['another architecture', 'backbone.layer1']),
         ('test', FINAL, ['SUPERNET', '--out', 'found.txt'], ['.pkl', 'found.txt']),
     ],
 )

@@ -4,13 +4,15 @@ import argparse
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
+from mmengine.model import is_model_wrapper
 
 from mmcr.cli import user_errors
+from mmcr.engine.checkpoint import check_checkpoint
 from mmcr.errors import UserError
 from mmcr.launch import (
     add_common_arguments,
     build_runner,
-    check_checkpoint,
+    check_checkpoint_file,
     load_config,
 )
 
@@ -39,11 +41,14 @@ def main() -> None:
     cfg = load_config(args)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out must name a .pkl or .pickle file, but got {args.out}.')
-    check_checkpoint(args.checkpoint)
+    check_checkpoint_file(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     runner = build_runner(cfg)
+    detector = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if hasattr(getattr(detector, 'backbone', None), 'arch_cfg'):
+        check_checkpoint(detector, args.checkpoint)  # of another architecture, perhaps
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()

@@ -7,7 +7,7 @@ from mmcr.errors import UserError
 from mmcr.launch import (
     add_common_arguments,
     build_runner,
-    check_checkpoint,
+    check_checkpoint_file,
     load_config,
 )
 
@@ -53,7 +53,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None
         if args.resume != 'auto':
-            check_checkpoint(args.resume)
+            check_checkpoint_file(args.resume)
             cfg.load_from = args.resume
     build_runner(cfg).train()
 

@@ -144,9 +144,8 @@ def check_config(cfg: Mapping) -> None:
     annotation file (`read_coco`), its categories against the dataset's
     classes and every head (`check_classes`), the image folder, and that the
     evaluator reads the same file. archval must share no image with the sets
-    to train and to calibrate on. It is what `val_cfg` or `test_cfg` reads
-    where its loop is an `Arch...Loop`, and both where the config says
-    `archval_disjoint = True`. Each file is parsed once. Files that are not
+    to train and to calibrate on: it is what `val_cfg` or `test_cfg` reads
+    where its loop is an `Arch...Loop`. Each file is parsed once. Files that are not
     on a local disk are skipped.
 
     Raises:
@@ -332,5 +331,5 @@ def _check_evaluators(
 def _archval_loaders(cfg: Mapping) -> Iterator[str]:
     for phase in ('val', 'test'):
         loop = _type_name((cfg.get(f'{phase}_cfg') or {}).get('type'))
-        if cfg.get('archval_disjoint') or re.fullmatch(r'Arch\w*Loop', loop):
+        if re.fullmatch(r'Arch\w*Loop', loop):
             yield f'{phase}_dataloader'

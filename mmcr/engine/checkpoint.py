@@ -6,18 +6,11 @@ from pathlib import Path
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmcr.errors import UserError
-
-
-class CheckpointError(UserError):
-    """A checkpoint that does not hold what the run needs."""
+from mmcr.models.checkpoint import CheckpointError
 
 
 def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
-    """Raises unless the checkpoint holds every weight of `model`, and no other.
-
-    mmengine loads whatever matches and goes on with the rest at random, which
-    in a search gives scores that mean nothing.
+    """Raises unless the checkpoint holds the weights of this supernet.
 
     Args:
         model: A detector with a supernet backbone, not wrapped.
@@ -32,14 +25,38 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
             'A search scores with trained supernet weights, but no checkpoint is '
             'given: name one on the command line or set load_from in the config.'
         )
-    if not Path(path).is_file():
+    given = _shapes(path)
+    in_backbone = [key for key in given if key.startswith('backbone.')]
+    if not any('.options.' in key for key in in_backbone):
+        raise CheckpointError(
+            f'The search needs supernet weights, but {path} holds '
+            f'{len(in_backbone)} weights of a fixed backbone. Give the checkpoint of '
+            f'the supernet training.'
+        )
+    _compare(given, model, path)
+
+
+def check_checkpoint(model: nn.Module, path: str) -> None:
+    """Raises unless the checkpoint holds every weight of `model`, and no other.
+
+    mmengine loads whatever matches and goes on with the rest at random: what is
+    then measured means nothing.
+
+    Raises:
+        CheckpointError: It is missing, unreadable or of another network.
+    """
+    _compare(_shapes(path), model, path)
+
+
+def _shapes(path: str) -> dict[str, tuple[int, ...]]:
+    if '://' not in path and not Path(path).is_file():
         raise CheckpointError(
             f'The checkpoint must be a file, but there is none at {path}.'
         )
     try:
         checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
         state = checkpoint.get('state_dict', checkpoint)
-        given = {
+        return {
             key.removeprefix('module.'): tuple(value.shape)
             for key, value in state.items()
         }
@@ -49,14 +66,9 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
             f'fails: {type(error).__name__}: {error}'
         ) from None
 
+
+def _compare(given: dict[str, tuple], model: nn.Module, path: str) -> None:
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    in_backbone = [key for key in given if key.startswith('backbone.')]
-    if not any('.options.' in key for key in in_backbone):
-        raise CheckpointError(
-            f'The search needs supernet weights, but {path} holds '
-            f'{len(in_backbone)} weights of a fixed backbone. Give the checkpoint of '
-            f'the supernet training.'
-        )
     problems = [
         *(f'{key} is missing' for key in wanted if key not in given),
         *(f'{key} is unknown' for key in given if key not in wanted),
@@ -68,10 +80,10 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
     ]
     if problems:
         raise CheckpointError(
-            f'{path} must hold the weights of the supernet in the config, but it is of '
-            f'another space or detector: {len(problems)} differences, such as '
-            f'{"; ".join(problems[:3])}. Search with the config that the checkpoint '
-            f'was trained with.'
+            f'{path} must hold the weights of the network in the config, but it is of '
+            f'another space or detector, or another architecture: {len(problems)} '
+            f'differences, such as {"; ".join(problems[:3])}. Use the config that the '
+            f'checkpoint was trained with.'
         )
 
 
