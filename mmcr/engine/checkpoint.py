@@ -1,12 +1,10 @@
 """Is this checkpoint one of this supernet?"""
 
 import hashlib
-from pathlib import Path
 
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmcr.models.checkpoint import CheckpointError
+from mmcr.models.checkpoint import CheckpointError, read_weights
 
 
 def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
@@ -49,22 +47,8 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
 
 
 def _shapes(path: str) -> dict[str, tuple[int, ...]]:
-    if '://' not in path and not Path(path).is_file():
-        raise CheckpointError(
-            f'The checkpoint must be a file, but there is none at {path}.'
-        )
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-        state = checkpoint.get('state_dict', checkpoint)
-        return {
-            key.removeprefix('module.'): tuple(value.shape)
-            for key, value in state.items()
-        }
-    except Exception as error:  # whatever torch's unpickler makes of foreign bytes
-        raise CheckpointError(
-            f'{path} must be a checkpoint that tools/train.py saved, but reading it '
-            f'fails: {type(error).__name__}: {error}'
-        ) from None
+    weights = read_weights(path)
+    return {key.removeprefix('module.'): tuple(w.shape) for key, w in weights.items()}
 
 
 def _compare(given: dict[str, tuple], model: nn.Module, path: str) -> None:
