@@ -10,6 +10,7 @@ from mmdet.registry import LOOPS as MMDET_LOOPS
 from mmdet.registry import METRICS as MMDET_METRICS
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from mmdet.registry import WEIGHT_INITIALIZERS as MMDET_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMDET_MODELS, scope='mmcr', locations=['mmcr.models'])
@@ -20,4 +21,10 @@ METRICS = Registry(
 )
 SEARCHERS = Registry(
     'searcher', parent=MMDET_TASK_UTILS, scope='mmcr', locations=['mmcr.engine']
+)
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=MMDET_WEIGHT_INITIALIZERS,
+    scope='mmcr',
+    locations=['mmcr.models'],
 )

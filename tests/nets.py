@@ -11,7 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmcr.models import inherit_weights, path_state_dict
 
 FEW = dict(stage1=(1, 3), stage2=(2, 1), stage3=(1, 2, 3), stage4=(1, 2))
+FEW_OF_FIVE = dict(
+    stage1=(1, 2), stage2=(2, 1), stage3=(1, 2, 3), stage4=(1, 2), stage5=(2, 1)
+)
 RESNET = dict(type='mmcr.CRResNet', base_channels=8, norm_eval=False)
+RESNEXT = dict(RESNET, type='mmcr.CRResNeXt', depth=50, groups=2, base_width=4)
+MOBILENETV2 = dict(type='mmcr.CRMobileNetV2', widen_factor=0.25)
 
 # Add a backbone here, and the whole suite runs on it.
 SUPERNETS = {
@@ -28,6 +33,18 @@ SUPERNETS = {
         depth=50,
         supernet='operation',
         stage_blocks=(1, 2, 1, 2),
+        share_dilation_weights=True,
+    ),
+    'x50-stage': dict(RESNEXT, supernet='stage', stage_choices=FEW),
+    'x50-operation': dict(RESNEXT, supernet='operation', stage_blocks=(1, 2, 1, 2)),
+    'mobilenetv2-stage': dict(MOBILENETV2, supernet='stage', stage_choices=FEW_OF_FIVE),
+    'mobilenetv2-operation': dict(
+        MOBILENETV2, supernet='operation', stage_blocks=(1, 2, 1, 1, 2)
+    ),
+    'mobilenetv2-operation-shared': dict(
+        MOBILENETV2,
+        supernet='operation',
+        stage_blocks=(1, 2, 1, 1, 2),
         share_dilation_weights=True,
     ),
 }
@@ -91,6 +108,23 @@ def fixed_of(supernet, arch):
     fixed = MODELS.build(supernet.arch_cfg(arch))
     inherit_weights(supernet, fixed, arch)
     return in_mode(fixed, supernet.training)
+
+
+def check_paths(net, x) -> None:
+    """Two paths: the fixed network's outputs, promised channels, same steps."""
+    for arch in some_archs(net.space, 2):
+        net.train()  # also freezes what mmdet's options freeze
+        fixed = fixed_of(net, arch)
+        net.set_arch(arch)
+        outs = net(x)
+        assert equal(outs, fixed(x))
+        assert tuple(out.shape[1] for out in outs) == net.out_channels
+        y, stepped = x, []
+        net.eval()
+        for step in net.steps():
+            y = step.run(y)
+            stepped += [y] * step.is_output
+        assert equal(stepped, net(x))
 
 
 def some_archs(space, count=3, seed=0):

@@ -49,9 +49,16 @@ def test_each_distinct_beginning_runs_once(supernet):
 
     for _ in run_paths(supernet, archs, images(), run):
         pass
-    depth = len(supernet.steps())
-    values = [tuple(arch[c.name] for c in supernet.space.choices) for arch in archs]
-    beginnings = {(i, v[:i]) for v in values for i in range(depth)}  # the stem has none
+    steps = supernet.steps()
+    depth = len(steps)
+    decided = [
+        [name for s in steps[: i + 1] for name in s.choices] for i in range(depth)
+    ]
+    beginnings = {
+        (i, tuple(arch[name] for name in names))
+        for arch in archs
+        for i, names in enumerate(decided)
+    }
     assert sorted(calls) == sorted(beginnings)
     assert len(calls) < depth * len(set(archs))
 

@@ -262,10 +262,10 @@ def bad_checkpoint(name, path):
 @pytest.mark.parametrize(
     'name, words',
     [
-        ('missing', 'there is none at'),
+        ('missing', 'there is no file'),
         ('none', 'no checkpoint is given'),
         ('garbage', 'reading it fails'),
-        ('list', 'reading it fails'),
+        ('list', 'must hold weights by name'),
         ('fixed', 'weights of a fixed backbone'),
         ('kind', 'another space or detector'),
         ('depth', 'another space'),

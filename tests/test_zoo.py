@@ -4,7 +4,10 @@ from mmcr.space import (
     PUBLISHED,
     ArchError,
     Published,
+    PublishedMobileNetV2,
     dilation_arch,
+    mobilenetv2_operation_space,
+    mobilenetv2_stage_space,
     operation_space,
     resnet_stage_space,
     stage_arch,
@@ -21,14 +24,18 @@ def test_the_rows_of_the_paper():
         'r101': ([3, 4, 23, 3], [2, 3, 17, 11]),
         'x50': ([3, 4, 6, 3], [2, 2, 6, 6]),
         'x101': ([3, 4, 23, 3], [3, 4, 15, 11]),
+        'mobilenetv2': ([2, 3, 4, 3, 3], [2, 2, 3, 4, 4]),
     }
-    assert [p.depth for p in PUBLISHED.values()] == [18, 50, 101, 50, 101]
+    assert [p.depth for p in PUBLISHED.values()] == [18, 50, 101, 50, 101, None]
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_baseline_and_stage_cr_are_members_of_the_stage_space(name):
     published = PUBLISHED[name]
-    space = resnet_stage_space(sum(published.baseline))
+    if name == 'mobilenetv2':
+        space = mobilenetv2_stage_space(16)
+    else:
+        space = resnet_stage_space(sum(published.baseline))
     assert stage_arch(published.baseline) in space
     if name != 'x101':
         assert stage_arch(published.stage_cr) in space
@@ -56,6 +63,34 @@ def test_dilations_by_stage():
     assert PUBLISHED['r50'].dilations[3] == (1, 2, 1, 3, 2, 2, 3)
     assert PUBLISHED['r101'].dilations[3] == (2, 2, 1, 1, 2, 1, 2, 3, 1, 2, 2)
     assert PUBLISHED['x50'].dilations is None
+
+
+def test_mobilenetv2_dilations():
+    published = PUBLISHED['mobilenetv2']
+    assert len(published.dilation_code) == 20
+    assert published.dilations == (
+        (2,), (1, 2), (1, 3), (1, 2, 2), (1, 1, 2, 2), (1, 2, 2, 1), (3,),
+    )  # fmt: skip
+    arch = dilation_arch(published.dilations, first=0)
+    assert arch in mobilenetv2_operation_space(published.stage_cr)
+    assert published.dilation_code == (0, *(r - 1 for r in arch.values()), 0, 0)
+    assert PublishedMobileNetV2(None, (1,) * 5, (1,) * 5).dilations is None
+
+
+@pytest.mark.parametrize(
+    ('stage_cr', 'code', 'message'),
+    [
+        ((1, 1, 1, 1, 2), None, 'keeps the cost, but got 5.5 and 6.75'),
+        ((1, 1, 1, 1, 1), (0,) * 9, 'each of the 10 blocks'),
+        ((1, 1, 1, 1, 1), (1,) + (0,) * 9, 'do not dilate'),
+        ((1, 1, 1, 1, 1), (0,) * 8 + (1, 0), 'do not dilate'),
+        ((1, 1, 1, 1, 1), (0,) * 9 + (1,), 'do not dilate'),
+        ((1, 1, 1, 1, 1), (0,) * 7 + (3, 0, 0), 'one entry 0, 1 or 2'),
+    ],
+)
+def test_mobilenetv2_entries_are_checked(stage_cr, code, message):
+    with pytest.raises(ArchError, match=message):
+        PublishedMobileNetV2(None, (1,) * 5, stage_cr, code)
 
 
 @pytest.mark.parametrize(

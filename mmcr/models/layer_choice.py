@@ -1,5 +1,8 @@
 """One place of a supernet where one of several layers runs."""
 
+import copy
+from collections.abc import Sequence
+
 from mmengine.model import BaseModule, ModuleDict
 from torch import Tensor, nn
 
@@ -32,3 +35,39 @@ class LayerChoice(BaseModule):
 
     def extra_repr(self) -> str:
         return f'choice={self.choice!r}, active={self.active}'
+
+
+def dilate(conv: nn.Module, dilation: int) -> nn.Module:
+    """Dilates a 3x3 conv in place, its output size kept; returns it."""
+    conv.dilation = conv.padding = (dilation, dilation)
+    return conv
+
+
+def open_dilation_choice(
+    parent: nn.Module,
+    conv: str,
+    norm: str | None,
+    choice: str,
+    dilations: Sequence[int],
+    share_weights: bool,
+) -> None:
+    """Turns a 3x3 conv and its norm into a choice of dilation (CR-NAS, Sec. 3.3).
+
+    Args:
+        parent: The module that has both; it is changed in place.
+        conv: The conv's name in `parent`.
+        norm: The norm's name in `parent`; ``None`` where there is no norm.
+        choice: Name of the choice.
+        dilations: The rates to choose among.
+        share_weights: Whether the convs share one weight; norms never do.
+    """
+    source = getattr(parent, conv)
+    convs = {d: dilate(copy.deepcopy(source), d) for d in dilations}
+    if share_weights:
+        for option in convs.values():
+            option.weight = source.weight
+    setattr(parent, conv, LayerChoice(choice, convs))
+    if norm is not None:
+        source = getattr(parent, norm)
+        norms = {d: copy.deepcopy(source) for d in dilations}
+        setattr(parent, norm, LayerChoice(choice, norms))

@@ -4,25 +4,19 @@ import copy
 from collections.abc import Mapping, Sequence
 
 from mmdet.models.backbones.resnet import ResNet
-from mmdet.models.layers import ResLayer
 from torch import Tensor, nn
 
 from mmcr.errors import UserError
-from mmcr.models.layer_choice import LayerChoice
-from mmcr.models.searchable import SearchableBackbone, Step
-from mmcr.registry import MODELS
-from mmcr.space import (
-    RESNET_STAGES,
-    Arch,
-    Choice,
-    SearchSpace,
-    blocks_cost,
-    dilations_of,
-    operation_space,
-    stage_blocks_of,
+from mmcr.models.arguments import (
+    check_supernet,
+    checked_blocks,
+    checked_dilations,
+    stage_space,
 )
-
-SUPERNETS = ('stage', 'operation')
+from mmcr.models.layer_choice import LayerChoice, dilate, open_dilation_choice
+from mmcr.models.searchable import SearchableBackbone, Step, stage_steps
+from mmcr.registry import MODELS
+from mmcr.space import RESNET_STAGES, blocks_cost, operation_space
 
 
 @MODELS.register_module()
@@ -76,39 +70,23 @@ class CRResNet(SearchableBackbone, ResNet):
                 f'depth must be one of {sorted(self.arch_settings)}, but got {depth!r}.'
             )
         block, default_blocks = self.arch_settings[depth]
-        stage_blocks = _checked_blocks(
+        stage_blocks = checked_blocks(
             default_blocks[:num_stages] if stage_blocks is None else stage_blocks,
             num_stages,
         )
-        dilations = _checked_dilations(dilations or (1,) * num_stages, stage_blocks)
-        per_block = any(not isinstance(d, int) for d in dilations)
-        if supernet is not None and supernet not in SUPERNETS:
-            raise UserError(
-                f'supernet must be None or one of {SUPERNETS}, but got {supernet!r}.'
-            )
-        if supernet is not None and per_block:
-            raise UserError(
-                f'dilations per block describe a fixed network, but this is a '
-                f'{supernet} supernet: {dilations}. Leave dilations out.'
-            )
-        if supernet == 'operation' and any(d != 1 for d in dilations):
-            raise UserError(
-                f'The operation supernet chooses the dilation of every block, so '
-                f'dilations must stay at 1, but got {dilations}.'
-            )
+        dilations = checked_dilations(dilations or (1,) * num_stages, stage_blocks)
+        check_supernet(supernet, dilations)
 
         self.supernet = supernet
         self.dilation_choices = tuple(dilation_choices)
         self.share_dilation_weights = share_dilation_weights
         self.space = None
         if supernet == 'stage':
-            self.space = _stage_space(stage_choices or {}, num_stages)
+            paper = RESNET_STAGES[:num_stages]
+            self.space = stage_space(stage_choices, paper, blocks_cost)
         elif supernet == 'operation':
             self.space = operation_space(stage_blocks, self.dilation_choices)
-        self._fixed_cfg = dict(depth=depth, stage_blocks=stage_blocks, **kwargs)
-        # where a supernet's weights came from says nothing of a fixed network's
-        self._fixed_cfg.pop('init_cfg', None)
-        self._fixed_cfg.pop('pretrained', None)
+        self._remember(depth=depth, stage_blocks=stage_blocks, **kwargs)
         if num_stages != 4:
             self._fixed_cfg['num_stages'] = num_stages
         if dilations != (1,) * num_stages:
@@ -118,7 +96,7 @@ class CRResNet(SearchableBackbone, ResNet):
         # mmdet's constructor looks its variant up in this table
         self.arch_settings = {depth: (block, stage_blocks)}
         super().__init__(
-            depth,
+            depth=depth,
             num_stages=num_stages,
             dilations=tuple(d if isinstance(d, int) else 1 for d in dilations),
             **kwargs,
@@ -132,29 +110,11 @@ class CRResNet(SearchableBackbone, ResNet):
             self.base_channels * 2**i * self.block.expansion for i in self.out_indices
         )
 
-    def arch_cfg(self, arch: Arch) -> dict:
-        self._require_space().validate(arch)
-        # copied: mmdet's blocks pop entries of some of these dicts
-        cfg = dict(type='mmcr.CRResNet', **copy.deepcopy(self._fixed_cfg))
-        if self.supernet == 'stage':
-            cfg['stage_blocks'] = stage_blocks_of(arch)
-        else:
-            cfg['dilations'] = dilations_of(arch)
-        return cfg
-
     def steps(self) -> list[Step]:
         stem = [self.stem] if self.deep_stem else [self.conv1, self.norm1]
         steps = [Step(self._forward_stem, tuple(stem), (), False)]
         for i, layer_name in enumerate(self.res_layers):
-            layer = getattr(self, layer_name)
-            is_output = i in self.out_indices
-            if self.supernet != 'operation':
-                choices = (layer.choice,) if isinstance(layer, LayerChoice) else ()
-                steps.append(Step(layer, (layer,), choices, is_output))
-                continue
-            for j, block in enumerate(layer):
-                last = is_output and j == len(layer) - 1
-                steps.append(Step(block, (block,), (_block_name(i, j),), last))
+            steps += stage_steps(getattr(self, layer_name), i in self.out_indices)
         return steps
 
     def make_res_layer(self, **kwargs) -> nn.Module:
@@ -166,101 +126,24 @@ class CRResNet(SearchableBackbone, ResNet):
             for num_blocks in choice.values:
                 branch = copy.deepcopy(kwargs)
                 branch['num_blocks'] = num_blocks
-                options[num_blocks] = ResLayer(**branch)
+                options[num_blocks] = super().make_res_layer(**branch)
             return LayerChoice(choice.name, options)
 
-        layer = ResLayer(**kwargs)
+        layer = super().make_res_layer(**kwargs)
         for i, block in enumerate(layer):
             if self.supernet == 'operation':
-                self._open_operation_choice(block, _block_name(stage, i))
+                open_dilation_choice(
+                    block,
+                    'conv2',
+                    block.norm2_name,
+                    f'stage{stage + 1}.{i}',
+                    self.dilation_choices,
+                    self.share_dilation_weights,
+                )
             elif not isinstance(self._block_dilations[stage], int):
-                _dilate(block.conv2, self._block_dilations[stage][i])
+                dilate(block.conv2, self._block_dilations[stage][i])
         return layer
-
-    def _open_operation_choice(self, block: nn.Module, name: str) -> None:
-        """Turns the block's 3x3 conv of interest and its norm into a choice."""
-        convs, norms = {}, {}
-        for dilation in self.dilation_choices:
-            convs[dilation] = _dilate(copy.deepcopy(block.conv2), dilation)
-            norms[dilation] = copy.deepcopy(block.norm2)
-            if self.share_dilation_weights:
-                convs[dilation].weight = block.conv2.weight
-        block.conv2 = LayerChoice(name, convs)
-        setattr(block, block.norm2_name, LayerChoice(name, norms))
 
     def _forward_stem(self, x: Tensor) -> Tensor:
         x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
         return self.maxpool(x)
-
-
-def _block_name(stage: int, block: int) -> str:
-    return f'stage{stage + 1}.{block}'
-
-
-def _dilate(conv: nn.Module, dilation: int) -> nn.Module:
-    """Dilates a 3x3 conv in place, its output size kept; returns it."""
-    conv.dilation = conv.padding = (dilation, dilation)
-    return conv
-
-
-def _stage_space(
-    stage_choices: Mapping[str, Sequence[int]], num_stages: int
-) -> SearchSpace:
-    defaults = {choice.name: choice.values for choice in RESNET_STAGES[:num_stages]}
-    if (
-        not isinstance(stage_choices, Mapping)
-        or not stage_choices.keys() <= defaults.keys()
-    ):
-        raise UserError(
-            f'stage_choices must map some of {list(defaults)} to numbers '
-            f'of blocks, but got {stage_choices!r}.'
-        )
-    chosen = {**defaults, **stage_choices}
-    for name, values in chosen.items():
-        if not _is_list(values) or not all(_is_count(n) for n in values):
-            raise UserError(
-                f'stage_choices of {name} must be numbers of blocks, each '
-                f'at least 1, but got {values!r}.'
-            )
-    return SearchSpace(
-        [Choice(name, values) for name, values in chosen.items()], cost=blocks_cost
-    )
-
-
-def _checked_blocks(stage_blocks: Sequence[int], num_stages: int) -> tuple[int, ...]:
-    if (
-        not _is_list(stage_blocks)
-        or len(stage_blocks) != num_stages
-        or not all(_is_count(n) for n in stage_blocks)
-    ):
-        raise UserError(
-            f'stage_blocks must hold {num_stages} numbers of blocks, each '
-            f'at least 1, but got {stage_blocks!r}.'
-        )
-    return tuple(stage_blocks)
-
-
-def _checked_dilations(
-    dilations: Sequence[int | Sequence[int]], stage_blocks: tuple[int, ...]
-) -> tuple:
-    if not _is_list(dilations) or len(dilations) != len(stage_blocks):
-        raise UserError(
-            f'dilations must have one entry per stage, {len(stage_blocks)} in all, '
-            f'but got {dilations!r}.'
-        )
-    for stage, (entry, blocks) in enumerate(zip(dilations, stage_blocks), start=1):
-        values = entry if _is_list(entry) else [entry] * blocks
-        if len(values) != blocks or not all(_is_count(d) for d in values):
-            raise UserError(
-                f'dilations of stage {stage} must be one int or one int per block '
-                f'({blocks}), each at least 1, but got {entry!r}.'
-            )
-    return tuple(tuple(d) if _is_list(d) else d for d in dilations)
-
-
-def _is_list(values: object) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and value >= 1

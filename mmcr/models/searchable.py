@@ -1,5 +1,6 @@
 """What the engine may expect of every searchable backbone."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmcr.errors import UserError
 from mmcr.models.layer_choice import LayerChoice
 from mmcr.space.arch import Arch
+from mmcr.space.presets import dilations_of, stage_blocks_of
 from mmcr.space.space import SearchSpace
 
 
@@ -30,11 +32,20 @@ class Step(NamedTuple):
 class SearchableBackbone:
     """Mixin: a backbone whose supernet mode runs one architecture at a time.
 
-    A subclass has `space` (``None`` outside supernet mode), `arch_cfg` and
-    `steps`, and calls `_collect_choices` when it is built.
+    A subclass has `supernet` (its mode: ``None``, ``'stage'`` or
+    ``'operation'``), `space` (``None`` outside supernet mode) and `steps`; it
+    calls `_remember` with the arguments that all its fixed networks share, and
+    `_collect_choices` when it is built.
     """
 
+    supernet: str | None
     space: SearchSpace | None
+
+    def _remember(self, **arguments) -> None:
+        # where a supernet's weights came from says nothing of a fixed network's
+        arguments.pop('init_cfg', None)
+        arguments.pop('pretrained', None)
+        self._fixed_cfg = arguments
 
     def _collect_choices(self) -> None:
         self._layer_choices = [m for m in self.modules() if isinstance(m, LayerChoice)]
@@ -63,7 +74,14 @@ class SearchableBackbone:
 
     def arch_cfg(self, arch: Arch) -> dict:
         """Constructor arguments (with ``type``) of the fixed network `arch`."""
-        raise NotImplementedError
+        self._require_space().validate(arch)
+        # copied: mmdet's blocks pop entries of some of these dicts
+        cfg = copy.deepcopy(self._fixed_cfg)
+        if self.supernet == 'stage':
+            cfg['stage_blocks'] = stage_blocks_of(arch)
+        else:
+            cfg['dilations'] = dilations_of(arch)
+        return dict(type=f'mmcr.{type(self).__name__}', **cfg)
 
     def steps(self) -> list[Step]:
         """The forward, cut wherever a choice decides."""
@@ -86,6 +104,26 @@ class SearchableBackbone:
                 f"supernet='stage' or supernet='operation'."
             )
         return self.space
+
+
+def stage_steps(layer: nn.Module, is_output: bool) -> list[Step]:
+    """One stage as a step, or as one step per block where its blocks decide.
+
+    Args:
+        layer: A stage, its blocks in order, or the choice of a stage.
+        is_output: Whether the stage's result is an output of the backbone.
+    """
+    if isinstance(layer, LayerChoice) or not _choices_in(layer):
+        return [Step(layer, (layer,), _choices_in(layer), is_output)]
+    return [
+        Step(block, (block,), _choices_in(block), is_output and block is layer[-1])
+        for block in layer
+    ]
+
+
+def _choices_in(module: nn.Module) -> tuple[str, ...]:
+    places = (m for m in module.modules() if isinstance(m, LayerChoice))
+    return tuple(dict.fromkeys(place.choice for place in places))
 
 
 def _active_modules(module: nn.Module) -> Iterator[nn.Module]:

@@ -5,20 +5,27 @@ Needs the standard library only.
 
 from mmcr.space.arch import Arch, ArchError
 from mmcr.space.cost import Budget, BudgetError
+from mmcr.space.macs import MobileNetV2Macs, ResNetMacs, ResNeXtMacs
 from mmcr.space.presets import (
+    MOBILENETV2_STAGES,
     RESNET_STAGES,
     blocks_cost,
     dilation_arch,
     dilations_of,
+    mobilenetv2_cost,
+    mobilenetv2_operation_space,
+    mobilenetv2_stage_blocks,
+    mobilenetv2_stage_space,
     operation_space,
     resnet_stage_space,
     stage_arch,
     stage_blocks_of,
 )
 from mmcr.space.space import Choice, SearchSpace
-from mmcr.space.zoo import PUBLISHED, Published
+from mmcr.space.zoo import PUBLISHED, Published, PublishedMobileNetV2
 
 __all__ = [
+    'MOBILENETV2_STAGES',
     'PUBLISHED',
     'RESNET_STAGES',
     'Arch',
@@ -26,11 +33,19 @@ __all__ = [
     'Budget',
     'BudgetError',
     'Choice',
+    'MobileNetV2Macs',
     'Published',
+    'PublishedMobileNetV2',
+    'ResNeXtMacs',
+    'ResNetMacs',
     'SearchSpace',
     'blocks_cost',
     'dilation_arch',
     'dilations_of',
+    'mobilenetv2_cost',
+    'mobilenetv2_operation_space',
+    'mobilenetv2_stage_blocks',
+    'mobilenetv2_stage_space',
     'operation_space',
     'resnet_stage_space',
     'stage_arch',

@@ -2,6 +2,8 @@
 
 Stage choices are `stage1`, `stage2`, ... with the number of blocks as value;
 operation choices are `stage1.0`, `stage1.1`, ... with the dilation rate as value.
+MobileNetV2 has an inverted residual before and one after the searched stages; their
+dilations are `stage0.0` and `stage6.0`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,14 @@ RESNET_STAGES = (
     Choice('stage3', (2, 3, 5, 6, 9, 11, 14, 17, 20, 23)),
     Choice('stage4', (2, 3, 4, 6, 7, 9, 11, 13, 15, 17)),
 )
+MOBILENETV2_STAGES = (
+    Choice('stage1', range(1, 6)),
+    Choice('stage2', range(1, 6)),
+    Choice('stage3', range(3, 8)),
+    Choice('stage4', range(2, 7)),
+    Choice('stage5', range(2, 7)),
+)
+MOBILENETV2_COSTS = dict(stage1=1.5, stage2=1, stage3=1, stage4=0.75, stage5=1.25)
 
 
 def blocks_cost(choice: str, blocks: int) -> int:
@@ -42,8 +52,66 @@ def resnet_stage_space(blocks: int | None = None) -> SearchSpace:
     return SearchSpace(RESNET_STAGES, blocks_cost, budget)
 
 
-def operation_space(
+def mobilenetv2_cost(stage: str, blocks: int) -> float:
+    """Returns the cost of a MobileNetV2 stage; a block of stage 2 or 3 costs 1.
+
+    The channels do not double from stage to stage, so blocks cost differently.
+    """
+    return MOBILENETV2_COSTS[stage] * blocks
+
+
+def mobilenetv2_stage_space(cost: float | None = None) -> SearchSpace:
+    """Returns the stage reallocation space of MobileNetV2.
+
+    Args:
+        cost: What an architecture costs (16 as MobileNetV2 itself, which leaves
+            43 architectures); None for any cost, as a supernet has.
+
+    Raises:
+        BudgetError: No architecture costs that; the nearest costs are named.
+    """
+    budget = None if cost is None else Budget.exactly(cost)
+    return SearchSpace(MOBILENETV2_STAGES, mobilenetv2_cost, budget)
+
+
+def mobilenetv2_stage_blocks(code: Sequence[int]) -> tuple[int, ...]:
+    """Returns the blocks of the five searched stages.
+
+    Args:
+        code: Those five numbers, or the paper's ten: stem, first inverted
+            residual, the five, last inverted residual, 1x1 conv, classifier.
+
+    Raises:
+        ArchError: It has another length, or one of the other five is not 1.
+    """
+    numbers = stage_blocks_of(stage_arch(code))
+    searched = numbers[2:7] if len(numbers) == 10 else numbers
+    if numbers not in (searched, (1, 1, *searched, 1, 1, 1)) or len(searched) != 5:
+        raise ArchError(
+            'stage_blocks of MobileNetV2 must be five numbers m1 to m5 or the code '
+            f'[1, 1, m1, m2, m3, m4, m5, 1, 1, 1], but got {list(code)}'
+        )
+    return searched
+
+
+def mobilenetv2_operation_space(
     stage_blocks: Sequence[int], dilations: Sequence[int] = (1, 2, 3)
+) -> SearchSpace:
+    """Returns the dilation space: one rate for every depthwise 3x3 convolution.
+
+    Args:
+        stage_blocks: As `mobilenetv2_stage_blocks` takes them.
+        dilations: The rates to choose among.
+
+    Raises:
+        ArchError: One of them breaks its rule.
+    """
+    blocks = (1, *mobilenetv2_stage_blocks(stage_blocks), 1)
+    return operation_space(blocks, dilations, first=0)
+
+
+def operation_space(
+    stage_blocks: Sequence[int], dilations: Sequence[int] = (1, 2, 3), first: int = 1
 ) -> SearchSpace:
     """Returns the dilation space: one rate for the 3x3 convolution of every block.
 
@@ -52,14 +120,15 @@ def operation_space(
     Args:
         stage_blocks: Blocks per stage; any numbers, in a stage space or not.
         dilations: The rates to choose among.
+        first: The number of the first stage.
 
     Raises:
         ArchError: One of them is not a list of positive integers.
     """
     rates = [_positive(rate, 'dilations') for rate in _list(dilations, 'dilations')]
     return SearchSpace(
-        Choice(f'{stage}.{block}', rates)
-        for stage, blocks in stage_arch(stage_blocks).items()
+        Choice(f'stage{stage}.{block}', rates)
+        for stage, blocks in enumerate(stage_arch(stage_blocks).values(), first)
         for block in range(blocks)
     )
 
@@ -93,8 +162,12 @@ def stage_blocks_of(arch: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(arch[name] for name in names)
 
 
-def dilation_arch(dilations: Sequence[Sequence[int]]) -> Arch:
+def dilation_arch(dilations: Sequence[Sequence[int]], first: int = 1) -> Arch:
     """Returns the architecture with these dilation rates, a list per stage.
+
+    Args:
+        dilations: By stage.
+        first: The number of the first stage; 0 for MobileNetV2.
 
     Raises:
         ArchError: `dilations` is not a list of lists of positive integers.
@@ -102,7 +175,7 @@ def dilation_arch(dilations: Sequence[Sequence[int]]) -> Arch:
     return Arch(
         {
             f'stage{stage}.{block}': _positive(rate, f'dilations of stage {stage}')
-            for stage, rates in enumerate(_list(dilations, 'dilations'), start=1)
+            for stage, rates in enumerate(_list(dilations, 'dilations'), first)
             for block, rate in enumerate(_list(rates, f'dilations of stage {stage}'))
         }
     )
@@ -115,8 +188,10 @@ def dilations_of(arch: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
         ArchError: `arch` decides anything but consecutive blocks of all stages.
     """
     dilations = []
-    while f'stage{len(dilations) + 1}.0' in arch:
-        names = (f'stage{len(dilations) + 1}.{block}' for block in count())
+    first = 0 if 'stage0.0' in arch else 1
+    while f'stage{first + len(dilations)}.0' in arch:
+        stage = first + len(dilations)
+        names = (f'stage{stage}.{block}' for block in count())
         names = list(takewhile(lambda name: name in arch, names))
         dilations.append(tuple(arch[name] for name in names))
     if not dilations or sum(map(len, dilations)) != len(arch):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mmcr.space.arch import ArchError
+from mmcr.space.presets import mobilenetv2_stage_space, stage_arch
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,7 @@ class Published:
     """A backbone before and after computation reallocation.
 
     Args:
-        depth: The number in the network's name.
+        depth: The number in the network's name; None where it has none.
         baseline: Blocks per stage of the classifier's backbone.
         stage_cr: Blocks per stage after stage reallocation, as many in all.
         dilation_code: For every block of `stage_cr` 0, 1 or 2 for dilation 1, 2
@@ -21,24 +22,31 @@ class Published:
         ArchError: The block counts and the code do not fit each other.
     """
 
-    depth: int
+    depth: int | None
     baseline: tuple[int, ...]
     stage_cr: tuple[int, ...]
     dilation_code: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        blocks = sum(self.stage_cr)
-        if sum(self.baseline) != blocks:
+        self._check_costs()
+        code, blocks = self.dilation_code, sum(self._coded)
+        if code is not None and (len(code) != blocks or not {0, 1, 2}.issuperset(code)):
+            raise ArchError(
+                f'a dilation code has one entry 0, 1 or 2 for each of the {blocks} '
+                f'blocks of {self._coded}, but got {code}'
+            )
+
+    def _check_costs(self) -> None:
+        if sum(self.baseline) != sum(self.stage_cr):
             raise ArchError(
                 'reallocation keeps the number of blocks, but got '
                 f'{self.baseline} and {self.stage_cr}'
             )
-        code = self.dilation_code
-        if code is not None and (len(code) != blocks or not {0, 1, 2}.issuperset(code)):
-            raise ArchError(
-                f'a dilation code has one entry 0, 1 or 2 for each of the {blocks} '
-                f'blocks of {self.stage_cr}, but got {code}'
-            )
+
+    @property
+    def _coded(self) -> tuple[int, ...]:
+        """How many entries of the code belong together."""
+        return self.stage_cr
 
     @property
     def dilations(self) -> tuple[tuple[int, ...], ...] | None:
@@ -46,7 +54,46 @@ class Published:
         if self.dilation_code is None:
             return None
         rates = (code + 1 for code in self.dilation_code)
-        return tuple(tuple(islice(rates, blocks)) for blocks in self.stage_cr)
+        return tuple(tuple(islice(rates, blocks)) for blocks in self._coded)
+
+
+@dataclass(frozen=True)
+class PublishedMobileNetV2(Published):
+    """MobileNetV2, which has no depth, before and after reallocation.
+
+    `baseline` and `stage_cr` are the five searched numbers; the dilation code has
+    an entry for everything that the paper's ten numbers count, 0 for the stem, the
+    1x1 conv and the classifier. `dilations` are those of the seven stages with a
+    depthwise 3x3: stage 0, the searched ones, stage 6.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        code = self.dilation_code
+        if code is not None and (code[0], *code[-2:]) != (0, 0, 0):
+            raise ArchError(
+                'the stem, the 1x1 conv and the classifier do not dilate: the first '
+                f'and the last two entries must be 0, but got {code}'
+            )
+
+    def _check_costs(self) -> None:
+        space = mobilenetv2_stage_space()
+        costs = [space.cost_of(stage_arch(b)) for b in (self.baseline, self.stage_cr)]
+        if costs[0] != costs[1]:
+            raise ArchError(
+                f'reallocation keeps the cost, but got {costs[0]} and {costs[1]} for '
+                f'{self.baseline} and {self.stage_cr}'
+            )
+
+    @property
+    def _coded(self) -> tuple[int, ...]:
+        return (1, 1, *self.stage_cr, 1, 1, 1)
+
+    @property
+    def dilations(self) -> tuple[tuple[int, ...], ...] | None:
+        """The dilation rates of all inverted residuals by stage, 0 to 6."""
+        rates = super().dilations
+        return None if rates is None else rates[1:-2]
 
 
 # fmt: off
@@ -70,5 +117,16 @@ PUBLISHED = {
     # 15 blocks in stage 3 are not among the paper's own choices for that stage:
     # any backbone accepts them, the stage space does not.
     'x101': Published(101, (3, 4, 23, 3), (3, 4, 15, 11)),
+    'mobilenetv2': PublishedMobileNetV2(None, (2, 3, 4, 3, 3), (2, 2, 3, 4, 4), (
+        0,
+        1,
+        0, 1,
+        0, 2,
+        0, 1, 1,
+        0, 0, 1, 1,
+        0, 1, 1, 0,
+        2,
+        0,
+        0)),
 }
 # fmt: on

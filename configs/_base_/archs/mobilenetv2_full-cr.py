@@ -1,0 +1,18 @@
+# MobileNetV2, stages and dilations reallocated (CR-NAS, Tables 5 and 6).
+cr_backbone = dict(
+    _delete_=True,
+    type='mmcr.CRMobileNetV2',
+    stage_blocks=(2, 2, 3, 4, 4),
+    dilations=(
+        (2,),
+        (1, 2),
+        (1, 3),
+        (1, 2, 2),
+        (1, 1, 2, 2),
+        (1, 2, 2, 1),
+        (3,),
+    ),
+    out_indices=(1, 2, 4, 7),
+    norm_eval=False,
+)
+cr_neck_in_channels = [24, 32, 96, 1280]

@@ -1,0 +1,11 @@
+# ResNeXt-101-32x4d, stages reallocated (CR-NAS, Table 5).
+cr_backbone = dict(
+    _delete_=True,
+    type='mmcr.CRResNeXt',
+    depth=101,
+    stage_blocks=(3, 4, 15, 11),
+    groups=32,
+    base_width=4,
+    norm_eval=False,
+)
+cr_neck_in_channels = [256, 512, 1024, 2048]

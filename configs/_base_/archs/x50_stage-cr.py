@@ -1,0 +1,11 @@
+# ResNeXt-50-32x4d, stages reallocated (CR-NAS, Table 5).
+cr_backbone = dict(
+    _delete_=True,
+    type='mmcr.CRResNeXt',
+    depth=50,
+    stage_blocks=(2, 2, 6, 6),
+    groups=32,
+    base_width=4,
+    norm_eval=False,
+)
+cr_neck_in_channels = [256, 512, 1024, 2048]

@@ -1,0 +1,107 @@
+r"""Takes one architecture's weights out of a trained supernet.
+
+    python tools/model_converters/extract_subnet.py \
+        configs/crnas/supernet_r50.py work_dirs/supernet_r50/epoch_25.pth \
+        work_dirs/stage_search_r50/best_arch.json r50.pth
+
+The result holds the fixed backbone's weights; a detector starts from it by
+init_cfg=dict(type='Pretrained', checkpoint='r50.pth') of its backbone. Its norms
+have the supernet's statistics, which fit no single path: train before testing.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from mmcr.cli import user_errors
+from mmcr.errors import UserError
+from mmcr.launch import read_config
+from mmcr.models import SearchableBackbone, inherit_weights
+from mmcr.models.checkpoint import CheckpointError, read_weights, write_weights
+from mmcr.registry import MODELS
+from mmcr.space import Arch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config of the supernet or of its search')
+    parser.add_argument('checkpoint', help="the supernet's checkpoint")
+    parser.add_argument('arch', help='best_arch.json of a search')
+    parser.add_argument('out', help='checkpoint to write')
+    return parser.parse_args()
+
+
+def read_arch(path: str) -> Arch:
+    """The architecture in ``best_arch.json``, or in a file of it alone."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f'The architecture must be a best_arch.json that a search wrote, but '
+            f'reading {path} fails: {error}'
+        ) from None
+    if isinstance(content, dict):
+        content = content.get('arch', content)
+    return Arch.from_json(content)
+
+
+def load_supernet(supernet: SearchableBackbone, path: str) -> None:
+    """Loads the backbone of a checkpoint, every weight of it accounted for."""
+    names = {
+        name.removeprefix('module.'): weight
+        for name, weight in read_weights(path).items()
+    }
+    given = {
+        name.removeprefix('backbone.'): weight
+        for name, weight in names.items()
+        if name.startswith('backbone.')
+    }
+    wanted = supernet.state_dict()
+    differing = [
+        name
+        for name in [*wanted, *(given.keys() - wanted.keys())]
+        if name not in given
+        or name not in wanted
+        or given[name].shape != wanted[name].shape
+    ]
+    if differing:
+        raise CheckpointError(
+            f'{path} must hold the weights of the supernet in the config as '
+            f'backbone.*, but {len(differing)} are missing, unknown or of another '
+            f'shape, such as {", ".join(differing[:3])}. Give the config that the '
+            f'checkpoint was trained with.'
+        )
+    supernet.load_state_dict(given)
+
+
+@user_errors()
+def main() -> None:
+    args = parse_args()
+    MMLogger.get_instance('extract_subnet', log_level='ERROR')
+    cfg = read_config(args.config)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    backbone_cfg = cfg.get('model', {}).get('backbone')
+    if backbone_cfg is None:
+        raise UserError(f'{args.config} must define model.backbone, but it does not.')
+    supernet = MODELS.build({**backbone_cfg, 'init_cfg': None, 'pretrained': None})
+    if not isinstance(supernet, SearchableBackbone) or supernet.space is None:
+        raise UserError(
+            f'The backbone in {args.config} must be a supernet, but it is a fixed '
+            f'{type(supernet).__name__}. Give the config that the supernet was '
+            f'trained with.'
+        )
+    arch = read_arch(args.arch)
+    load_supernet(supernet, args.checkpoint)
+    fixed = MODELS.build(supernet.arch_cfg(arch))
+    inherit_weights(supernet, fixed, arch)
+    write_weights(Path(args.out), fixed.state_dict(), arch=arch.to_json())
+    print(f'Written: {args.out}, {type(fixed).__name__} with {dict(arch)}')
+
+
+if __name__ == '__main__':
+    main()
