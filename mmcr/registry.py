@@ -1,5 +1,7 @@
 """Child registries of mmdet's: ``type='mmcr.CRResNet'`` works in any config.
 
+Also in one whose default scope is another package's, such as mmpretrain.
+
 mmengine imports this file by itself when it meets the scope ``mmcr``, and each
 registry imports its room when it is first asked, so no config needs
 ``custom_imports``.
@@ -28,3 +30,7 @@ WEIGHT_INITIALIZERS = Registry(
     scope='mmcr',
     locations=['mmcr.models'],
 )
+
+# From a scope beside mmdet's, mmengine looks for mmcr among the root's children.
+for _registry in (MODELS, HOOKS, LOOPS, METRICS, SEARCHERS, WEIGHT_INITIALIZERS):
+    _registry.root.children[_registry.scope] = _registry

@@ -1,10 +1,7 @@
 # CR_ARCH: the backbone, a found best_arch.py in the place of the published one.
 _base_ = [
     '{{$CR_ARCH:../_base_/archs/r18_full-cr.py}}',
-    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_detection.py',
-    '../_base_/schedules/schedule_1x.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/recipes/faster-rcnn_fpn_1x_coco.py',
 ]
 
 model = dict(

@@ -1,0 +1,6 @@
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    '../schedules/schedule_2x.py',
+    'mmdet::_base_/default_runtime.py',
+]

@@ -1,0 +1,14 @@
+# CR_ARCH: the stage architecture to refine, a found best_arch.py in the
+# place of the published one.
+_base_ = [
+    './supernet_mobilenetv2.py',
+    '{{$CR_ARCH:../_base_/archs/mobilenetv2_stage-cr.py}}',
+]
+
+model = dict(
+    backbone=dict(
+        supernet='operation',
+        stage_choices=None,
+        stage_blocks=_base_.cr_backbone.stage_blocks))
+
+val_cfg = dict(archs=dict(_delete_=True, dilation1=1, dilation2=2, dilation3=3))

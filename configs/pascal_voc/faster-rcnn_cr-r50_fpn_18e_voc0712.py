@@ -1,0 +1,8 @@
+# CR_ARCH: the backbone, a found best_arch.py in the place of the published one.
+_base_ = [
+    '{{$CR_ARCH:../_base_/archs/r50_full-cr.py}}',
+    '../_base_/recipes/faster-rcnn_fpn_18e_voc0712.py',
+]
+
+model = dict(
+    backbone=_base_.cr_backbone, neck=dict(in_channels=_base_.cr_neck_in_channels))
