@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -63,6 +64,12 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
+    scope = cfg.get('default_scope', 'mmdet')
+    if find_spec(scope) is None:
+        raise UserError(
+            f'{args.config} is a config of {scope}, which is not installed: '
+            f'pip install --no-deps onedl-{scope} (with torchvision for mmpretrain).'
+        )
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

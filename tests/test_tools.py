@@ -178,6 +178,12 @@ def test_all_commands(run, supernet, workplace):
         (
             'train',
             'crnas/supernet_r18',
+            ['--cfg-options', 'default_scope=mmnowhere'],
+            ['mmnowhere', 'not installed'],
+        ),
+        (
+            'train',
+            'crnas/supernet_r18',
             ['--resume', 'nowhere.pth'],
             ['nowhere.pth', 'checkpoint'],
         ),

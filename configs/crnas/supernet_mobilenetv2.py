@@ -1,5 +1,5 @@
 # Of the paper's choices only those are kept that some network of the budget can
-# have; five blocks in stage 1 leave too little for the rest.
+# have; beside five blocks in stage 1 no others add up to it.
 _base_ = './supernet_r50.py'
 
 model = dict(

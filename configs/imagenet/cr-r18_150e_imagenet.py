@@ -1,0 +1,9 @@
+# CR_ARCH: the backbone, a found best_arch.py in the place of the published one.
+_base_ = [
+    '{{$CR_ARCH:../_base_/archs/r18_full-cr.py}}',
+    '../_base_/recipes/classifier_150e_imagenet.py',
+]
+
+model = dict(
+    backbone=_base_.cr_backbone,
+    head=dict(in_channels=_base_.cr_neck_in_channels[-1]))

@@ -1,0 +1,9 @@
+# CR_ARCH: the stage architecture to refine, a found best_arch.py in the
+# place of the published one.
+_base_ = ['./supernet_r50.py', '{{$CR_ARCH:../_base_/archs/r101_stage-cr.py}}']
+
+model = dict(
+    backbone=dict(
+        depth=101,
+        supernet='operation',
+        stage_blocks=_base_.cr_backbone.stage_blocks))
