@@ -81,16 +81,6 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def check_checkpoint_file(path: str) -> None:
-    """Raises unless there is such a file; addresses (``https://...``) pass.
-
-    Raises:
-        UserError: There is none.
-    """
-    if '://' not in path and not Path(path).is_file():
-        raise UserError(f'The checkpoint must be a file, but there is none at {path}.')
-
-
 def build_runner(cfg: Config) -> Runner:
     """Builds the runner; without CUDA a distributed run goes over gloo."""
     setup_cache_size_limit_of_dynamo()

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from nets import equal, in_mode
 from tiny import detector_cfg, write_checkpoint
 
+from mmcr.checkpoint import read_weights
 from mmcr.models import inherit_weights
-from mmcr.models.checkpoint import read_weights
 from mmcr.space import Arch
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')

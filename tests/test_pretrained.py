@@ -22,9 +22,9 @@ from mmdet.registry import MODELS
 from nets import equal, images, in_mode, loss_of, randomised, snapshot
 from tiny import detector_cfg
 
+from mmcr.checkpoint import CheckpointError, read_weights
 from mmcr.errors import UserError
 from mmcr.models import path_state_dict, reallocate
-from mmcr.models.checkpoint import CheckpointError, read_weights
 from mmcr.space import Arch
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -73,6 +73,30 @@ def test_deeper_network_computes_what_the_source_does(family):
     new = [weight for weight in ends if not weight.any()]
     assert len(new) == sum(chain.new for chain in report.chains)
     assert all(weight.grad.any() for weight in new)
+
+
+@pytest.mark.parametrize(
+    'norm', [dict(type='GN', num_groups=2), dict(type='IN', affine=True)]
+)
+def test_new_blocks_are_the_identity_whatever_the_norm(norm):
+    cfg = dict(R18, norm_cfg=norm)
+    before, net = source(cfg), reallocated(cfg, stage_blocks=(2, 3, 2, 2))
+    reallocate(before.state_dict(), net)
+    assert equal(outputs(net), outputs(before))
+
+
+@pytest.mark.parametrize(
+    'options, frozen',
+    [
+        (dict(frozen_stages=1), ['layer1.2']),
+        (dict(norm_cfg=dict(type='BN', requires_grad=False)), ['layer1.2', 'layer3.2']),
+    ],
+)
+def test_report_names_new_blocks_that_cannot_learn(options, frozen):
+    net = reallocated(R18, stage_blocks=(3, 2, 3, 2), **options)
+    report = reallocate(source(R18).state_dict(), net)
+    assert list(report.frozen) == frozen
+    assert 'such as layer1.2' in str(report)
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,7 @@ def test_stage_choices_that_are_left_out_are_the_papers():
         (dict(stage_blocks=8), ['stage_blocks', '8']),
         (dict(dilations=(1, 1, 1)), ['dilations', '4', '(1, 1, 1)']),
         (dict(dilations=2), ['dilations', '2']),
+        (dict(dilations=[]), ['dilations', '4', '[]']),
         (dict(dilations=(1, (1, 2, 1), 1, 1)), ['stage 2', '(2)', '(1, 2, 1)']),
         (dict(dilations=(1, 1, 1, 0)), ['stage 4', 'at least 1', '0']),
         (dict(dilations=(1, (1, 0), 1, 1)), ['stage 2', 'at least 1', '(1, 0)']),
@@ -223,6 +224,7 @@ def test_stage_choices_that_are_left_out_are_the_papers():
         ),
         (dict(supernet='operation', dilation_choices=(1, 0)), ['dilations', '0']),
         (dict(supernet='operation', dilation_choices=()), ['dilations']),
+        (dict(supernet='operation', dilation_choices=2), ['dilations', '2']),
         (
             dict(supernet='stage', stage_choices=dict(stage5=(1, 2))),
             ['stage_choices', 'stage1', 'stage5'],

@@ -239,6 +239,8 @@ def bad_checkpoint(name, path):
         return path
     if name == 'none':
         return None
+    if name == 'address':
+        return 'https://example.org/supernet.pth'
     if name == 'garbage':
         path.write_bytes(b'no checkpoint at all')
         return path
@@ -264,6 +266,7 @@ def bad_checkpoint(name, path):
     [
         ('missing', 'there is no file'),
         ('none', 'no checkpoint is given'),
+        ('address', 'takes a file'),
         ('garbage', 'reading it fails'),
         ('list', 'must hold weights by name'),
         ('fixed', 'weights of a fixed backbone'),

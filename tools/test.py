@@ -6,13 +6,13 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.model import is_model_wrapper
 
+from mmcr.checkpoint import check_there
 from mmcr.cli import user_errors
 from mmcr.engine.checkpoint import check_checkpoint
 from mmcr.errors import UserError
 from mmcr.launch import (
     add_common_arguments,
     build_runner,
-    check_checkpoint_file,
     load_config,
 )
 
@@ -41,7 +41,7 @@ def main() -> None:
     cfg = load_config(args)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out must name a .pkl or .pickle file, but got {args.out}.')
-    check_checkpoint_file(args.checkpoint)
+    check_there(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)

@@ -2,12 +2,12 @@
 
 import argparse
 
+from mmcr.checkpoint import check_there
 from mmcr.cli import user_errors
 from mmcr.errors import UserError
 from mmcr.launch import (
     add_common_arguments,
     build_runner,
-    check_checkpoint_file,
     load_config,
 )
 
@@ -53,7 +53,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None
         if args.resume != 'auto':
-            check_checkpoint_file(args.resume)
+            check_there(args.resume)
             cfg.load_from = args.resume
     build_runner(cfg).train()
 

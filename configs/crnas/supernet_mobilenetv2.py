@@ -1,5 +1,7 @@
 # Of the paper's choices only those are kept that some network of the budget can
 # have; beside five blocks in stage 1 no others add up to it.
+# Half width is our decision: the paper gives it for ResNet and ResNeXt only. Channels
+# are rounded to multiples of 8, so that stages 1 and 2 are equally wide here.
 _base_ = './supernet_r50.py'
 
 model = dict(

@@ -67,7 +67,7 @@ def measure_zoo(root: str | Path) -> Iterator[ZooCost]:
                 yield ZooCost(
                     folder,
                     model['Name'],
-                    model[PUBLISHED].get('FLOPs (G)'),
+                    model.get(PUBLISHED, {}).get('FLOPs (G)'),
                     measure(cfg, SHAPE, CONVENTION),
                 )
 

@@ -1,10 +1,11 @@
 """Is this checkpoint one of this supernet?"""
 
 import hashlib
+from pathlib import Path
 
 from torch import nn
 
-from mmcr.models.checkpoint import CheckpointError, read_weights
+from mmcr.checkpoint import CheckpointError, read_weights
 
 
 def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
@@ -12,7 +13,7 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
 
     Args:
         model: A detector with a supernet backbone, not wrapped.
-        path: The checkpoint file.
+        path: The checkpoint; a file, not an address.
 
     Raises:
         CheckpointError: It is missing, unreadable, of a fixed network or of
@@ -22,6 +23,11 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
         raise CheckpointError(
             'A search scores with trained supernet weights, but no checkpoint is '
             'given: name one on the command line or set load_from in the config.'
+        )
+    if '://' in str(path):
+        raise CheckpointError(
+            f'A journal tells checkpoints apart by their bytes, so a search takes a '
+            f'file, but got {path}. Download it and give its path.'
         )
     given = _shapes(path)
     in_backbone = [key for key in given if key.startswith('backbone.')]
@@ -74,7 +80,7 @@ def _compare(given: dict[str, tuple], model: nn.Module, path: str) -> None:
 def file_digest(path: str) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
+    with Path(path).expanduser().open('rb') as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

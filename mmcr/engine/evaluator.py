@@ -160,11 +160,11 @@ class CandidateEvaluator:
         for i in range(rank, len(proposals), world_size):
             try:
                 own[i] = self._compute([part[i] for part in parts])
-            except UserError as error:  # raised below, on every rank
+            except Exception as error:  # raised below, on every rank
                 own[i] = error
         values = {i: v for part in all_gather_object(own) for i, v in part.items()}
         for computed in values.values():
-            if isinstance(computed, UserError):
+            if isinstance(computed, Exception):
                 raise computed
             if self.score not in computed:
                 raise UserError(

@@ -16,7 +16,8 @@ class ArchSamplingHook(Hook):
 
     The draw is a function of the seed and the iteration alone: all ranks draw
     the same path, and a resumed run goes on with the stream of the run that it
-    continues (the seed travels with the checkpoint).
+    continues (the seed travels with the checkpoint). With gradient accumulation
+    one update sums up the gradients of several paths.
 
     Args:
         seed: Of the stream of paths.

@@ -81,7 +81,7 @@ class CRMobileNetV2(SearchableBackbone, MobileNetV2):
         check_supernet(supernet, dilations)
 
         self.supernet = supernet
-        self.dilation_choices = tuple(dilation_choices)
+        self.dilation_choices = dilation_choices
         self.share_dilation_weights = share_dilation_weights
         self.space = None
         if supernet == 'stage':

@@ -11,18 +11,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mmcv.cnn import is_norm
 from mmengine.logging import print_log
 from mmengine.model import KaimingInit, update_init_info
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmcr.checkpoint import CheckpointError, read_weights
 from mmcr.errors import UserError
-from mmcr.models.checkpoint import (
-    OPTION,
-    CheckpointError,
-    backbone_weights,
-    read_weights,
-)
+from mmcr.models.weight_names import OPTION, backbone_weights
 from mmcr.registry import WEIGHT_INITIALIZERS
 
 # of a chain of blocks: a stage, or one branch of it in a stage supernet
@@ -70,6 +66,9 @@ class WeightReport:
         chains: Of every stage, or of every branch in a stage supernet.
         copied: How many tensors of the backbone were taken over.
         kept: Names of tensors that the checkpoint lacks and need not have.
+        frozen: Names of blocks that start as the identity and stay it: the weight
+            of their last norm is not trained (`frozen_stages`, or norms without
+            gradient).
         ignored: How many tensors are not of the backbone, by where they belong
             (``fc``, ``head``, ``neck``).
     """
@@ -78,6 +77,7 @@ class WeightReport:
     chains: tuple[ChainReport, ...]
     copied: int
     kept: tuple[str, ...]
+    frozen: tuple[str, ...]
     ignored: dict[str, int]
 
     def __str__(self) -> str:
@@ -96,6 +96,11 @@ class WeightReport:
             f'{self.copied} tensors copied, {len(self.kept)} that it may lack kept; '
             f'not of the backbone: {ignored or "none"}.'
         )
+        if self.frozen:
+            lines.append(
+                f'{len(self.frozen)} blocks are frozen as the identity and will never '
+                f'learn, such as {self.frozen[0]}: train their norms.'
+            )
         return '\n'.join(lines)
 
 
@@ -192,9 +197,13 @@ def reallocate(
         else:
             kept.append(name)
     backbone.load_state_dict(copied, strict=False)
+    frozen = []
     for (chain, stage), blocks in chains.items():
-        for block in range(depths[stage], blocks):
-            _start_as_identity(backbone.get_submodule(f'{chain}.{block}'))
+        for i in range(depths[stage], blocks):
+            block = backbone.get_submodule(f'{chain}.{i}')
+            _start_as_identity(block)
+            if not any(n.weight.requires_grad for n in _norms(_last_norm(block))):
+                frozen.append(f'{chain}.{i}')
 
     own = set(map(_first, target))
     others += Counter(part for part in map(_first, source) if part not in own)
@@ -203,6 +212,7 @@ def reallocate(
         tuple(ChainReport(c, depths[s], blocks) for (c, s), blocks in chains.items()),
         len(copied),
         tuple(kept),
+        tuple(frozen),
         dict(others),
     )
 
@@ -310,7 +320,7 @@ def _start_as_identity(block: nn.Module) -> None:
 
 
 def _norms(module: nn.Module) -> list[nn.Module]:
-    return [m for m in module.modules() if isinstance(m, (_BatchNorm, nn.GroupNorm))]
+    return [m for m in module.modules() if is_norm(m)]
 
 
 def _last_norm(block: nn.Module) -> nn.Module:

@@ -74,11 +74,13 @@ class CRResNet(SearchableBackbone, ResNet):
             default_blocks[:num_stages] if stage_blocks is None else stage_blocks,
             num_stages,
         )
-        dilations = checked_dilations(dilations or (1,) * num_stages, stage_blocks)
+        if dilations is None:
+            dilations = (1,) * num_stages
+        dilations = checked_dilations(dilations, stage_blocks)
         check_supernet(supernet, dilations)
 
         self.supernet = supernet
-        self.dilation_choices = tuple(dilation_choices)
+        self.dilation_choices = dilation_choices
         self.share_dilation_weights = share_dilation_weights
         self.space = None
         if supernet == 'stage':
@@ -107,7 +109,8 @@ class CRResNet(SearchableBackbone, ResNet):
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output: what a neck takes as ``in_channels``."""
         return tuple(
-            self.base_channels * 2**i * self.block.expansion for i in self.out_indices
+            self.base_channels * 2**i * self.block.expansion
+            for i in sorted(self.out_indices)
         )
 
     def steps(self) -> list[Step]:

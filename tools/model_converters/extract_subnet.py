@@ -16,11 +16,11 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
+from mmcr.checkpoint import CheckpointError, read_weights, write_weights
 from mmcr.cli import user_errors
 from mmcr.errors import UserError
 from mmcr.launch import read_config
 from mmcr.models import SearchableBackbone, inherit_weights
-from mmcr.models.checkpoint import CheckpointError, read_weights, write_weights
 from mmcr.registry import MODELS
 from mmcr.space import Arch
 
