@@ -99,6 +99,22 @@ def test_report_names_new_blocks_that_cannot_learn(options, frozen):
     assert 'such as layer1.2' in str(report)
 
 
+def test_a_new_block_needs_a_norm_with_a_weight():
+    affineless = dict(norm_cfg=dict(type='BN', affine=False))
+    net = MODELS.build(
+        dict(R18, type='mmcr.CRResNet', stage_blocks=(3, 2, 2, 2), **affineless)
+    )
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    weights = {
+        name: value
+        for name, value in source(R18).state_dict().items()
+        if name in before
+    }
+    with pytest.raises(UserError, match='layer1.2 has no weight.*affine=True'):
+        reallocate(weights, net)
+    assert all(map(torch.equal, before.values(), net.state_dict().values()))
+
+
 @pytest.mark.parametrize(
     'names, ignored',
     [

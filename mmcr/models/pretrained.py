@@ -174,7 +174,8 @@ def reallocate(
     Raises:
         CheckpointError: The weights are of another kind of network or of
             another width; the backbone is unchanged.
-        UserError: `backbone` is no such network.
+        UserError: `backbone` is no such network, or a new block has no norm to
+            make it the identity; the backbone is unchanged.
     """
     target = backbone.state_dict()
     chains = _chains(target)
@@ -187,6 +188,12 @@ def reallocate(
     source, others = backbone_weights(weights, origin, prefix)
     depths = {stage: blocks for (_, stage), blocks in _chains(source).items()}
     _check_fit(source, target, backbone, origin)
+    new = {
+        f'{chain}.{i}': backbone.get_submodule(f'{chain}.{i}')
+        for (chain, stage), blocks in chains.items()
+        for i in range(depths[stage], blocks)
+    }
+    frozen = _frozen_identities(new)
 
     copied, kept = {}, []
     for name, value in target.items():
@@ -197,13 +204,8 @@ def reallocate(
         else:
             kept.append(name)
     backbone.load_state_dict(copied, strict=False)
-    frozen = []
-    for (chain, stage), blocks in chains.items():
-        for i in range(depths[stage], blocks):
-            block = backbone.get_submodule(f'{chain}.{i}')
-            _start_as_identity(block)
-            if not any(n.weight.requires_grad for n in _norms(_last_norm(block))):
-                frozen.append(f'{chain}.{i}')
+    for block in new.values():
+        _start_as_identity(block)
 
     own = set(map(_first, target))
     others += Counter(part for part in map(_first, source) if part not in own)
@@ -309,6 +311,22 @@ def _is_new(name: str, depths: Mapping[str, int]) -> bool:
 
 def _first(name: str) -> str:
     return name.split('.')[0]
+
+
+def _frozen_identities(new: dict[str, nn.Module]) -> list[str]:
+    """The new blocks that never learn: their last norm is frozen at 0."""
+    frozen = []
+    for name, block in new.items():
+        weights = [norm.weight for norm in _norms(_last_norm(block))]
+        if not weights or any(weight is None for weight in weights):
+            raise UserError(
+                f'A block beyond the depth of the checkpoint starts as the identity by '
+                f'a last norm of weight 0, but that of {name} has no weight. Give the '
+                f'backbone a norm_cfg with weights (affine=True).'
+            )
+        if not any(weight.requires_grad for weight in weights):
+            frozen.append(name)
+    return frozen
 
 
 def _start_as_identity(block: nn.Module) -> None:
