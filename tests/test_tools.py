@@ -266,7 +266,7 @@ def test_pipeline(workplace, monkeypatch):
     with pytest.raises(UserError, match='another'):
         run_again('changed.py')
 
-    with Pipeline('mine.py', 'pipeline')._work_dir_alone():
+    with Pipeline('mine.py', 'pipeline').processes.alone():
         with pytest.raises(UserError, match='Only one run'):
             run_again()
 
