@@ -81,7 +81,6 @@ class CandidateEvaluator:
         """
         with untouched(self.model, self.backbone), autocast(enabled=self.fp16):
             norms = PathNorms(self.backbone)
-            self.model.eval()
             num_batches = len(self.calibration) + len(self.archval)
             if norms.needed:
                 norms.calibrate(

@@ -81,18 +81,26 @@ class _ArchEvalLoop(BaseLoop):
         self.candidates = CandidateEvaluator(
             runner.model, evaluator, archval, calibration, score, num_minibatches, fp16
         )
-        self.conditions = dict(
-            score=score,
-            num_minibatches=num_minibatches,
-            fp16=fp16,
-            detector=_digest(runner.cfg.model),
-            metrics=metrics,
-            archval=_data_digest(dataloader),
-            calibration=dict(
-                images=calibration_images,
-                seed=calibration_seed,
-                data=_data_digest(calibration_dataloader),
-            ),
+        self._options = dict(score=score, num_minibatches=num_minibatches, fp16=fp16)
+        self._archval, self._metrics = dataloader, metrics
+        self._calibration = (
+            calibration_images,
+            calibration_seed,
+            calibration_dataloader,
+        )
+
+    def conditions(self) -> dict:
+        """All that a score depends on beside the candidate, as JSON.
+
+        Reads whole annotation files: for those who keep scores.
+        """
+        images, seed, dataloader = self._calibration
+        return dict(
+            **self._options,
+            detector=_digest(self.runner.cfg.model),
+            metrics=self._metrics,
+            archval=_data_digest(self._archval),
+            calibration=dict(images=images, seed=seed, data=_data_digest(dataloader)),
         )
 
 
@@ -224,7 +232,7 @@ class ArchSearchLoop(_ArchEvalLoop):
                     space=self.searcher.space.to_json(),
                     searcher=self.searcher.to_json(),
                     checkpoint=file_digest(self.runner._load_from),
-                    **self.conditions,
+                    **self.conditions(),
                 )
                 self.journal = Journal(f'{self.runner.work_dir}/trials.jsonl', header)
                 shared = [self.journal.scores]

@@ -3,7 +3,7 @@ _base_ = './schedule_2x.py'
 max_epochs = 20
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
+    _base_.param_scheduler[0],  # the warm-up
     dict(
         type='MultiStepLR',
         begin=0,
