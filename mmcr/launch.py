@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import pickle
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -84,9 +86,39 @@ def load_config(args: argparse.Namespace) -> Config:
 def build_runner(cfg: Config) -> Runner:
     """Builds the runner; without CUDA a distributed run goes over gloo."""
     setup_cache_size_limit_of_dynamo()
+    import_formatter()
     if cfg.launcher != 'none' and not is_cuda_available():
         _start_gloo(cfg)
     return Runner.from_cfg(cfg)
+
+
+def import_formatter(seconds: float = 10.0) -> None:
+    """Imports yapf, with which mmengine writes configs, beside other processes.
+
+    On a machine where it never ran, yapf's first import leaves its tables in the
+    user's cache, under their final name before they are whole: of processes that
+    start together one may read half a file.
+
+    Args:
+        seconds: How long to wait for the file to be whole.
+
+    Raises:
+        UserError: It stays damaged.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            import yapf  # noqa: F401
+        except (EOFError, pickle.UnpicklingError) as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f'The tables that yapf keeps in the cache folder of your user '
+                    f'(YAPF in ~/.cache on Linux) must be whole, but reading them '
+                    f'fails: {error}. Remove that folder.'
+                ) from error
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _start_gloo(cfg: Config) -> None:

@@ -24,6 +24,7 @@ from tiny import (
 
 from mmcr.engine import ArchSamplingHook
 from mmcr.errors import UserError
+from mmcr.launch import import_formatter
 from mmcr.search import Complete, Partial, Proposal
 from mmcr.space import Arch
 
@@ -137,6 +138,7 @@ def work(rank, root, folder):
 @pytest.fixture(scope='module')
 def pair(shapes, tmp_path_factory):
     """What each of two processes found, and the folder of both."""
+    import_formatter()  # or both write its cache at once
     folder = tmp_path_factory.mktemp('pair')
     for kind, (backbone, _) in SEARCHES.items():
         write_checkpoint(shapes / f'{kind}.pth', backbone)
