@@ -69,7 +69,7 @@ class TestGreedy:
                 for p in proposals
             ]
 
-        best = run_search(GreedySearcher(space, k=1), additive, {}, lambda _: None, 4)
+        best = run_search(GreedySearcher(space, k=1), additive, {}, lambda _: None)
         optimum = max(space, key=lambda arch: sum(gain[item] for item in arch.items()))
         assert best.proposal.candidate.arch == optimum
 
@@ -77,7 +77,7 @@ class TestGreedy:
         space = resnet_stage_space(16)
         searcher = GreedySearcher(space, k=3)
         trials = []
-        best = run_search(searcher, evaluate, {}, trials.append, 4)
+        best = run_search(searcher, evaluate, {}, trials.append)
         members = [set(arch.items()) for arch in space]
         for trial in trials:
             decided = set(trial.proposal.candidate.arch.items())
@@ -105,7 +105,7 @@ class TestGreedy:
         ]
         assert by_seed[0] == by_seed[2] != by_seed[1]
 
-    @pytest.mark.parametrize('k', [0, -1, 2.5])
+    @pytest.mark.parametrize('k', [0, -1, 2.5, True])
     def test_k_is_checked(self, k):
         with pytest.raises(UserError, match=f'k must be .* but got {k}'):
             GreedySearcher(self.SPACE, k=k)

@@ -17,6 +17,7 @@ from mmcr.search import (
     Partial,
     Proposal,
     Trial,
+    read_journal,
     run_search,
 )
 from mmcr.space import Arch, operation_space, resnet_stage_space
@@ -132,7 +133,7 @@ class TestDamage:
         lines = path.read_bytes().splitlines(keepends=True)
         lines[2] = damage
         path.write_bytes(b''.join(lines))
-        with pytest.raises(JournalError, match=r'line 3 of .*trials\.jsonl is damaged'):
+        with pytest.raises(JournalError, match=r'Line 3 of .*trials\.jsonl is damaged'):
             Journal(path, HEADER)
         assert path.read_bytes() == b''.join(lines)
 
@@ -143,6 +144,49 @@ class TestDamage:
         with pytest.raises(JournalError, match='use another work dir'):
             Journal(path, HEADER)
         assert path.read_bytes() == content
+
+
+class TestReadJournal:
+    """What the report reads, also while the search runs."""
+
+    def test_header_and_trials_in_order(self, path, written):
+        entries = [trial.to_json() for trial in some_trials()]
+        assert read_journal(path) == (HEADER, entries)
+
+    @pytest.mark.parametrize('last', [b'{"candidate": {"ar', b'\0\0\n', b'7\n'])
+    def test_a_torn_last_line_is_left_out_and_left_alone(self, path, written, last):
+        with path.open('ab') as file:
+            file.write(last)
+        content = path.read_bytes()
+        assert len(read_journal(path)[1]) == 5
+        assert path.read_bytes() == content
+
+    def test_cut_anywhere(self, path, written):
+        whole = path.read_bytes()
+        for end in range(whole.index(b'\n'), len(whole) + 1, 3):
+            path.write_bytes(whole[:end])
+            header, entries = read_journal(path)
+            assert header == HEADER
+            complete = max(whole[:end].count(b'\n') - 1, 0)
+            assert entries == [t.to_json() for t in some_trials()[:complete]]
+
+    def test_a_damaged_line_in_the_middle_is_named(self, path, written):
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[2] = b'{"candidate": {"arch": {"a": "x"}}}\n'
+        path.write_bytes(b''.join(lines))
+        with pytest.raises(JournalError, match=r'Line 3 of .*trials\.jsonl is damaged'):
+            read_journal(path)
+
+    @pytest.mark.parametrize('content', [b'', b'{"spa', b'[1]\n', b'not ours\n'])
+    def test_without_a_header(self, path, content):
+        path.parent.mkdir()
+        path.write_bytes(content)
+        with pytest.raises(JournalError, match='Line 1 of .* is not the header'):
+            read_journal(path)
+
+    def test_without_a_file(self, path):
+        with pytest.raises(JournalError, match=r'trials\.jsonl cannot be read'):
+            read_journal(path)
 
 
 class TestHeader:
@@ -181,11 +225,12 @@ import os, signal, sys
 import test_journal as t
 
 def evaluate(proposals):
-    if len(journal.scores) >= 20:
-        with open(journal.path, 'ab') as file:
-            file.write(b'{"candidate": {"ar')
-        os.kill(os.getpid(), signal.SIGKILL)
-    return t.evaluate(proposals)
+    for trial in t.evaluate(proposals):
+        if len(journal.scores) >= 20:
+            with open(journal.path, 'ab') as file:
+                file.write(b'{"candidate": {"ar')
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield trial
 
 journal = t.Journal(sys.argv[1], t.HEADER)
 t.search(journal, evaluate)
@@ -201,7 +246,7 @@ def evaluate(proposals):
 
 def search(journal, evaluate):
     searcher = GreedySearcher(operation_space([1, 2, 2]), seed=1)
-    return run_search(searcher, evaluate, journal.scores, journal.append, 2)
+    return run_search(searcher, evaluate, journal.scores, journal.append)
 
 
 def test_a_killed_search_goes_on_where_it_was(tmp_path):
@@ -234,11 +279,11 @@ def test_a_search_that_has_finished_is_only_read(path):
     space = resnet_stage_space(8)
     journal = Journal(path, HEADER)
     best = run_search(
-        ExhaustiveSearcher(space), evaluate, journal.scores, journal.append, 4
+        ExhaustiveSearcher(space), evaluate, journal.scores, journal.append
     )
 
     def never(_):
         raise AssertionError('nothing is left to do')
 
     scores = Journal(path, HEADER).scores
-    assert run_search(ExhaustiveSearcher(space), never, scores, never, 4) == best
+    assert run_search(ExhaustiveSearcher(space), never, scores, never) == best

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -12,8 +13,12 @@ from mmcr.search import (
     Complete,
     ExhaustiveSearcher,
     GreedySearcher,
+    HalvingSearcher,
+    JointSearcher,
+    Journal,
     Partial,
     Proposal,
+    RacingGreedySearcher,
     Searcher,
     Trial,
     run_search,
@@ -21,9 +26,18 @@ from mmcr.search import (
 from mmcr.space import (
     Arch,
     Budget,
+    Choice,
+    SearchSpace,
     operation_space,
     resnet_stage_space,
 )
+
+
+def bounded(cost):
+    """A small space under a budget."""
+    choices = [Choice(name, (1, 2, 3)) for name in 'abcd']
+    return SearchSpace(choices, lambda name, value: value, Budget.exactly(cost))
+
 
 # A new searcher of every kind; all of them pass the contract below.
 SEARCHERS = {
@@ -32,29 +46,53 @@ SEARCHERS = {
     'greedy': lambda: GreedySearcher(operation_space([1, 2, 1]), seed=7),
     'greedy, one kept': lambda: GreedySearcher(operation_space([2, 2]), k=1),
     'greedy on stages': lambda: GreedySearcher(resnet_stage_space(), k=2),
+    'greedy under a budget': lambda: GreedySearcher(bounded(9), k=2),
+    'halving': lambda: HalvingSearcher(resnet_stage_space(10), eta=2, finalists=5),
+    'halving, few members': lambda: HalvingSearcher(resnet_stage_space(8)),
+    'racing': lambda: RacingGreedySearcher(
+        operation_space([1, 2]), k=2, seed=3, slices=6
+    ),
+    'racing under a budget': lambda: RacingGreedySearcher(bounded(9), k=1, slices=5),
+    'joint': lambda: JointSearcher(
+        {
+            'greedy': GreedySearcher(bounded(8), k=2),
+            'racing': RacingGreedySearcher(bounded(9), k=1, slices=5),
+            'halving': HalvingSearcher(bounded(8), finalists=3),
+            'exhaustive': ExhaustiveSearcher(bounded(9)),
+        }
+    ),
 }
+# How many trials these take is known beforehand only as a bound.
+AT_MOST = {'greedy under a budget', 'racing', 'racing under a budget', 'joint'}
+BATCHES = 12
 
 
 @pytest.fixture(params=SEARCHERS)
-def new_searcher(request):
-    return SEARCHERS[request.param]
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def new_searcher(kind):
+    return SEARCHERS[kind]
 
 
 def evaluate(proposals):
-    """Scores like archval of three batches: reproducible, different for every arch."""
-    return [
-        Trial(
-            p, sum(_score(p.candidate.arch_for(batch)) for batch in range(3)), {'n': 3}
-        )
-        for p in proposals
-    ]
+    """Scores like archval of some batches: reproducible, different for all."""
+    for proposal in proposals:
+        start, stop = (round(BATCHES * end) for end in proposal.portion)
+        batches = range(start, max(stop, start + 1))
+        scores = [_score(proposal.candidate, batch) for batch in batches]
+        yield Trial(proposal, sum(scores) / len(scores), {'n': len(scores)})
 
 
-def _score(arch):
-    return Random(str(sorted(arch.items()))).random()
+@cache
+def _score(candidate, batch):
+    text = str(sorted(candidate.arch_for(batch).items()))
+    return Random(text).random() + 0.1 * Random(f'{text}/{batch}').random()
 
 
-def run(searcher, known=None, group_size=4, stop_at=None):
+def run(searcher, known=None, stop_at=None, evaluate=evaluate):
     """Returns the best trial and the new trials, as a journal would hold them."""
     trials = []
 
@@ -64,7 +102,7 @@ def run(searcher, known=None, group_size=4, stop_at=None):
         trials.append(trial)
 
     try:
-        best = run_search(searcher, evaluate, known or {}, record, group_size)
+        best = run_search(searcher, evaluate, known or {}, record)
     except KeyboardInterrupt:
         best = None
     return best, trials
@@ -95,11 +133,12 @@ class TestContract:
         _, trials = run(new_searcher())
         assert len(as_known(trials)) == len(trials)
 
-    def test_finishes_after_total_trials(self, new_searcher):
+    def test_finishes_after_total_trials(self, kind, new_searcher):
         searcher = new_searcher()
         total = searcher.total
         _, trials = run(searcher)
-        assert len(trials) == total == searcher.total
+        assert total == searcher.total
+        assert len(trials) < total if kind in AT_MOST else len(trials) == total
         assert searcher.ask() == []
 
     def test_asks_the_same_until_told(self, new_searcher):
@@ -123,7 +162,12 @@ class TestContract:
     def test_best_is_the_best_complete_member(self, new_searcher):
         searcher = new_searcher()
         best, trials = run(searcher)
-        complete = [t for t in trials if t.proposal.candidate.arch in searcher.space]
+        complete = [
+            t
+            for t in trials
+            if t.proposal.candidate.arch in searcher.space
+            and t.proposal.portion == (0, 1)
+        ]
         assert best == searcher.best() == max(complete, key=lambda t: t.score)
         assert best.proposal.candidate.arch in searcher.space
 
@@ -131,7 +175,11 @@ class TestContract:
         searcher = new_searcher()
         first_complete = None
         while proposals := searcher.ask():
-            complete = [p for p in proposals if isinstance(p.candidate, Complete)]
+            complete = [
+                p
+                for p in proposals
+                if isinstance(p.candidate, Complete) and p.portion == (0, 1)
+            ]
             first_complete = first_complete or (complete and complete[0])
             searcher.tell([Trial(p, 0.5) for p in reversed(proposals)])
         assert searcher.best().proposal == first_complete
@@ -147,14 +195,15 @@ class TestContract:
         asked = []
         while proposals := searcher.ask():
             asked += [proposal.key for proposal in proposals]
-            searcher.tell(evaluate(reversed(proposals)))
+            searcher.tell(list(evaluate(reversed(proposals))))
         best, trials = run(new_searcher())
-        assert asked == [trial.proposal.key for trial in trials]
+        # a joint search may ask what it knows from an earlier round
+        assert list(dict.fromkeys(asked)) == [t.proposal.key for t in trials]
         assert searcher.best() == best
 
     def test_wrong_answers_are_refused(self, new_searcher):
         searcher = new_searcher()
-        answers = evaluate(searcher.ask())
+        answers = list(evaluate(searcher.ask()))
         stranger = Trial(Proposal(Complete(Arch({'a': 1}))), 1.0)
         wrong = (answers[1:], answers + answers[:1], [*answers[1:], stranger], [])
         for trials in wrong:
@@ -165,10 +214,6 @@ class TestContract:
     def test_is_deterministic(self, new_searcher):
         assert transcript(new_searcher()) == transcript(new_searcher())
 
-    @pytest.mark.parametrize('group_size', [1, 5, 1000])
-    def test_the_size_of_groups_changes_nothing(self, new_searcher, group_size):
-        assert run(new_searcher(), group_size=group_size) == run(new_searcher())
-
     def test_resumes_after_a_stop_at_any_trial(self, new_searcher):
         best, trials = run(new_searcher())
         for stop in range(len(trials) + 1):
@@ -177,6 +222,28 @@ class TestContract:
             resumed, after = run(new_searcher(), as_known(before))
             assert before + after == trials
             assert resumed == best
+
+    def test_resumes_from_a_journal_cut_at_any_line(self, new_searcher, tmp_path):
+        header = {'searcher': new_searcher().to_json()}
+        whole = Journal(tmp_path / 'whole.jsonl', header)
+        best = run_search(new_searcher(), evaluate, whole.scores, whole.append)
+        lines = whole.path.read_bytes().splitlines(keepends=True)
+        path = tmp_path / 'cut.jsonl'
+        for count in range(1, len(lines) + 1):
+            # with the next line torn
+            path.write_bytes(b''.join(lines[:count]) + b''.join(lines[count:])[:9])
+            journal = Journal(path, header)
+            resumed, missing = run(new_searcher(), journal.scores)
+            assert resumed == best
+            again = [json.dumps(t.to_json()).encode() + b'\n' for t in missing]
+            assert again == lines[count:]
+
+    def test_what_is_known_need_not_be_its_beginning(self, new_searcher):
+        """Trials are done in any order, and so may be left out in a stop."""
+        best, trials = run(new_searcher())
+        resumed, again = run(new_searcher(), as_known(trials[1::2]))
+        assert resumed == best
+        assert again == trials[::2]
 
     def test_json_form_holds_the_kind(self, new_searcher):
         obj = new_searcher().to_json()
@@ -213,7 +280,7 @@ class TestExhaustive:
         assert {proposal.portion for proposal in searcher.ask()} == {(0.0, 1.0)}
 
     def test_refuses_a_large_space_and_names_a_way_out(self):
-        with pytest.raises(UserError, match=r'43,046,721 .*max_trials=5,000.*Greedy'):
+        with pytest.raises(UserError, match=r'43,046,721, .*max_trials=5,000.*Greedy'):
             ExhaustiveSearcher(operation_space([3, 4, 6, 3]))
         assert (
             ExhaustiveSearcher(resnet_stage_space(), max_trials=10_000).total == 10_000
@@ -233,8 +300,21 @@ class TestProposalsAndTrials:
             Proposal(Complete(a.updated({'a': 2}))),
             Proposal(Partial(a, space, 0)),
             Proposal(Partial(a, space, 1)),
+            *(
+                Proposal(Partial(Arch({'stage1': 2}), resnet_stage_space(n), 0))
+                for n in (None, 8, 16)
+            ),
         ]
         assert len({p.key for p in proposals}) == len(set(proposals)) == len(proposals)
+
+    def test_a_budget_is_equal_however_it_is_written(self):
+        whole, fraction = (
+            Partial(Arch({'stage1': 2}), resnet_stage_space().under(budget), 0)
+            for budget in (Budget.exactly(16), Budget.exactly(16.0))
+        )
+        assert whole == fraction
+        assert Proposal(whole).key == Proposal(fraction).key
+        assert whole.to_json()['budget'] == [16.0, 16.0]
 
     @pytest.mark.parametrize('portion', [(0.5, 0.5), (-0.1, 1), (0, 1.1), (1, 0)])
     def test_a_portion_is_a_slice(self, portion):
@@ -257,27 +337,90 @@ class TestProposalsAndTrials:
         }
 
 
+class TestBest:
+    def test_counts_only_what_is_scored_on_all_of_archval(self):
+        class Parts(ExhaustiveSearcher):
+            def rounds(self):
+                for portion in ((0, 0.5), (0.5, 1), (0, 1)):
+                    yield [Proposal(Complete(a), portion) for a in self.space]
+
+        searcher = Parts(resnet_stage_space(8))
+        for _ in range(2):
+            searcher.tell([Trial(p, 0.9) for p in searcher.ask()])
+            with pytest.raises(UserError, match='on all of archval yet'):
+                searcher.best()
+        searcher.tell([Trial(p, i / 100) for i, p in enumerate(searcher.ask())])
+        assert searcher.best().score == 0.08
+
+
 class TestDriver:
-    def test_each_group_is_recorded_before_the_next_is_evaluated(self):
+    def test_each_trial_is_recorded_before_the_next_is_evaluated(self):
         events = []
 
         def logged(proposals):
-            events.append(len(proposals))
-            return evaluate(proposals)
+            for proposal, trial in zip(proposals, evaluate(proposals)):
+                events.append(('done', proposal.key))
+                yield trial
+
+        def record(trial):
+            events.append(('recorded', trial.proposal.key))
 
         searcher = ExhaustiveSearcher(resnet_stage_space(8))
-        run_search(searcher, logged, {}, lambda trial: events.append('r'), 4)
-        assert events == [4, *'rrrr', 4, *'rrrr', 1, 'r']
+        keys = [proposal.key for proposal in searcher.ask()]
+        run_search(searcher, logged, {}, record)
+        assert events == [(what, key) for key in keys for what in ('done', 'recorded')]
+
+    def test_trials_may_come_in_any_order(self, new_searcher):
+        best, trials = run(new_searcher())
+
+        def backwards(proposals):
+            return reversed(list(evaluate(proposals)))
+
+        found, others = run(new_searcher(), evaluate=backwards)
+        assert found == best
+        assert as_known(others) == as_known(trials)
+
+    def test_a_round_evaluates_what_is_missing_together(self):
+        rounds = []
+
+        def logged(proposals):
+            rounds.append(len(proposals))
+            return evaluate(proposals)
+
+        run(GreedySearcher(operation_space([1, 2])), evaluate=logged)
+        assert rounds == [3, 9, 9]
+
+    def test_equal_proposals_are_evaluated_once(self):
+        a, b, c = list(resnet_stage_space(8))[:3]
+
+        class Repeating(Searcher):
+            total = 3
+            answers = []
+
+            def rounds(self):
+                for archs in ((a, b, a), (b, c, b)):
+                    answers = yield [Proposal(Complete(arch)) for arch in archs]
+                    self.answers.append([t.proposal.candidate.arch for t in answers])
+
+            def to_json(self):
+                return {'kind': 'repeating'}
+
+        searcher = Repeating(resnet_stage_space(8))
+        assert [p.candidate.arch for p in searcher.ask()] == [a, b]
+        _, trials = run(searcher)
+        assert [t.proposal.candidate.arch for t in trials] == [a, b, c]
+        assert searcher.answers == [[a, b, a], [b, c, b]]
+
+    def test_an_evaluation_that_leaves_one_out_is_an_error(self):
+        searcher = ExhaustiveSearcher(resnet_stage_space(8))
+        with pytest.raises(ValueError, match='9 proposals .* needs one answer'):
+            run(searcher, evaluate=lambda proposals: evaluate(proposals[1:]))
 
     def test_known_scores_are_neither_evaluated_nor_recorded_again(self):
         best, trials = run(SEARCHERS['greedy']())
         resumed, after = run(SEARCHERS['greedy'](), as_known(trials))
         assert (resumed, after) == (best, [])
-        assert resumed.metrics == {'n': 3}
-
-    def test_the_size_of_groups_is_checked(self):
-        with pytest.raises(UserError, match='group_size must be at least 1, but got 0'):
-            run(SEARCHERS['greedy'](), group_size=0)
+        assert resumed.metrics == {'n': BATCHES}
 
     def test_a_searcher_is_one_generator_and_its_total(self):
         class First(Searcher):

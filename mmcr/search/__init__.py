@@ -7,7 +7,10 @@ from mmcr.search.candidate import Candidate, Complete, Partial, Proposal, Trial
 from mmcr.search.driver import run_search
 from mmcr.search.exhaustive import ExhaustiveSearcher
 from mmcr.search.greedy import GreedySearcher
-from mmcr.search.journal import Journal, JournalError
+from mmcr.search.halving import HalvingSearcher
+from mmcr.search.joint import JointSearcher
+from mmcr.search.journal import Journal, JournalError, read_journal
+from mmcr.search.racing import RacingGreedySearcher, sign_flip_p_value
 from mmcr.search.searcher import Searcher
 
 __all__ = [
@@ -15,11 +18,16 @@ __all__ = [
     'Complete',
     'ExhaustiveSearcher',
     'GreedySearcher',
+    'HalvingSearcher',
+    'JointSearcher',
     'Journal',
     'JournalError',
     'Partial',
     'Proposal',
+    'RacingGreedySearcher',
     'Searcher',
     'Trial',
+    'read_journal',
     'run_search',
+    'sign_flip_p_value',
 ]

@@ -4,10 +4,11 @@ import json
 import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 
 from mmcr.errors import UserError
-from mmcr.space import Arch, SearchSpace
+from mmcr.space import Arch, Budget, SearchSpace
 
 
 class Candidate(ABC):
@@ -47,19 +48,28 @@ class Partial(Candidate):
 
     The draw depends on the seed, on how much is decided and on the mini-batch,
     not on what is decided: the candidates of one greedy step are compared with
-    the same completions (common random numbers).
+    the same completions (common random numbers). The budget of the space decides
+    which completions there are, so it is part of what the candidate is.
     """
 
     arch: Arch
     space: SearchSpace = field(compare=False, repr=False)
     seed: int
+    budget: Budget | None = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, 'budget', self.space.budget)
 
     def arch_for(self, batch_index: int) -> Arch:
         rng = random.Random(f'{self.seed}/{len(self.arch)}/{batch_index}')
         return self.space.sample(rng, given=self.arch)
 
     def to_json(self) -> dict:
-        return {'arch': self.arch.to_json(), 'seed': self.seed}
+        obj = {'arch': self.arch.to_json(), 'seed': self.seed}
+        if self.budget is not None:
+            # floats: 16 and 16.0 are equal, and so must be the keys made of them
+            obj['budget'] = [float(self.budget.low), float(self.budget.high)]
+        return obj
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,17 @@ class Proposal:
         object.__setattr__(self, 'portion', (start, stop))
 
     @property
+    def on_all(self) -> bool:
+        """Whether the slice is all of archval."""
+        return self.portion == (0.0, 1.0)
+
+    @property
+    def width(self) -> float:
+        """The part of archval that it is scored on, from 0 to 1."""
+        start, stop = self.portion
+        return stop - start
+
+    @cached_property
     def key(self) -> str:
         """A string that is equal for equal proposals only, in every process."""
         return proposal_key(self.to_json())

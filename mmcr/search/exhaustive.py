@@ -21,8 +21,8 @@ class ExhaustiveSearcher(Searcher):
         super().__init__(space)
         if space.size > max_trials:
             raise UserError(
-                f'an exhaustive search would score all {space.size:,} architectures '
-                f'of this space, more than max_trials={max_trials:,}; search it '
+                f'{type(self).__name__} scores every member, but this space has '
+                f'{space.size:,}, more than max_trials={max_trials:,}; search it '
                 'greedily (GreedySearcher), tighten its budget, or raise max_trials'
             )
 

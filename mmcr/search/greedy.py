@@ -1,9 +1,12 @@
 """Decide one choice after the other and keep the best few (CR-NAS, Sec. 3.2)."""
 
-from mmcr.errors import UserError
-from mmcr.search.candidate import Complete, Partial, Proposal
-from mmcr.search.searcher import Rounds, Searcher
+from collections.abc import Generator
+
+from mmcr.search.candidate import Candidate, Complete, Partial, Proposal, Trial
+from mmcr.search.searcher import Rounds, Searcher, check_integer, ranked
 from mmcr.space import Arch, SearchSpace
+
+Decision = Generator[list[Proposal], list[Trial], list[Candidate]]
 
 
 class GreedySearcher(Searcher):
@@ -22,42 +25,52 @@ class GreedySearcher(Searcher):
 
     def __init__(self, space: SearchSpace, k: int = 3, seed: int = 0):
         super().__init__(space)
-        if not isinstance(k, int) or k < 1:
-            raise UserError(f'k must be an integer of at least 1, but got {k!r}')
+        check_integer('k', k)
         self.k = k
         self.seed = seed
 
     def rounds(self) -> Rounds:
-        kept = [Arch({})]
+        yield from self._decide_all()
+
+    def _decide_all(self) -> Decision:
+        """Returns the complete architectures kept after the last choice."""
+        kept = [self._candidate(Arch({}))]
         for choice in self.space.choices:
             extended = [
-                arch.updated({choice.name: value})
-                for arch in kept
+                candidate.arch.updated({choice.name: value})
+                for candidate in kept
                 for value in choice.values
             ]
-            trials = yield [
-                self._propose(arch)
-                for arch in extended
-                if self.space.check(arch, partial=True) is None
-            ]
-            # The sort is stable: of equals the one that was proposed first.
-            trials = sorted(trials, key=lambda trial: trial.score, reverse=True)
-            kept = [trial.proposal.candidate.arch for trial in trials[: self.k]]
+            kept = yield from self._keep_best_of(
+                [
+                    self._candidate(arch)
+                    for arch in extended
+                    if self.space.check(arch, partial=True) is None
+                ]
+            )
+        return kept
 
-    def _propose(self, arch: Arch) -> Proposal:
+    def _keep_best_of(self, candidates: list[Candidate]) -> Decision:
+        """Returns those to keep, at most `k`, the best first."""
+        trials = yield [Proposal(candidate) for candidate in candidates]
+        return [trial.proposal.candidate for trial in ranked(trials)[: self.k]]
+
+    def _candidate(self, arch: Arch) -> Candidate:
         if len(arch) == len(self.space.choices):
-            return Proposal(Complete(arch))
-        return Proposal(Partial(arch, self.space, self.seed))
+            return Complete(arch)
+        return Partial(arch, self.space, self.seed)
+
+    def _step_sizes(self) -> list[int]:
+        """How many candidates each step compares; under a budget, at most."""
+        sizes, kept = [], 1
+        for choice in self.space.reachable():
+            sizes.append(kept * len(choice.values))
+            kept = min(self.k, sizes[-1])
+        return sizes
 
     @property
     def total(self) -> int:
-        """How many trials the search takes in all; under a budget, at most."""
-        total, kept = 0, 1
-        for choice in self.space.reachable():
-            asked = kept * len(choice.values)
-            total += asked
-            kept = min(self.k, asked)
-        return total
+        return sum(self._step_sizes())
 
     def to_json(self) -> dict:
         return {'kind': 'greedy', 'k': self.k, 'seed': self.seed}

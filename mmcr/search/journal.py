@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmcr.errors import UserError
 from mmcr.search.candidate import Trial, proposal_key
+from mmcr.space import Arch
 
 REMEDY = 'use another work dir, or remove the file to search anew'
 
@@ -40,7 +41,12 @@ class Journal:
         header_line = _line(header)
         content = self.path.read_bytes() if self.path.exists() else b''
         if b'\n' in content:
-            self._read(content, json.loads(header_line))
+            written, entries, end = _parse(content, self.path)
+            self._check_header(written, json.loads(header_line))
+            for entry in entries:
+                self._remember(entry)
+            if end < len(content):
+                os.truncate(self.path, end)
         elif header_line.startswith(content):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(b'')
@@ -60,29 +66,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def _read(self, content: bytes, header: dict) -> None:
-        first, *lines = content.splitlines(keepends=True)
-        self._check_header(first, header)
-        for number, line in enumerate(lines, start=2):
-            try:
-                if not line.endswith(b'\n'):
-                    raise ValueError('cut off')
-                self._remember(json.loads(line))
-            except (ValueError, KeyError, TypeError):
-                if number <= len(lines):
-                    raise JournalError(
-                        f'line {number} of {self.path} is damaged; remove that line '
-                        'to score its trial again, or use another work dir'
-                    ) from None
-                os.truncate(self.path, len(content) - len(line))
-
-    def _check_header(self, line: bytes, header: dict) -> None:
-        try:
-            written = json.loads(line)
-        except ValueError:
-            raise JournalError(
-                f'line 1 of {self.path} is not the header of a journal; {REMEDY}'
-            ) from None
+    def _check_header(self, written, header: dict) -> None:
         differing = list(_differences(written, header))
         if differing:
             raise JournalError(
@@ -91,10 +75,70 @@ class Journal:
             )
 
     def _remember(self, entry: dict) -> None:
-        score, metrics = entry['score'], entry['metrics']
-        if not isinstance(score, float) or not isfinite(score):
-            raise ValueError(f'not a score: {score}')
-        self.scores[proposal_key(entry)] = {'score': score, 'metrics': metrics}
+        self.scores[proposal_key(entry)] = {
+            'score': entry['score'],
+            'metrics': entry['metrics'],
+        }
+
+
+def read_journal(path: str | os.PathLike) -> tuple[dict, list[dict]]:
+    """Reads a journal without changing it, also while a search writes it.
+
+    A last line that is not written to its end is left out.
+
+    Returns:
+        The header, and what `Trial.to_json` gave for every trial, in the order in
+        which they were written.
+
+    Raises:
+        JournalError: There is no file, or it has no header or a damaged line.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise JournalError(f'the journal {path} cannot be read: {error}') from None
+    header, entries, _ = _parse(content, path)
+    return header, entries
+
+
+def _parse(content: bytes, path: Path) -> tuple[dict, list[dict], int]:
+    """The header, the entries, and how many bytes of `content` they take."""
+    first, *lines = content.splitlines(keepends=True) or [b'']
+    try:
+        header = json.loads(first)
+        if not isinstance(header, dict):
+            raise ValueError(f'not a header: {header}')
+    except ValueError:
+        raise JournalError(
+            f'Line 1 of {path} is not the header of a journal; {REMEDY}'
+        ) from None
+    entries, end = [], len(first)
+    for number, line in enumerate(lines, start=2):
+        try:
+            entries.append(_entry(line))
+            end += len(line)
+        except (ValueError, KeyError, TypeError):
+            if number <= len(lines):
+                raise JournalError(
+                    f'Line {number} of {path} is damaged; remove that line to score '
+                    'its trial again, or use another work dir'
+                ) from None
+    return header, entries, end
+
+
+def _entry(line: bytes) -> dict:
+    """Reads a trial's line; a ValueError, KeyError or TypeError where it is none."""
+    if not line.endswith(b'\n'):
+        raise ValueError('cut off')
+    entry = json.loads(line)
+    Arch.from_json(entry['candidate']['arch'])
+    proposal_key(entry)
+    dict(entry['metrics'])
+    score = entry['score']
+    if not isinstance(score, float) or not isfinite(score):
+        raise ValueError(f'not a score: {score}')
+    return entry
 
 
 def _line(obj: dict) -> bytes:

@@ -31,25 +31,37 @@ class Searcher(ABC):
 
     @abstractmethod
     def rounds(self) -> Rounds:
-        """Yields the proposals of each round; is sent its trials in that order."""
+        """Yields the proposals of each round; is sent their trials in that order.
+
+        No round is empty. Equal proposals of a round are asked once and answered
+        alike.
+        """
 
     @property
     @abstractmethod
     def total(self) -> int:
-        """How many trials the search takes in all."""
+        """How many trials the search takes in all, at most."""
+
+    @property
+    def work(self) -> float:
+        """What the search takes in all, in candidates scored on all of archval."""
+        return self.total
 
     @abstractmethod
     def to_json(self) -> dict:
         """Returns the kind and the options that decide what is asked."""
 
     def ask(self) -> list[Proposal]:
-        """Returns the proposals of the round, the same until they are answered.
+        """Returns the distinct proposals of the round, until they are answered.
 
         Empty when the search has finished.
         """
         if self._round is None:
             self._round = next(self._rounds)
-        return list(self._round)
+        distinct = {}
+        for proposal in self._round:
+            distinct.setdefault(proposal.key, proposal)
+        return list(distinct.values())
 
     def tell(self, trials: list[Trial]) -> None:
         """Takes the answers to the whole round, in any order.
@@ -66,29 +78,43 @@ class Searcher(ABC):
                 f'each of the {len(asked)} proposals of a round needs one answer, but '
                 f'got {len(trials)} (unanswered: {missing}; not asked: {strange})'
             )
-        ordered = [answers[key] for key in asked]
-        self._keep_best(ordered)
+        self._keep_best([answers[key] for key in asked])
+        ordered = [answers[proposal.key] for proposal in self._round]
         self._round = []
         with suppress(StopIteration):
             self._round = self._rounds.send(ordered)
 
     def best(self) -> Trial:
-        """Returns the best trial of a complete architecture so far.
+        """Returns the best trial so far of a complete architecture on all of archval.
 
         Of equals the one that was proposed first.
 
         Raises:
-            UserError: No complete architecture has a score yet.
+            UserError: There is none yet.
         """
         if self._best is None:
             raise UserError(
-                'no complete architecture has been scored yet; let the search finish'
+                'no complete architecture has been scored on all of archval yet; let '
+                'the search finish'
             )
         return self._best
 
     def _keep_best(self, trials: list[Trial]) -> None:
         for trial in trials:
-            if isinstance(trial.proposal.candidate, Complete) and (
-                self._best is None or trial.score > self._best.score
-            ):
+            proposal = trial.proposal
+            counts = isinstance(proposal.candidate, Complete) and proposal.on_all
+            if counts and (self._best is None or trial.score > self._best.score):
                 self._best = trial
+
+
+def check_integer(name: str, value: int, at_least: int = 1) -> None:
+    """Refuses, as a `UserError`, an option that is no integer or too small."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise UserError(
+            f'{name} must be an integer of at least {at_least}, but got {value!r}'
+        )
+
+
+def ranked(trials: list[Trial]) -> list[Trial]:
+    """Returns the trials by falling score; of equals the first comes first."""
+    return sorted(trials, key=lambda trial: trial.score, reverse=True)
