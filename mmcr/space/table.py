@@ -1,0 +1,218 @@
+"""Additive costs as a table: counted or measured once, looked up from then on."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from numbers import Integral, Real
+from pathlib import Path
+
+from mmcr.errors import UserError
+from mmcr.space.arch import Arch
+from mmcr.space.cost import exact, plain
+from mmcr.space.space import Choice
+
+RULE = (
+    'a cost table is a JSON object with kind and unit (strings), costs '
+    '({choice: {value: cost}}), rest (a number), shape ([height, width] or null) and '
+    'about (an object)'
+)
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What every value of every choice costs, and what no choice decides.
+
+    Called as `table(choice, value)` it is the `cost` of a `SearchSpace`. What no
+    choice decides (stem, last conv) is counted once, in the first choice's share,
+    so that the shares of a complete architecture add up to the whole backbone, and
+    a budget bounds what the whole backbone costs.
+
+    Args:
+        kind: What is counted: 'macs', 'params', 'latency'.
+        unit: Of the costs: 'ms' for a latency.
+        costs: By name of the choice and by value; none negative.
+        rest: Cost of all that no choice decides.
+        shape: Height and width in pixels of the image that it holds for; None where
+            the cost does not depend on the image.
+        about: How it came about (device, versions, checks), as JSON; never read
+            when costs are looked up.
+
+    Raises:
+        UserError: An argument breaks its rule.
+    """
+
+    kind: str
+    unit: str
+    costs: Mapping[str, Mapping[int, float]]
+    rest: float = 0
+    shape: tuple[int, int] | None = None
+    about: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ('kind', 'unit'):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(
+                    f'{name} must be a string, but got {getattr(self, name)!r}'
+                )
+        if not isinstance(self.costs, Mapping) or not self.costs:
+            raise UserError(
+                f'costs must map one or more choices to costs, but got {self.costs!r}'
+            )
+        costs = {name: _row(name, row) for name, row in self.costs.items()}
+        object.__setattr__(self, 'costs', costs)
+        _check_cost('rest', self.rest)
+        if self.shape is not None:
+            object.__setattr__(self, 'shape', checked_shape(self.shape))
+        if not isinstance(self.about, Mapping):
+            raise UserError(f'about must be a mapping, but got {self.about!r}')
+
+    def __call__(self, choice: str, value: int) -> float:
+        """Returns a value's share; the first choice's has the rest in it.
+
+        Raises:
+            UserError: The table has no such choice, or no such value of it.
+        """
+        if choice not in self.costs:
+            raise UserError(
+                f'this table has no choice {choice}; its choices are '
+                f'{", ".join(self.costs)}'
+            )
+        if value not in self.costs[choice]:
+            raise UserError(
+                f'{choice}={value} has no cost in this table; {choice} must be one of '
+                f'{", ".join(map(str, self.costs[choice]))}'
+            )
+        cost = exact(self.costs[choice][value])
+        if choice == next(iter(self.costs)):
+            cost += exact(self.rest)
+        return plain(cost)
+
+    def total(self, arch: Arch) -> float:
+        """Returns what the whole backbone costs; `arch` decides every choice."""
+        self.check_fits(Choice(name, (value,)) for name, value in arch.items())
+        return plain(sum(exact(self(name, value)) for name, value in arch.items()))
+
+    def check_fits(self, choices: Iterable[Choice]) -> None:
+        """Checks that a space has just the table's choices, all values in it.
+
+        Raises:
+            UserError: A choice or a value is missing, or the space lacks a choice.
+        """
+        choices = tuple(choices)
+        names = {choice.name for choice in choices}
+        if names != set(self.costs):
+            raise UserError(
+                f'the {self.kind} table must be of the choices of the space, '
+                f'{", ".join(sorted(names))}, but it is of {", ".join(self.costs)}'
+            )
+        for choice in choices:
+            missing = [v for v in choice.values if v not in self.costs[choice.name]]
+            if missing:
+                raise UserError(
+                    f'the {self.kind} table must hold every value of {choice.name}, '
+                    f'but it has none for {", ".join(map(str, missing))}'
+                )
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all architectures cost the same."""
+        return all(len(set(row.values())) == 1 for row in self.costs.values())
+
+    def to_json(self) -> dict:
+        return dict(
+            kind=self.kind,
+            unit=self.unit,
+            shape=None if self.shape is None else list(self.shape),
+            rest=self.rest,
+            costs={
+                name: {str(value): cost for value, cost in row.items()}
+                for name, row in self.costs.items()
+            },
+            about=dict(self.about),
+        )
+
+    @classmethod
+    def from_json(cls, obj) -> 'CostTable':
+        """Reads what `to_json` wrote.
+
+        Raises:
+            UserError: It is anything else; the message states the rule.
+        """
+        fields = {'kind', 'unit', 'shape', 'rest', 'costs', 'about'}
+        if not isinstance(obj, Mapping) or set(obj) != fields:
+            found = list(obj) if isinstance(obj, Mapping) else obj
+            raise UserError(f'{RULE}, but got {found!r}')
+        try:
+            costs = {
+                name: {int(value): cost for value, cost in row.items()}
+                for name, row in obj['costs'].items()
+            }
+        except (AttributeError, TypeError, ValueError):
+            raise UserError(f'{RULE}, but costs are {obj["costs"]!r}') from None
+        return cls(**{**obj, 'costs': costs})
+
+    def write(self, path: str | Path) -> None:
+        """Writes the table to a file.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        try:
+            Path(path).write_text(json.dumps(self.to_json(), indent=2) + '\n')
+        except OSError as error:
+            raise UserError(
+                f'the table must go to a file that can be written, but {error}'
+            ) from None
+
+    @classmethod
+    def read(cls, path: str | Path) -> 'CostTable':
+        """Reads a file that `write` wrote.
+
+        Raises:
+            UserError: There is no such file, or it holds no table.
+        """
+        try:
+            return cls.from_json(json.loads(Path(path).read_text()))
+        except OSError as error:
+            raise UserError(
+                f'a cost table must be a file that can be read, but {error}'
+            ) from None
+        except ValueError as error:  # no text, no JSON, or a UserError
+            raise UserError(f'{path} is no cost table: {error}') from None
+
+
+def checked_shape(shape) -> tuple[int, int]:
+    """Returns a height and a width in pixels as a tuple.
+
+    Raises:
+        UserError: `shape` is not two positive integers.
+    """
+    is_pair = isinstance(shape, (list, tuple)) and len(shape) == 2
+    if not is_pair or not all(_is_integer(side) and side >= 1 for side in shape):
+        raise UserError(
+            f'shape must be a height and a width in pixels, but got {shape!r}'
+        )
+    return tuple(shape)
+
+
+def _row(name: str, row: Mapping[int, float]) -> dict[int, float]:
+    if not isinstance(name, str) or not isinstance(row, Mapping) or not row:
+        raise UserError(
+            f'costs of {name!r} must map one or more values to costs, but got {row!r}'
+        )
+    for value, cost in row.items():
+        if not _is_integer(value):
+            raise UserError(f'the values of {name} are integers, but got {value!r}')
+        _check_cost(f'the cost of {name}={value}', cost)
+    return dict(row)
+
+
+def _check_cost(name: str, cost: float) -> None:
+    is_number = isinstance(cost, Real) and not isinstance(cost, bool)
+    if not is_number or not isfinite(cost) or cost < 0:
+        raise UserError(f'{name} must be a finite number, at least 0, but got {cost!r}')
+
+
+def _is_integer(value) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -1,0 +1,71 @@
+"""Measures how long the blocks of a search's networks take on this device.
+
+The table is what a budget of type 'latency' reads.
+"""
+
+import argparse
+
+import torch
+from mmengine.config import DictAction
+
+from mmcr.analysis.latency import latency_table, summary, supernet_of
+from mmcr.cli import user_errors
+from mmcr.launch import read_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of the search')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        default=[800, 1333],
+        metavar='PIXELS',
+        help='height and width of the image, or one number for both '
+        '(default: 800 1333)',
+    )
+    parser.add_argument(
+        '--out', default='latency.json', help='the table (default: latency.json)'
+    )
+    parser.add_argument(
+        '--device',
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='cpu, cuda or cuda:N (default: the GPU where there is one)',
+    )
+    parser.add_argument(
+        '--repeats',
+        type=int,
+        default=30,
+        help='rounds; medians are taken (default: 30)',
+    )
+    parser.add_argument(
+        '--check',
+        type=int,
+        default=5,
+        metavar='M',
+        help='how many whole backbones to time beside the blocks (default: 5)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as key=value; a list is written '
+        'key="[a,b]" or key=a,b, without white space',
+    )
+    return parser.parse_args()
+
+
+@user_errors()
+def main() -> None:
+    args = parse_args()
+    backbone, final = supernet_of(read_config(args.config, args.cfg_options))
+    shape = tuple(args.shape * (2 if len(args.shape) == 1 else 1))
+    table = latency_table(backbone, final, shape, args.device, args.repeats, args.check)
+    table.write(args.out)
+    print(summary(table))
+    print(f'Written to {args.out}.')
+
+
+if __name__ == '__main__':
+    main()
