@@ -1,13 +1,17 @@
+import copy
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 from mmdet.evaluation.metrics import CocoMetric
+from pycocotools.cocoeval import COCOeval
 from tiny import CLASSES
 
 from mmcr.data import write_shapes
 from mmcr.engine import UnroundedCocoMetric
+from mmcr.engine.metric import BACKENDS
 from mmcr.errors import UserError
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -107,14 +111,167 @@ def test_the_order_of_the_images_does_not_count(coco):
     )
 
 
-def test_no_detections_are_worth_nothing(coco):
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_no_detections_are_worth_nothing(coco, backend):
     samples = detections(coco, 0)
     for sample in samples:
         sample['pred_instances'] = {
             key: value[:0] for key, value in sample['pred_instances'].items()
         }
-    found = values(UnroundedCocoMetric(ann_file=str(coco)), samples)
+    metric = UnroundedCocoMetric(ann_file=str(coco), backend=backend)
+    found = values(metric, samples)
     assert found['coco/bbox_mAP'] == found['coco/bbox_mAP_50'] == 0
+
+
+def edited(coco, folder, edit):
+    content = json.loads(coco.read_text())
+    for number, entry in enumerate(content['annotations']):
+        edit(number, entry)
+    path = folder / 'edited.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+def plain(number, entry):
+    pass
+
+
+def crowded(number, entry):
+    entry['iscrowd'] = int(number % 5 == 0)
+
+
+def ignored(number, entry):
+    entry['ignore'] = int(number % 4 == 0)
+
+
+def from_zero(number, entry):
+    entry['id'] = number
+
+
+def of_one_class(number, entry):
+    entry['category_id'] = 1
+
+
+def of_some_images(number, entry):
+    entry['image_id'] = min(entry['image_id'], 5)
+
+
+EDITS = (plain, crowded, ignored, from_zero, of_one_class, of_some_images)
+
+
+@pytest.mark.parametrize('edit', EDITS)
+@pytest.mark.parametrize('options', [{}, dict(proposal_nums=(2, 5, 9))], ids=str)
+def test_both_backends_give_the_same_values(coco, tmp_path, edit, options):
+    path = edited(coco, tmp_path, edit)
+    options = dict(ann_file=str(path), metric=['bbox', 'segm'], **options)
+    for samples in (detections(coco, 4, True), tied(detections(coco, 5, True))):
+        found = [
+            values(UnroundedCocoMetric(**options, backend=name), samples)
+            for name in BACKENDS
+        ]
+        assert found[0] == pytest.approx(found[1], rel=0, abs=1e-12)
+        assert min(found[0]['coco/bbox_mAP'], found[0]['coco/segm_mAP']) > 0.001
+
+
+def tied(samples):
+    """Of few different scores, and the first two images without detections."""
+    for sample in samples:
+        found = sample['pred_instances']
+        found['scores'] = (found['scores'] * 3).round() / 3
+    for sample in samples[:2]:
+        found = sample['pred_instances']
+        sample['pred_instances'] = {key: value[:0] for key, value in found.items()}
+    return samples
+
+
+@pytest.mark.parametrize('kind', ('bbox', 'segm'))
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_the_table_is_summarized_as_pycocotools_does(coco, kind, backend):
+    samples = detections(coco, 6, True)
+    metric = UnroundedCocoMetric(ann_file=str(coco), metric=kind, backend=backend)
+    ours = values(metric, samples)
+    api = metric._coco_api
+    predictions = [prediction for _, prediction in processed(metric, samples)]
+    theirs = COCOeval(
+        api, api.loadRes(list(metric._detections(kind, predictions))), kind
+    )
+    theirs.params.maxDets = [100, 300, 1000]
+    theirs.evaluate()
+    theirs.accumulate()
+    theirs.summarize()
+    assert list(ours.values()) == pytest.approx(theirs.stats[:6], rel=0, abs=1e-12)
+
+
+def processed(metric, samples):
+    metric.results = []
+    metric.process({}, samples)
+    return metric.results
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_many_detections_count_as_in_pycocotools(coco, backend):
+    samples = detections(coco, 0)
+    for sample in samples:  # hits come after a hundred misses of every class
+        found = sample['pred_instances']
+        found['scores'] *= 0.5
+        misses = dict(
+            bboxes=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).double().repeat(600, 1),
+            labels=torch.arange(len(CLASSES)).repeat(100),
+            scores=torch.linspace(0.6, 1, 600).double(),
+        )
+        sample['pred_instances'] = {
+            key: torch.cat([found[key], misses[key]]) for key in found
+        }
+    options = dict(ann_file=str(coco), backend=backend)
+    ours = values(UnroundedCocoMetric(**options), samples)
+    assert ours['coco/bbox_mAP'] == 0 < ours['coco/bbox_mAP_50']
+    more = values(UnroundedCocoMetric(**options, proposal_nums=(700,)), samples)
+    assert more['coco/bbox_mAP'] > 0
+
+
+def test_the_results_stay_as_they_are(coco):
+    metric = UnroundedCocoMetric(ann_file=str(coco), metric=['bbox', 'segm'])
+    metric.dataset_meta = META
+    results = processed(metric, detections(coco, 0, masks=True))
+    before = copy.deepcopy(results)
+    first = metric.compute_metrics(results)
+    np.testing.assert_equal(results, before)
+    assert metric.compute_metrics(results) == first
+
+
+def test_the_quicker_backend_is_the_default(coco):
+    assert UnroundedCocoMetric(ann_file=str(coco)).backend == 'faster_coco_eval'
+
+
+def test_without_its_package(coco, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'faster_coco_eval', None)
+    assert UnroundedCocoMetric(ann_file=str(coco)).backend == 'pycocotools'
+    with pytest.raises(UserError, match='pip install faster-coco-eval'):
+        UnroundedCocoMetric(ann_file=str(coco), backend='faster_coco_eval')
+
+
+@pytest.mark.parametrize('name', ('a1', '-1'))
+def test_ids_that_only_pycocotools_takes(coco, tmp_path, name):
+    def rename(number, entry):
+        entry['id'] = f'a{number + 1}' if name == 'a1' else -1 - number
+
+    path = edited(coco, tmp_path, rename)
+    assert UnroundedCocoMetric(ann_file=str(path)).backend == 'pycocotools'
+    with pytest.raises(UserError, match=f'ids.*integers.*{name}'):
+        UnroundedCocoMetric(ann_file=str(path), backend='faster_coco_eval')
+
+
+def test_an_unknown_backend_is_refused(coco):
+    with pytest.raises(UserError, match="one of faster_coco_eval, pycocotools.*'x'"):
+        UnroundedCocoMetric(ann_file=str(coco), backend='x')
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_scores_that_are_no_numbers_are_refused(coco, backend):
+    samples = detections(coco, 0)
+    samples[3]['pred_instances']['scores'][2] = float('nan')
+    with pytest.raises(UserError, match='image 4 has NaN'):
+        values(UnroundedCocoMetric(ann_file=str(coco), backend=backend), samples)
 
 
 @pytest.mark.parametrize('annotations', ('none', 'crowd', 'elsewhere'))

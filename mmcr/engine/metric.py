@@ -2,34 +2,46 @@
 
 import contextlib
 import io
-import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCOeval
 from mmdet.evaluation.metrics import CocoMetric
-from mmengine.fileio import load
 
 from mmcr.errors import UserError
 from mmcr.registry import METRICS
 
-STATS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+#: Evaluators by the name of their package, the quicker one first.
+BACKENDS = ('faster_coco_eval', 'pycocotools')
 
 
 @METRICS.register_module()
 class UnroundedCocoMetric(CocoMetric):
     """mmdet's `CocoMetric` for ranking candidates.
 
-    It differs in two things: values keep full precision (mmdet rounds to three
-    decimals, so that close candidates tie), and the images that count are
-    those that were processed. A value is -1 where there is no object of its
-    kind, as in pycocotools.
+    It differs in three things: values keep full precision (mmdet rounds to three
+    decimals, so that close candidates tie), the images that count are those that
+    were processed, and the evaluator is written in C++ where it is installed.
+    Both evaluators give the same values. A value is -1 where there is no object
+    of its kind, as in pycocotools.
+
+    mAP counts the 100 best detections of an image, the other values the largest
+    of `proposal_nums`, as mmdet's do. Where `proposal_nums` does not contain 100,
+    mAP goes by the largest, too.
+
+    Args:
+        backend: ``'faster_coco_eval'``, ``'pycocotools'``, or ``None`` for the
+            first where it is installed and can read the annotations (ids must be
+            integers and not negative), else the second.
 
     Raises:
         UserError: There is no annotation file, or something else than boxes and
-            masks is asked for, or the images hold no annotated object.
+            masks is asked for, or the images hold no annotated object, or a score
+            is not a number, or the backend is not there or not for these
+            annotations.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args, backend: str | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if self._coco_api is None or not set(self.metrics) <= {'bbox', 'segm'}:
             raise UserError(
@@ -37,6 +49,15 @@ class UnroundedCocoMetric(CocoMetric):
                 f'but got ann_file={kwargs.get("ann_file")!r} and '
                 f'metric={self.metrics}.'
             )
+        problem = self._check_faster()
+        if backend not in (*BACKENDS, None):
+            raise UserError(
+                f'backend must be None or one of {", ".join(BACKENDS)}, but got '
+                f'{backend!r}.'
+            )
+        if backend == BACKENDS[0] and problem:
+            raise UserError(f'backend {backend!r} {problem}, or use {BACKENDS[1]!r}.')
+        self.backend = backend or BACKENDS[bool(problem)]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         predictions = [prediction for _, prediction in results]
@@ -53,24 +74,39 @@ class UnroundedCocoMetric(CocoMetric):
                 f'on have none of the classes {self.dataset_meta["classes"]}. Use '
                 f'other or more archval images.'
             )
-        metrics = {}
-        with tempfile.TemporaryDirectory() as folder:
-            files = self.results2json(predictions, f'{folder}/results')
-            for kind in self.metrics:
-                stats = self._stats(kind, load(files[kind]), image_ids)
-                metrics.update(
-                    {
-                        f'{kind}_{name}': float(value)
-                        for name, value in zip(STATS, stats)
-                    }
+        for prediction in predictions:
+            if np.isnan(prediction['scores']).any():
+                raise UserError(
+                    f'Detections need numbers for scores, but image '
+                    f'{prediction["img_id"]} has NaN. Check the weights of the '
+                    f'checkpoint, and fp16 where it is on.'
                 )
-        return metrics
+        return {
+            f'{kind}_{name}': value
+            for kind in self.metrics
+            for name, value in self._values(kind, predictions, image_ids).items()
+        }
 
-    def _stats(self, kind: str, detections: list[dict], image_ids: list) -> np.ndarray:
-        if kind == 'segm':
-            # with a box at hand pycocotools takes the box's area for the mask's
-            for detection in detections:
-                detection.pop('bbox', None)
+    def _check_faster(self) -> str | None:
+        """What keeps the C++ evaluator from reading the annotations, if anything."""
+        try:
+            import faster_coco_eval  # noqa: F401
+        except ImportError:
+            return f'needs its package: pip install {BACKENDS[0].replace("_", "-")}'
+        ids = [*self._coco_api.imgs, *self._coco_api.anns, *self._coco_api.cats]
+        # with negative ids it finds no matches, without a word
+        strange = [i for i in ids if not isinstance(i, int) or i < 0]
+        if strange:
+            return (
+                f'needs ids (of images, annotations and categories) that are integers '
+                f'from 0 on, but there is {strange[0]!r}: renumber them'
+            )
+        return None
+
+    def _values(
+        self, kind: str, predictions: list[dict], image_ids: list
+    ) -> dict[str, float]:
+        detections = list(self._detections(kind, predictions))
         with contextlib.redirect_stdout(io.StringIO()):
             # loadRes cannot tell the kind of an empty list
             found = (
@@ -78,12 +114,74 @@ class UnroundedCocoMetric(CocoMetric):
                 if detections
                 else type(self._coco_api)()
             )
-            coco_eval = COCOeval(self._coco_api, found, kind)
+            coco_eval = self._evaluator()(self._coco_api, found, kind)
+            # it has threads of its own for masks; here processes share the work
+            coco_eval.rle_iou_max_workers = 1
             coco_eval.params.catIds = self.cat_ids
             coco_eval.params.imgIds = image_ids
             coco_eval.params.maxDets = list(self.proposal_nums)
             coco_eval.params.iouThrs = np.asarray(self.iou_thrs)
             coco_eval.evaluate()
             coco_eval.accumulate()
-            coco_eval.summarize()
-        return coco_eval.stats[: len(STATS)]
+        return _average_precision(coco_eval.eval['precision'], coco_eval.params)
+
+    def _evaluator(self) -> type:
+        if self.backend == BACKENDS[0]:
+            from faster_coco_eval import COCOeval_faster
+
+            return COCOeval_faster
+        return COCOeval
+
+    def _detections(self, kind: str, predictions: list[dict]) -> Iterator[dict]:
+        """In COCO's form, for `loadRes`.
+
+        Masks come without their boxes: with one at hand, pycocotools would take
+        the box's area for the mask's.
+        """
+        for prediction in predictions:
+            scores = prediction['scores']
+            if kind == 'segm':
+                scores = prediction.get('mask_scores', scores)
+                shapes = [dict(segmentation=mask) for mask in prediction['masks']]
+            else:
+                boxes = prediction['bboxes'].astype(float)
+                boxes[:, 2:] -= boxes[:, :2]
+                shapes = [dict(bbox=box) for box in boxes.tolist()]
+            for shape, score, label in zip(
+                shapes, scores.tolist(), prediction['labels'].tolist()
+            ):
+                yield dict(
+                    image_id=prediction['img_id'],
+                    category_id=self.cat_ids[label],
+                    score=score,
+                    **shape,
+                )
+
+
+def _average_precision(precision: np.ndarray, params) -> dict[str, float]:
+    """The six values of a table of precisions, as pycocotools summarizes it.
+
+    The evaluators' own summaries disagree on the detections that count.
+
+    Args:
+        precision: Over thresholds x recalls x classes x areas x detections, -1
+            where there is no object.
+        params: The evaluator's parameters after it has run.
+    """
+
+    def mean(threshold: float | None = None, area: str = 'all', count: int = -1):
+        values = precision[:, :, :, params.areaRngLbl.index(area), count]
+        if threshold is not None:
+            values = values[params.iouThrs == threshold]
+        values = values[values > -1]
+        return float(np.mean(values)) if len(values) else -1.0
+
+    counts = params.maxDets
+    return dict(
+        mAP=mean(count=counts.index(100) if 100 in counts else -1),
+        mAP_50=mean(threshold=0.5),
+        mAP_75=mean(threshold=0.75),
+        mAP_s=mean(area='small'),
+        mAP_m=mean(area='medium'),
+        mAP_l=mean(area='large'),
+    )
