@@ -32,10 +32,15 @@ def norms_of(net):
     return [module for module in net.modules() if isinstance(module, _BatchNorm)]
 
 
-def calibrated_paths(supernet, archs, batches, x=None):
+def calibrate(norms, archs, batches):
+    missing = norms.missing(archs, len(batches))
+    norms.calibrate(archs, [(j, batches[j]) for j in missing], len(batches))
+
+
+def calibrated_paths(supernet, archs, batches, x=None, norms=None):
     """Per architecture, its statistics and its outputs on `x`."""
-    norms = PathNorms(supernet)
-    norms.calibrate(archs, batches)
+    norms = norms or PathNorms(supernet, fold=False)
+    calibrate(norms, archs, batches)
     supernet.eval()
     found = [None] * len(archs)
     for members, outs in run_paths(
@@ -119,8 +124,63 @@ def test_a_shared_beginning_is_measured_once_per_batch():
     supernet = build(SUPERNETS['r18-stage'])
     calls = []
     supernet.bn1.register_forward_hook(lambda *_: calls.append(1))
-    PathNorms(supernet).calibrate(some_archs(supernet.space, 5), EQUAL)
+    calibrate(PathNorms(supernet), some_archs(supernet.space, 5), EQUAL)
     assert len(calls) == len(EQUAL)
+
+
+def test_folded_norms_compute_the_same(supernet):
+    archs = some_archs(supernet.space, 4)
+    x = images(96, seed=20)
+    plain = calibrated_paths(supernet, archs, EQUAL, x)
+    folded = calibrated_paths(supernet, archs, EQUAL, x, PathNorms(supernet, fold=True))
+    for (outs, _), (expected, _) in zip(folded, plain):
+        for out, other in zip(outs, expected):
+            torch.testing.assert_close(out, other, rtol=1e-3, atol=1e-3)
+    assert not any('forward' in vars(module) for module in supernet.modules())
+
+
+def test_every_norm_of_the_families_is_folded(supernet):
+    norms = PathNorms(supernet, fold=True)
+    archs = some_archs(supernet.space, 4)
+    calibrate(norms, archs, EQUAL[:1])
+    supernet.eval()
+    for norm in norms_of(supernet):
+        norm.running_var.fill_(torch.nan)
+    for _, outs in run_paths(supernet, archs, images(), norms.run_calibrated):
+        assert all(out.isfinite().all() for out in outs)
+
+
+def test_a_known_prefix_sees_no_batch_twice(supernet):
+    archs = some_archs(supernet.space, 4)
+    norms = PathNorms(supernet, fold=False)
+    assert norms.missing(archs, 3) == range(3)
+    calibrated_paths(supernet, archs[:2], UNEQUAL, norms=norms)
+    assert list(norms.missing(archs[:2], 3)) == []
+    later = calibrated_paths(supernet, archs, UNEQUAL, norms=norms)
+    once = calibrated_paths(supernet, archs, UNEQUAL)
+    for (outs, statistics), (other_outs, others) in zip(later, once):
+        assert equal(outs, other_outs) and equal(statistics, others)
+
+
+def test_a_calibration_goes_on_and_back(supernet):
+    archs = some_archs(supernet.space, 4)
+    norms = PathNorms(supernet, fold=False)
+    for count, missing in ((1, range(1)), (3, range(1, 3)), (2, range(2))):
+        assert norms.missing(archs, count) == missing
+        found = calibrated_paths(supernet, archs, UNEQUAL[:count], norms=norms)
+        anew = calibrated_paths(supernet, archs, UNEQUAL[:count])
+        for (outs, statistics), (other_outs, others) in zip(found, anew):
+            assert equal(outs, other_outs) and equal(statistics, others)
+
+
+def test_unused_prefixes_are_forgotten_when_they_take_too_much():
+    supernet = build(SUPERNETS['r18-stage'])
+    first, other = some_archs(supernet.space, 2)
+    for limit, missing in ((2**28, range(0)), (0, range(1))):
+        norms = PathNorms(supernet, keep_bytes=limit)
+        calibrate(norms, [first], EQUAL[:1])
+        calibrate(norms, [other], EQUAL[:1])
+        assert len(norms.missing([first], 1)) == len(missing)
 
 
 @pytest.mark.parametrize('name', ['r18-stage', 'r50-operation'])
@@ -176,7 +236,7 @@ def test_a_path_that_was_not_calibrated_is_an_error():
     supernet = build(SUPERNETS['r18-stage'])
     first, other = some_archs(supernet.space, 2)
     norms = PathNorms(supernet)
-    norms.calibrate([first], EQUAL)
+    calibrate(norms, [first], EQUAL)
     supernet.eval()
     with pytest.raises(KeyError):
         list(run_paths(supernet, [other], images(), norms.run_calibrated))

@@ -13,13 +13,35 @@ from mmcr.cli import user_errors
 from mmcr.errors import UserError
 from mmcr.launch import add_common_arguments, build_runner, load_config
 
+FAST = {
+    'mmcr.ExhaustiveSearcher': 'mmcr.HalvingSearcher',
+    'mmcr.GreedySearcher': 'mmcr.RacingGreedySearcher',
+}
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='search config')
     parser.add_argument('checkpoint', help='checkpoint of the supernet')
+    parser.add_argument(
+        '--fast',
+        action='store_true',
+        help='compare most candidates on a part of archval: successive halving in '
+        'the place of an exhaustive search, racing in that of a greedy one',
+    )
     add_common_arguments(parser)
     return parser.parse_args()
+
+
+def fast(searcher: str) -> str:
+    """The fast counterpart of a search method."""
+    if searcher in FAST.values():
+        return searcher
+    if searcher not in FAST:
+        raise UserError(
+            f'--fast replaces {" or ".join(FAST)}, but the searcher is {searcher}.'
+        )
+    return FAST[searcher]
 
 
 @user_errors()
@@ -32,6 +54,8 @@ def main() -> None:
             f'but {args.config} has {cfg.get("test_cfg")}. '
             'Inherit one of configs/crnas.'
         )
+    if args.fast:
+        cfg.test_cfg.searcher.type = fast(cfg.test_cfg.searcher.type)
     cfg.load_from = args.checkpoint
     build_runner(cfg).test()
     if is_main_process():

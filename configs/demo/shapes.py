@@ -87,4 +87,4 @@ few = dict(calibration_images=32, num_minibatches=4)
 if searching:
     val_cfg = few
 if 'search' in step:
-    test_cfg = dict(final_backbone=dict(base_channels=16), **few)
+    test_cfg = dict(final_backbone=dict(base_channels=16), workers=0, **few)

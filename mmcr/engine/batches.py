@@ -1,7 +1,8 @@
 """Batches that do not depend on how many processes share them."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from mmengine.config import ConfigDict
 from mmengine.dist import get_dist_info
@@ -24,15 +25,32 @@ class BatchShardSampler(Sampler):
     """
 
     def __init__(self, indices: range | list[int], batch_size: int) -> None:
+        self._indices = list(indices)
+        self.batch_size = batch_size
+        self.num_batches = -(-len(self._indices) // batch_size)
+        self._select(range(self.num_batches))
+
+    @contextmanager
+    def only(self, batches: Iterable[int]) -> Iterator[None]:
+        """Draws these batches alone, for a while.
+
+        Args:
+            batches: Global indices, rising: only the last batch may be smaller.
+        """
+        self._select(batches)
+        try:
+            yield
+        finally:
+            self._select(range(self.num_batches))
+
+    def _select(self, batches: Iterable[int]) -> None:
         rank, world_size = get_dist_info()
-        starts = range(0, len(indices), batch_size)
-        self.num_batches = len(starts)
         #: Global index of each batch that this rank draws, in order.
-        self.batches = list(range(self.num_batches))[rank::world_size]
+        self.batches = [j for j in batches if j % world_size == rank]
         self._own = [
             index
             for j in self.batches
-            for index in indices[starts[j] : starts[j] + batch_size]
+            for index in self._indices[j * self.batch_size :][: self.batch_size]
         ]
 
     def __iter__(self) -> Iterator[int]:
@@ -69,11 +87,14 @@ def build_loader(
 ) -> DataLoader:
     """Builds a loader with a `BatchShardSampler` in the place of its sampler.
 
+    The images come in random order, so that the first so many batches are a
+    fair sample of all, however the annotation file is sorted.
+
     Args:
         cfg: A dataloader config of mmengine's form.
         name: What messages call the loader.
-        num_images: Draw so many images, seeded; ``None`` takes all.
-        seed: Of that draw.
+        num_images: How many images to draw; ``None`` takes all.
+        seed: Of the order and the draw.
 
     Raises:
         UserError: There are no images, or fewer batches than processes.
@@ -85,9 +106,7 @@ def build_loader(
     cfg.drop_last = False
     loader = Runner.build_dataloader(cfg, seed=seed)
     size = len(loader.dataset)
-    indices = range(size)
-    if num_images is not None and num_images < size:
-        indices = sorted(random.Random(seed).sample(indices, num_images))
+    indices = random.Random(seed).sample(range(size), size)[:num_images]
     sampler = BatchShardSampler(indices, batch_size)
     world_size = get_dist_info()[1]
     if sampler.num_batches < world_size:

@@ -1,36 +1,53 @@
 """Scores many candidates in one pass over archval (CR-NAS, Sec. 3.2 and 3.3)."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from math import ceil
 
 import torch
-from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce,
+    gather_object,
+    get_dist_info,
+    get_world_size,
+)
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner.amp import autocast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmcr.engine.calibration import PathNorms
-from mmcr.engine.paths import find_backbone, run_paths, untouched
+from mmcr.engine.paths import channels_last, find_backbone, run_paths, untouched
+from mmcr.engine.scoring import MetricPool, result_bytes
 from mmcr.errors import UserError
 from mmcr.search.candidate import Proposal, Trial
 from mmcr.space.arch import Arch
+
+# Batch norms are calibrated on so many images at least, however small the part of
+# archval that a candidate is scored on.
+LEAST_CALIBRATION = 32
+# Of one image's detections, until some have been seen: masks are the largest.
+BYTES_PER_IMAGE = 100 * 1024
 
 
 class CandidateEvaluator:
     """Gives each proposal the value of a detection metric.
 
-    Per call, every image is loaded once for all proposals, and every distinct
-    path prefix runs once per batch. Batch norm statistics are estimated from
-    scratch for each path. The detector comes back as it was.
+    Candidates are scored in groups. Per group, every image is loaded once for
+    all, and every distinct path prefix runs once per batch. Batch norm
+    statistics are estimated from scratch for each path, once per search. The
+    detector comes back as it was. Scores depend neither on the grouping nor on
+    the number of processes.
 
     A proposal's architecture may differ between mini-batches (the random
     completions of Sec. 3.3): the batches of archval form `num_minibatches`
     runs of equal length, and the metric is computed once over the detections
-    of all of them.
+    of all of them. For a part of archval, norms are calibrated on the same part
+    of the calibration images, but on 32 images at least.
 
     Args:
         model: A detector whose backbone is a supernet, or its wrapper.
@@ -40,9 +57,13 @@ class CandidateEvaluator:
         score: Name of the metric value to rank by, larger is better.
         num_minibatches: c of Sec. 3.3.
         fp16: Whether to run under autocast.
+        group_size: How many candidates may be under way at once.
+        memory: GiB of host memory that the detections of these may take.
+        workers: Processes that compute metrics while the next candidates run;
+            0 computes them in between.
 
     Raises:
-        UserError: The model has no supernet backbone.
+        UserError: The model has no supernet backbone, or a limit is too low.
     """
 
     def __init__(
@@ -54,7 +75,13 @@ class CandidateEvaluator:
         score: str = 'coco/bbox_mAP',
         num_minibatches: int = 10,
         fp16: bool = False,
+        group_size: int = 64,
+        memory: float = 2.0,
+        workers: int = 0,
     ) -> None:
+        for name, value in dict(group_size=group_size, memory=memory).items():
+            if not value > 0:
+                raise UserError(f'{name} must be above 0, but got {value!r}.')
         self.backbone = find_backbone(model)
         self.model = model.module if is_model_wrapper(model) else model
         self.evaluator = evaluator
@@ -63,83 +90,171 @@ class CandidateEvaluator:
         self.score = score
         self.num_minibatches = num_minibatches
         self.fp16 = fp16
+        # while some are scored others run: together they are one group
+        shares = 2 if workers else 1
+        self.group_size = max(1, group_size // shares)
+        self.group_bytes = memory * 2**30 / shares
+        self.pool = MetricPool(evaluator.metrics, workers)
+        self._bytes_per_image = 0.0
+        self._norms: PathNorms | None = None
 
-    @torch.no_grad()
+    def reset(self) -> None:
+        """To be called when the supernet's weights have changed."""
+        self._norms = None
+
+    def close(self) -> None:
+        """Ends the scoring processes."""
+        self.pool.close()
+
     def evaluate(
         self,
         proposals: Sequence[Proposal],
         progress: Callable[[float], None] = lambda done: None,
     ) -> list[Trial]:
-        """Scores the proposals, in their order; every rank gets all the scores.
+        """As `stream`, all at once and in the order of the proposals."""
+        trials = {
+            trial.proposal: trial
+            for trial in self.stream(list(dict.fromkeys(proposals)), progress)
+        }
+        return [trials[proposal] for proposal in proposals]
+
+    def stream(
+        self,
+        proposals: Sequence[Proposal],
+        progress: Callable[[float], None] = lambda done: None,
+    ) -> Iterator[Trial]:
+        """Scores the proposals, group by group; every rank gets all the scores.
 
         Args:
-            proposals: Candidates with the portion of archval to score each on.
+            proposals: Distinct candidates with the portion of archval to score
+                each on.
             progress: Is told which part of the work is done, from 0 to 1.
 
         Raises:
             UserError: The metrics do not contain the value to rank by.
         """
-        with untouched(self.model, self.backbone), autocast(enabled=self.fp16):
-            norms = PathNorms(self.backbone)
-            num_batches = len(self.calibration) + len(self.archval)
-            if norms.needed:
-                norms.calibrate(
-                    self._all_archs(proposals),
-                    self._images(lambda j: progress(j / num_batches)),
-                )
-            self.model.eval()
-            results = self._predict(
-                proposals,
-                norms,
-                lambda j: progress((len(self.calibration) + j) / num_batches),
+        work = sum(p.width for p in proposals)
+        done = 0.0
+        scoring = None
+        for group in self._groups(proposals):
+            share = sum(p.width for p in group)
+
+            def within(part: float, done=done, share=share) -> None:
+                progress((done + part * share) / work)
+
+            results = self._run(group, within)
+            done += share
+            if scoring is not None:
+                yield from self._scored(*scoring)
+            scoring = group, self._submit(group, results)
+            del results
+            if not self.pool.workers:
+                yield from self._scored(*scoring)
+                scoring = None
+        if scoring is not None:
+            yield from self._scored(*scoring)
+
+    def _groups(self, proposals: Sequence[Proposal]) -> Iterator[list[Proposal]]:
+        """Neighbours share beginnings, and all of a group the calibration."""
+        names = [choice.name for choice in self.backbone.space.choices]
+
+        def decided(proposal: Proposal) -> list:
+            arch = proposal.candidate.arch
+            values = [arch[name] for name in names if name in arch]
+            return [self._num_calibration(proposal), values]
+
+        todo = sorted(proposals, key=decided)
+        for _, alike in groupby(todo, self._num_calibration):
+            alike = list(alike)
+            while alike:
+                size = self._fitting(alike)
+                yield alike[:size]
+                alike = alike[size:]
+
+    def _fitting(self, proposals: list[Proposal]) -> int:
+        """How many of them may form the next group; one at least."""
+        each = self._bytes_per_image or BYTES_PER_IMAGE
+        free = self.group_bytes
+        for size, proposal in enumerate(proposals[: self.group_size]):
+            free -= each * proposal.width * len(self.archval.dataset)
+            if size and free < 0:
+                return size
+        return min(len(proposals), self.group_size)
+
+    def _num_calibration(self, proposal: Proposal) -> int:
+        """How many calibration batches a proposal's norms rest on."""
+        sampler = self.calibration.sampler
+        least = ceil(LEAST_CALIBRATION / sampler.batch_size)
+        part = ceil(round(proposal.width * sampler.num_batches, 6))
+        return min(sampler.num_batches, max(part, least))
+
+    @torch.no_grad()
+    def _run(
+        self, proposals: list[Proposal], progress: Callable[[float], None]
+    ) -> list[list]:
+        """Per proposal and metric, (batch, detections) of this rank's batches."""
+        plan = self._plan(proposals)
+        archs = list(dict.fromkeys(arch for runs in plan.values() for arch in runs))
+        num_batches = self._num_calibration(proposals[0])
+        with (
+            untouched(self.model, self.backbone),
+            channels_last(self.backbone),
+            autocast(enabled=self.fp16),
+        ):
+            if self._norms is None:
+                self._norms = PathNorms(self.backbone)
+            missing = self._norms.missing(archs, num_batches)
+            total = len(missing) + len(plan)
+            batches = self._batches(
+                self.calibration, missing, lambda j: progress(j / total)
             )
-        return self._score(proposals, results)
+            images = ((j, data['inputs']) for j, data in batches)
+            self._norms.calibrate(archs, images, num_batches)
+            self.model.eval()
+            return self._predict(
+                plan, len(proposals), lambda j: progress((len(missing) + j) / total)
+            )
 
-    def _arch(self, proposal: Proposal, batch: int) -> Arch | None:
-        """What runs for `proposal` on a batch of archval; ``None``: nothing."""
-        total = self.archval.sampler.num_batches
-        start, stop = proposal.portion
-        if not start * total <= batch < stop * total:
-            return None
-        minibatches = min(self.num_minibatches, total)
-        return proposal.candidate.arch_for(batch * minibatches // total)
+    def _plan(self, proposals: list[Proposal]) -> dict[int, dict[Arch, list[int]]]:
+        """By batch of archval: what runs on it, and for which proposals."""
+        num_batches = self.archval.sampler.num_batches
+        minibatches = min(self.num_minibatches, num_batches)
+        plan: dict[int, dict[Arch, list[int]]] = {}
+        for i, proposal in enumerate(proposals):
+            start, stop = proposal.portion
+            arch_for = functools.cache(proposal.candidate.arch_for)
+            for batch in range(num_batches):
+                if start * num_batches <= batch < stop * num_batches:
+                    arch = arch_for(batch * minibatches // num_batches)
+                    plan.setdefault(batch, {}).setdefault(arch, []).append(i)
+        return dict(sorted(plan.items()))
 
-    def _all_archs(self, proposals: Sequence[Proposal]) -> list[Arch]:
-        # all ranks calibrate the architectures of all batches: they share the work
-        # of a batch's norms, and the prefixes of all must agree in their order
-        archs = (
-            self._arch(proposal, batch)
-            for proposal in proposals
-            for batch in range(self.archval.sampler.num_batches)
-        )
-        return list(dict.fromkeys(arch for arch in archs if arch is not None))
-
-    def _images(self, progress: Callable[[int], None]) -> Iterator[Tensor]:
-        for j, data in enumerate(self.calibration):
-            progress(j)
-            yield self.model.data_preprocessor(data, False)['inputs']
+    def _batches(
+        self,
+        loader: DataLoader,
+        chosen: Collection[int],
+        progress: Callable[[int], None],
+    ) -> Iterator[tuple[int, dict]]:
+        """This rank's share of the chosen batches, preprocessed, with their index."""
+        if not chosen:  # workers that load would be started for nothing
+            return
+        with loader.sampler.only(chosen):
+            for done, (batch, data) in enumerate(zip(loader.sampler.batches, loader)):
+                progress(done * get_world_size())
+                yield batch, self.model.data_preprocessor(data, False)
 
     def _predict(
         self,
-        proposals: Sequence[Proposal],
-        norms: PathNorms,
+        plan: dict[int, dict[Arch, list[int]]],
+        num_proposals: int,
         progress: Callable[[int], None],
     ) -> list[list]:
-        """Per proposal and metric, (batch, detections) of this rank's batches."""
         metrics = self.evaluator.metrics
-        results = [[[] for _ in metrics] for _ in proposals]
-        own = self.archval.sampler.batches
-        for j, (batch, data) in enumerate(zip(own, self.archval)):
-            progress(j)
-            data = self.model.data_preprocessor(data, False)
-            planned = [
-                (i, arch)
-                for i, proposal in enumerate(proposals)
-                if (arch := self._arch(proposal, batch)) is not None
-            ]
-            archs = [arch for _, arch in planned]
+        results = [[[] for _ in metrics] for _ in range(num_proposals)]
+        for batch, data in self._batches(self.archval, plan, progress):
+            archs = list(plan[batch])
             for members, features in run_paths(
-                self.backbone, archs, data['inputs'], norms.run_calibrated
+                self.backbone, archs, data['inputs'], self._norms.run_calibrated
             ):
                 with _backbone_returns(self.model, features):
                     samples = self.model(**data, mode='predict')
@@ -147,50 +262,65 @@ class CandidateEvaluator:
                     metric.results = []
                 self.evaluator.process(data_samples=samples, data_batch=data)
                 for member in members:
-                    for found, metric in zip(results[planned[member][0]], metrics):
-                        found.append((batch, metric.results))
+                    for i in plan[batch][archs[member]]:
+                        for found, metric in zip(results[i], metrics):
+                            found.append((batch, metric.results))
+        for metric in metrics:
+            metric.results = []
         return results
 
-    def _score(self, proposals: Sequence[Proposal], results: list[list]) -> list[Trial]:
-        """Computes the metrics; the proposals are spread over the ranks."""
+    def _submit(self, proposals: list[Proposal], results: list[list]) -> dict:
+        """Starts the metrics of the proposals that fall to this rank."""
         rank, world_size = get_dist_info()
-        parts = all_gather_object(results)
+        self._measure(proposals, results)
+        futures = {}
+        for i in range(len(proposals)):
+            parts = gather_object(results[i], i % world_size)
+            results[i] = None  # the metrics' owner has them now
+            if i % world_size == rank:
+                futures[i] = self.pool.submit(_in_order(parts))
+        return futures
+
+    def _measure(self, proposals: list[Proposal], results: list[list]) -> None:
+        """Learns how much memory the detections of an image take."""
+        largest = max(
+            result_bytes([[r for _, found in part for r in found] for part in parts])
+            / (proposal.width * len(self.archval.dataset))
+            for proposal, parts in zip(proposals, results)
+        )
+        size = torch.tensor([largest], dtype=torch.float64)
+        all_reduce(size, 'sum')  # each rank has its share of the images
+        self._bytes_per_image = max(self._bytes_per_image, size.item())
+
+    def _scored(self, proposals: list[Proposal], futures: dict) -> Iterator[Trial]:
+        """Waits for the metrics of a group; every rank gets all of them."""
         own = {}
-        for i in range(rank, len(proposals), world_size):
+        for i, future in futures.items():
             try:
-                own[i] = self._compute([part[i] for part in parts])
+                own[i] = future.result()
             except Exception as error:  # raised below, on every rank
                 own[i] = error
         values = {i: v for part in all_gather_object(own) for i, v in part.items()}
-        for computed in values.values():
-            if isinstance(computed, Exception):
-                raise computed
-            if self.score not in computed:
+        for i, proposal in enumerate(proposals):
+            if isinstance(values[i], Exception):
+                raise values[i]
+            if self.score not in values[i]:
                 raise UserError(
                     f'score must name a value of the metrics, one of '
-                    f'{sorted(computed)}, but got {self.score!r}.'
+                    f'{sorted(values[i])}, but got {self.score!r}.'
                 )
-        return [
-            Trial(proposal, values[i][self.score], values[i])
-            for i, proposal in enumerate(proposals)
-        ]
+            yield Trial(proposal, values[i][self.score], values[i])
 
-    def _compute(self, parts: list[list]) -> dict[str, float]:
-        """The metrics of one proposal from its ranks' detections."""
-        values = {}
-        for m, metric in enumerate(self.evaluator.metrics):
-            batches = sorted(
-                (found for part in parts for found in part[m]),
-                key=lambda found: found[0],
-            )
-            with _quiet():
-                computed = metric.compute_metrics(
-                    [result for _, batch in batches for result in batch]
-                )
-            metric.results = []
-            prefix = f'{metric.prefix}/' if metric.prefix else ''
-            values.update({prefix + name: value for name, value in computed.items()})
-        return values
+
+def _in_order(parts: list[list]) -> list[list]:
+    """Of each metric the results of all ranks, in the order of the batches."""
+    ordered = []
+    for of_ranks in zip(*parts):
+        batches = sorted(
+            (found for part in of_ranks for found in part), key=lambda found: found[0]
+        )
+        ordered.append([result for _, batch in batches for result in batch])
+    return ordered
 
 
 class _Given(nn.Module):
@@ -211,15 +341,3 @@ def _backbone_returns(model: nn.Module, features: tuple[Tensor, ...]) -> Iterato
         yield
     finally:
         model.backbone = backbone
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps metrics from logging a table per candidate."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -1,17 +1,18 @@
 """The search and archval validation as mmengine loops (CR-NAS, Sec. 3)."""
 
-import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop, Runner
 
 from mmcr.engine.batches import build_loader, calibration_cfg
+from mmcr.engine.budget import budget_name, budget_space
 from mmcr.engine.checkpoint import check_supernet_checkpoint, file_digest
-from mmcr.engine.evaluator import CandidateEvaluator
+from mmcr.engine.conditions import data_digest, digest, metrics_digest
+from mmcr.engine.evaluator import LEAST_CALIBRATION, CandidateEvaluator
 from mmcr.engine.export import write_best
 from mmcr.engine.progress import SearchProgress
 from mmcr.errors import UserError
@@ -20,15 +21,23 @@ from mmcr.search import (
     Complete,
     ExhaustiveSearcher,
     GreedySearcher,
+    HalvingSearcher,
+    JointSearcher,
     Journal,
     Proposal,
+    RacingGreedySearcher,
     Trial,
     run_search,
 )
-from mmcr.space import Arch, Budget
+from mmcr.space import Arch
 
-SEARCHERS.register_module(module=ExhaustiveSearcher)
-SEARCHERS.register_module(module=GreedySearcher)
+for kind in (
+    ExhaustiveSearcher,
+    HalvingSearcher,
+    GreedySearcher,
+    RacingGreedySearcher,
+):
+    SEARCHERS.register_module(module=kind)
 
 
 class _ArchEvalLoop(BaseLoop):
@@ -43,9 +52,16 @@ class _ArchEvalLoop(BaseLoop):
             archval.
         calibration_images: How many of them to take.
         calibration_seed: Of the draw of these images.
+        archval_seed: Of the order of archval's images: its parts, and with them
+            mini-batches, are random samples of it.
         score: Name of the metric value to rank by.
         num_minibatches: c of Sec. 3.3.
         fp16: Whether to run under autocast.
+        group_size: How many candidates share one pass over archval. A stopped
+            search repeats the unfinished group.
+        memory: GiB of host memory that the detections of a group may take; a
+            group is made smaller where they would take more.
+        workers: Processes that compute metrics while the next candidates run.
     """
 
     def __init__(
@@ -56,17 +72,21 @@ class _ArchEvalLoop(BaseLoop):
         calibration_dataloader: dict | None = None,
         calibration_images: int = 200,
         calibration_seed: int = 0,
+        archval_seed: int = 0,
         score: str = 'coco/bbox_mAP',
         num_minibatches: int = 10,
         fp16: bool = False,
+        group_size: int = 64,
+        memory: float = 2.0,
+        workers: int = 0,
     ) -> None:
         if calibration_dataloader is None:
             calibration_dataloader = calibration_cfg(
                 runner.cfg.get('train_dataloader'), dataloader
             )
-        archval = build_loader(dataloader, 'archval')
+        archval = build_loader(dataloader, 'archval', seed=archval_seed)
         super().__init__(runner, archval)
-        metrics = _metrics_digest(evaluator)
+        metrics = metrics_digest(evaluator)
         if not isinstance(evaluator, Evaluator):
             evaluator = runner.build_evaluator(evaluator)
         evaluator.dataset_meta = archval.dataset.metainfo
@@ -79,9 +99,23 @@ class _ArchEvalLoop(BaseLoop):
             calibration_seed,
         )
         self.candidates = CandidateEvaluator(
-            runner.model, evaluator, archval, calibration, score, num_minibatches, fp16
+            runner.model,
+            evaluator,
+            archval,
+            calibration,
+            score=score,
+            num_minibatches=num_minibatches,
+            fp16=fp16,
+            group_size=group_size,
+            memory=memory,
+            workers=workers,
         )
-        self._options = dict(score=score, num_minibatches=num_minibatches, fp16=fp16)
+        self._options = dict(
+            score=score,
+            num_minibatches=num_minibatches,
+            fp16=fp16,
+            archval_seed=archval_seed,
+        )
         self._archval, self._metrics = dataloader, metrics
         self._calibration = (
             calibration_images,
@@ -97,10 +131,15 @@ class _ArchEvalLoop(BaseLoop):
         images, seed, dataloader = self._calibration
         return dict(
             **self._options,
-            detector=_digest(self.runner.cfg.model),
+            detector=digest(self.runner.cfg.model),
             metrics=self._metrics,
-            archval=_data_digest(self._archval),
-            calibration=dict(images=images, seed=seed, data=_data_digest(dataloader)),
+            archval=data_digest(self._archval),
+            calibration=dict(
+                images=images,
+                least=LEAST_CALIBRATION,
+                seed=seed,
+                data=data_digest(dataloader),
+            ),
         )
 
 
@@ -137,6 +176,7 @@ class ArchValLoop(_ArchEvalLoop):
         """Scores them; returns the metrics."""
         self.runner.call_hook('before_val')
         self.runner.call_hook('before_val_epoch')
+        self.candidates.reset()  # training goes on between two calls
         trials = self.candidates.evaluate(
             [Proposal(Complete(arch)) for arch in self.archs.values()]
         )
@@ -155,20 +195,23 @@ class ArchValLoop(_ArchEvalLoop):
 
 @LOOPS.register_module()
 class ArchSearchLoop(_ArchEvalLoop):
-    """Searches the supernet's space under a budget.
+    """Searches the supernet's space under one budget or several.
 
     Used as ``test_cfg``, so that it needs no optimizer. In the work dir it
     keeps the journal ``trials.jsonl``, from which a stopped search goes on, and
-    at the end writes ``best_arch.json`` and ``best_arch.py``.
+    at the end writes ``best_arch.json`` and ``best_arch.py``; with a list of
+    budgets those of each into a folder of its name, such as ``budget_16``.
 
     Args:
         searcher: Config of the search method; it is given the space.
-        budget: Cost of the networks to find, in blocks (N of Sec. 3.2);
-            ``None`` where choices cost nothing.
-        group_size: How many candidates share one pass over archval. A stopped
-            search repeats the unfinished group.
+        budget: What the networks to find may cost: a number of blocks (N of
+            Sec. 3.2) or a limit of another kind (`engine.budget`), or a list of
+            such: all are searched together, so that what they share is scored
+            once. ``None`` where choices cost nothing.
         final_backbone: Backbone arguments that the found network gets in the
             place of the supernet's (usually its full width).
+        workers: Processes that compute metrics while the next candidates run; in a
+            search of few images 0 is faster, since a process takes seconds to start.
 
     Raises:
         CheckpointError: The checkpoint is not one of this supernet.
@@ -181,43 +224,56 @@ class ArchSearchLoop(_ArchEvalLoop):
         dataloader: dict,
         evaluator: Evaluator | dict | list,
         searcher: dict,
-        budget: int | None = None,
-        group_size: int = 64,
+        budget: int | float | Mapping | list | None = None,
         final_backbone: Mapping | None = None,
+        workers: int = 1,
         **kwargs,
     ) -> None:
-        super().__init__(runner, dataloader, evaluator, **kwargs)
+        super().__init__(runner, dataloader, evaluator, workers=workers, **kwargs)
         # now: the runner loads whatever it finds before it runs the loop
         check_supernet_checkpoint(self.candidates.model, runner._load_from)
-        space = self.candidates.backbone.space
-        if budget is not None:
-            space = space.under(Budget.exactly(budget))
-        self.searcher = SEARCHERS.build(dict(searcher, space=space))
-        self.group_size = group_size
         self.final_backbone = dict(final_backbone or {})
+        if isinstance(budget, list):
+            self.searcher = JointSearcher(
+                {
+                    f'budget_{budget_name(each)}': self._searcher(searcher, each)
+                    for each in budget
+                }
+            )
+        else:
+            self.searcher = self._searcher(searcher, budget)
+
+    def _searcher(self, searcher: dict, budget: int | float | Mapping | None):
+        backbone = self.candidates.backbone
+        space = backbone.space
+        if budget is not None:
+            space = budget_space(backbone, self.final_backbone, budget)
+        return SEARCHERS.build(dict(searcher, space=space))
 
     def run(self) -> dict:
         """Searches; returns the metrics of the best architecture."""
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')
         known = self._known_scores()
-        progress = SearchProgress(self.searcher.total, len(known))
+        progress = SearchProgress(self.searcher.work, _work_of(known))
         if known:
             self.runner.logger.info(
-                f'The journal holds {len(known)} of {self.searcher.total} trials: '
-                f'going on from there.'
+                f'The journal holds {len(known)} trials: going on from there.'
             )
 
-        def evaluate(proposals: list[Proposal]) -> list[Trial]:
-            trials = self.candidates.evaluate(
-                proposals, lambda done: progress.within_group(len(proposals), done)
+        def evaluate(proposals: list[Proposal]) -> Iterator[Trial]:
+            work = sum(proposal.width for proposal in proposals)
+            yield from self.candidates.stream(
+                proposals, lambda part: progress.scoring(part * work)
             )
-            progress.finished(len(proposals))
-            return trials
+            progress.finished(work)
 
-        best = run_search(self.searcher, evaluate, known, self._record, self.group_size)
+        try:
+            best = run_search(self.searcher, evaluate, known, self._record)
+        finally:
+            self.candidates.close()
         if is_main_process():
-            self._export(best)
+            self._export()
         metrics = dict(best.metrics)
         self.runner.call_hook('after_test_epoch', metrics=metrics)
         self.runner.call_hook('after_test')
@@ -254,14 +310,29 @@ class ArchSearchLoop(_ArchEvalLoop):
         if is_main_process():
             self.journal.append(trial)
 
-    def _export(self, best: Trial) -> None:
-        arch = best.proposal.candidate.arch
-        backbone = {**self.candidates.backbone.arch_cfg(arch), **self.final_backbone}
-        write_best(self.runner.work_dir, best, backbone)
-        self.runner.logger.info(
-            f'Best architecture: {arch} with {self.candidates.score} {best.score:.4f}, '
-            f'written to {self.runner.work_dir}/best_arch.py'
-        )
+    def _export(self) -> None:
+        if isinstance(self.searcher, JointSearcher):
+            found = self.searcher.bests()
+        else:
+            found = {'': self.searcher.best()}
+        for name, best in found.items():
+            folder = Path(self.runner.work_dir, name)
+            arch = best.proposal.candidate.arch
+            backbone = {
+                **self.candidates.backbone.arch_cfg(arch),
+                **self.final_backbone,
+            }
+            write_best(folder, best, backbone)
+            self.runner.logger.info(
+                f'Best architecture: {arch} with {self.candidates.score} '
+                f'{best.score:.4f}, written to {folder}/best_arch.py'
+            )
+
+
+def _work_of(known: Mapping[str, dict]) -> float:
+    """Of the trials that a journal holds, in candidates scored on all of archval."""
+    portions = (json.loads(key)[1] for key in known)
+    return sum(stop - start for start, stop in portions)
 
 
 def _arch(values: Mapping | list | int, names: list[str]) -> Arch:
@@ -275,33 +346,3 @@ def _arch(values: Mapping | list | int, names: list[str]) -> Arch:
             f'{names}, but got {list(values)}.'
         )
     return Arch(dict(zip(names, values)))
-
-
-def _digest(options: Mapping | list) -> str:
-    text = json.dumps(options, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _data_digest(dataloader: Mapping) -> str:
-    """Of what decides the batches, wherever it lies: annotations and options."""
-    dataset = dict(dataloader['dataset'])
-    root, ann_file = dataset.pop('data_root', None), dataset.pop('ann_file', None)
-    path = os.path.join(root or '', ann_file or '')
-    return _digest(
-        dict(
-            dataset=dataset,
-            batch_size=dataloader.get('batch_size', 1),
-            # of a remote file the name must do
-            annotations=file_digest(path) if os.path.isfile(path) else ann_file,
-        )
-    )
-
-
-def _metrics_digest(evaluator: Evaluator | dict | list) -> str | None:
-    """Of the metrics' options; their annotation file is that of the data."""
-    if isinstance(evaluator, Evaluator):
-        return None
-    metrics = [evaluator] if isinstance(evaluator, Mapping) else evaluator
-    return _digest(
-        [{k: v for k, v in metric.items() if k != 'ann_file'} for metric in metrics]
-    )

@@ -7,37 +7,37 @@ from mmengine.logging import MMLogger
 
 
 class SearchProgress:
-    """Logs the share of trials done and the time that the rest will take.
+    """Logs the share of the work done and the time that the rest will take.
 
     Args:
-        total: Number of trials of the whole search.
-        known: How many of them an earlier run has scored.
+        work: Of the whole search, in candidates scored on all of archval.
+        known: How much of it an earlier run has done.
         interval: Seconds between two lines at least.
     """
 
-    def __init__(self, total: int, known: int, interval: float = 10.0) -> None:
-        self.total = total
+    def __init__(self, work: float, known: float = 0.0, interval: float = 10.0):
+        self.work = work
         self.known = known
-        self.scored = 0
+        self.done = 0.0
         self.interval = interval
         self._start = self._last = time.monotonic()
 
-    def within_group(self, size: int, done: float) -> None:
-        """Part `done` (0 to 1) of the next `size` trials is scored."""
+    def scoring(self, part: float) -> None:
+        """So much of the round that is under way is done."""
         if time.monotonic() - self._last >= self.interval:
-            self._log(self.scored + size * done)
+            self._log(self.done + part)
 
-    def finished(self, group: int) -> None:
-        """One more group is scored."""
-        self.scored += group
-        self._log(self.scored)
+    def finished(self, work: float) -> None:
+        """A round of so much work is scored."""
+        self.done += work
+        self._log(self.done)
 
-    def _log(self, scored: float) -> None:
+    def _log(self, done: float) -> None:
         self._last = time.monotonic()
         spent = self._last - self._start
-        left = max(self.total - self.known - scored, 0)
-        eta = timedelta(seconds=round(spent / scored * left)) if scored else 'unknown'
+        left = max(self.work - self.known - done, 0)
+        eta = timedelta(seconds=round(spent / done * left)) if done else 'unknown'
         MMLogger.get_current_instance().info(
-            f'Search [{self.known + scored:.1f}/{self.total}]  eta: {eta}  '
-            f'time per candidate: {spent / max(scored, 1e-9):.2f} s'
+            f'Search [{self.known + done:.1f}/{self.work:.1f}]  eta: {eta}  '
+            f'time per candidate: {spent / max(done, 1e-9):.2f} s'
         )
