@@ -1,0 +1,116 @@
+"""The benchmark of search speed, at the smallest size."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import STAGE, search_cfg, write_checkpoint
+
+BENCHMARKS = Path(__file__).parents[1] / 'benchmarks'
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Calls the benchmark's main in this process: run(config, *arguments)."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def call(*arguments) -> None:
+        monkeypatch.setattr(sys, 'argv', ['search_speed.py', *map(str, arguments)])
+        runpy.run_path(str(BENCHMARKS / 'search_speed.py'), run_name='__main__')
+
+    return call
+
+
+@pytest.fixture(scope='module')
+def search(shapes, quiet_mmdet, tmp_path_factory):
+    """A search config and a checkpoint of its supernet."""
+    folder = tmp_path_factory.mktemp('search')
+    checkpoint = write_checkpoint(folder / 'supernet.pth', STAGE)
+    cfg = search_cfg(shapes, folder, None)
+    cfg.dump(folder / 'search.py')
+    return folder / 'search.py', checkpoint
+
+
+def test_the_three_ways_are_timed_and_agree(run, search, tmp_path, capsys):
+    run(
+        *(*search, '--out', tmp_path, '--repeats', 2, '--seeds', 3, '--device', 'cpu'),
+        *('--candidates', 5, '--calibration', 3),
+        *('--halving', 'rungs=2', 'eta=2', 'finalists=2'),
+    )
+    result = json.loads((tmp_path / 'search_speed.json').read_text())
+    assert result['setting']['calibration_images'] == 3
+    assert result['setting']['archval_images'] == 7
+    assert set(result['scores']['a']) == set(result['scores']['b'])
+    assert len(result['scores']['a']) == 5
+    assert len(set(result['scores']['a'].values())) > 1
+    assert result['largest_score_difference'] < 0.01
+    assert len(result['ratios']['b']) == len(result['ratios']['c']) == 2
+    assert len(result['regrets']) == 3 and min(result['regrets']) >= 0
+    for way in 'abc':
+        seconds = result['seconds_per_candidate'][way]
+        assert min(seconds) > 0 and len(seconds) == (3 if way == 'c' else 2)
+        split = result['split'][way]
+        assert all(split[part] > 0 for part in split), split
+    table = (tmp_path / 'search_speed.md').read_text()
+    assert '| (c) ours, halving |' in table
+    assert table in capsys.readouterr().out
+
+
+def test_the_naive_loop_may_score_fewer(run, search, tmp_path):
+    run(
+        *(*search, '--out', tmp_path, '--repeats', 1, '--seeds', 1, '--device', 'cpu'),
+        *('--candidates', 4, '--naive', 2, '--archval', 4, '--calibration', 2),
+    )
+    result = json.loads((tmp_path / 'search_speed.json').read_text())
+    assert result['setting']['archval_images'] == 4
+    assert len(result['scores']['a']) == 2 and len(result['scores']['b']) == 4
+    assert result['largest_score_difference'] < 0.01
+
+
+def test_a_config_without_a_search_is_refused(run, shapes, tmp_path, capsys):
+    config = tmp_path / 'train.py'
+    config.write_text('model = dict()\n')
+    with pytest.raises(SystemExit):
+        run(config, 'supernet.pth', '--out', tmp_path)
+    assert 'needs a search config' in capsys.readouterr().err
+
+
+def test_timers_count_each_part_alone(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import part_timers
+
+    clock = [0.0]
+    monkeypatch.setattr(part_timers.time, 'perf_counter', lambda: clock[0])
+
+    class Work:
+        def load(self):
+            clock[0] += 1
+
+        def heads(self):
+            clock[0] += 10
+            self.load()
+
+        def calibrate(self):
+            clock[0] += 100
+            self.heads()
+
+        def paths(self):
+            for _ in range(2):
+                clock[0] += 1000
+                yield
+
+    work = Work()
+    timers = part_timers.PartTimers()
+    for name, part in dict(
+        load='loading', heads='heads', calibrate='calibration', paths='backbone'
+    ).items():
+        timers.watch(Work, name, part)
+    for _ in work.paths():
+        work.heads()
+    work.calibrate()
+    assert timers.seconds == dict(backbone=2000, heads=20, loading=2, calibration=111)
+    timers.close()
+    work.heads()
+    assert timers.seconds['heads'] == 20
