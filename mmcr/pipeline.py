@@ -92,6 +92,7 @@ class Pipeline:
         depth: Of the ResNet.
         jobs: How many steps may run at a time where none needs the other.
         say: Where to tell how things go.
+        fast: Whether to search by halving and racing.
 
     Raises:
         UserError: `jobs` is less than 1, the config does not follow
@@ -106,6 +107,7 @@ class Pipeline:
         depth: int = 18,
         jobs: int = 1,
         say: Callable[[str], None] = print,
+        fast: bool = False,
     ) -> None:
         if jobs < 1:
             raise UserError(f'jobs must be at least 1, but got {jobs}.')
@@ -113,6 +115,7 @@ class Pipeline:
         self.work_dir = Path(work_dir).resolve()
         self.jobs = jobs
         self.say = say
+        self.fast = fast
         self.steps = steps(depth)
         self.processes = Processes(self.work_dir)
         self._environment = threading.Lock()
@@ -204,7 +207,8 @@ class Pipeline:
         write_json(state_file, dict(config=fingerprint, done=False))
         start = time.monotonic()
         if step.supernet:
-            self._call(step, 'search.py', self._checkpoint(step.supernet))
+            fast = ['--fast'] if self.fast else []
+            self._call(step, 'search.py', self._checkpoint(step.supernet), *fast)
         else:
             self._call(step, 'train.py', '--resume')
         if step.tested:
@@ -222,6 +226,8 @@ class Pipeline:
         if step.supernet:
             files.append(self._checkpoint(step.supernet))
         text = '\n'.join([cfg.pretty_text, *map(file_digest, files)])
+        if step.supernet and self.fast:
+            text += 'fast'
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _call(

@@ -84,6 +84,12 @@ def test_all_commands(run, supernet, workplace):
         record['arch'].values()
     )
 
+    fast = ['--fast', '--cfg-options', 'test_cfg.searcher.finalists=4']
+    run('search', 'crnas/stage_search_r18', supernet, '--work-dir', 'fast', *fast)
+    header, *trials = map(json.loads, (workplace / 'fast/trials.jsonl').open())
+    assert header['searcher']['kind'] == 'halving'
+    assert [trial['portion'][1] for trial in trials] == [1 / 16] * 9 + [1] * 4
+
     run('train', 'crnas/op_supernet_r18', '--work-dir', 'op', arch=found)
     run(
         'search',
@@ -174,6 +180,18 @@ def test_all_commands(run, supernet, workplace):
             ['--cfg-options', 'val_cfg.archs.deep=[1,1,2,9]'],
             ['stage4', '9', '2, 3, 4'],
         ),
+        (
+            'search',
+            'crnas/stage_search_r18',
+            ['SUPERNET', '--cfg-options', 'test_cfg.fp16=True'],
+            ['fp16', 'GPU'],
+        ),
+        (
+            'search',
+            'crnas/stage_search_r18',
+            ['SUPERNET', '--fast', '--cfg-options', 'test_cfg.searcher.type=Mine'],
+            ['--fast', 'Mine', 'GreedySearcher'],
+        ),
         ('train', 'crnas/no_such_step', [], ['no_such_step']),
         (
             'train',
@@ -258,6 +276,9 @@ def test_pipeline(workplace, monkeypatch):
     assert run_again() == table
     assert sum('done already' in line for line in lines) == 6
     assert journal.read_text() == trials
+
+    with pytest.raises(UserError, match='stage_search must .* another'):
+        Pipeline('mine.py', 'pipeline', say=lines.append, fast=True).run()
 
     changed = workplace / 'changed.py'
     changed.write_text(

@@ -28,6 +28,11 @@ def parse_args() -> argparse.Namespace:
         default=1,
         help='steps that may run side by side (default: %(default)s)',
     )
+    parser.add_argument(
+        '--fast',
+        action='store_true',
+        help='search by halving and racing, as with tools/search.py --fast',
+    )
     return parser.parse_args()
 
 
@@ -38,7 +43,10 @@ def main() -> None:
     # a killed run must take its steps with it, as Ctrl-C does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        print(Pipeline(args.config, work_dir, args.depth, args.jobs).run())
+        pipeline = Pipeline(
+            args.config, work_dir, args.depth, args.jobs, fast=args.fast
+        )
+        print(pipeline.run())
     except KeyboardInterrupt:
         sys.exit('stopped; the same command goes on from here')
 

@@ -223,10 +223,20 @@ class CandidateEvaluator:
         for i, proposal in enumerate(proposals):
             start, stop = proposal.portion
             arch_for = functools.cache(proposal.candidate.arch_for)
-            for batch in range(num_batches):
-                if start * num_batches <= batch < stop * num_batches:
-                    arch = arch_for(batch * minibatches // num_batches)
-                    plan.setdefault(batch, {}).setdefault(arch, []).append(i)
+            own = [
+                batch
+                for batch in range(num_batches)
+                if start * num_batches <= batch < stop * num_batches
+            ]
+            if not own:
+                raise UserError(
+                    f'A candidate needs a batch of archval at least, but its '
+                    f'{num_batches} batches have none in the part from {start:g} to '
+                    f'{stop:g}. Use smaller batches, more images or fewer slices.'
+                )
+            for batch in own:
+                arch = arch_for(batch * minibatches // num_batches)
+                plan.setdefault(batch, {}).setdefault(arch, []).append(i)
         return dict(sorted(plan.items()))
 
     def _batches(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mmengine.device import is_cuda_available
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop, Runner
@@ -56,7 +57,7 @@ class _ArchEvalLoop(BaseLoop):
             mini-batches, are random samples of it.
         score: Name of the metric value to rank by.
         num_minibatches: c of Sec. 3.3.
-        fp16: Whether to run under autocast.
+        fp16: Whether to run under autocast; on a GPU only.
         group_size: How many candidates share one pass over archval. A stopped
             search repeats the unfinished group.
         memory: GiB of host memory that the detections of a group may take; a
@@ -80,6 +81,11 @@ class _ArchEvalLoop(BaseLoop):
         memory: float = 2.0,
         workers: int = 0,
     ) -> None:
+        if fp16 and not is_cuda_available():
+            raise UserError(
+                "fp16 needs a GPU: mmcv's operators have no half precision on a CPU. "
+                'Leave it out.'
+            )
         if calibration_dataloader is None:
             calibration_dataloader = calibration_cfg(
                 runner.cfg.get('train_dataloader'), dataloader
