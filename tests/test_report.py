@@ -4,105 +4,30 @@ from random import Random
 
 import pytest
 
-from mmcr.analysis.comparison import Row, coco_points, verdict, write_comparison
-from mmcr.analysis.complexity import Complexity, Cost
-from mmcr.analysis.report import arch_text, read_search, score_figure, write_report
-from mmcr.errors import UserError
+from mmcr.analysis.report import arch_text, read_search, write_report
+from mmcr.analysis.score_figure import score_figure
+from mmcr.analysis.slices import ALL, Slices
 from mmcr.search import (
     ExhaustiveSearcher,
     GreedySearcher,
+    HalvingSearcher,
+    JointSearcher,
     Journal,
     JournalError,
     Proposal,
+    RacingGreedySearcher,
     Trial,
     run_search,
 )
-from mmcr.space import Arch, dilation_arch, operation_space, resnet_stage_space
-
-
-def row(name, ap, macs=2_000_000_000, params=3_000_000, dilations=None):
-    costs = {'backbone': Cost(macs - 5, params - 5), 'neck': Cost(5, 5)}
-    metrics = {
-        'coco/bbox_mAP': ap,
-        'coco/bbox_mAP_50': 0.5,
-        'coco/bbox_mAP_s': -1.0,
-        'time': float('nan'),
-    }
-    return Row(
-        name, (1, 2), dilations, Complexity(costs, (64, 64), 'mmengine', {}), metrics
-    )
-
-
-class TestComparison:
-    def test_points(self):
-        points = coco_points(
-            {
-                'coco/bbox_mAP': 0.25,
-                'bbox_mAP_s': -1.0,
-                'coco/bbox_mAP_m': float('nan'),
-                'coco/bbox_mAP_l': None,
-                'coco/segm_mAP_75': 0.3,
-            }
-        )
-        assert points == {
-            'AP': 25.0,
-            'AP50': None,
-            'AP75': None,
-            'APs': None,
-            'APm': None,
-            'APl': None,
-        }
-
-    def test_the_table_to_the_letter(self, tmp_path):
-        rows = [
-            row('base | line', 0.31234),
-            row('found', 0.30, 45_000_000, 3_500_000, ((1,), (2, 3))),
-        ]
-        text = write_comparison(rows, tmp_path / 'new')
-        assert text == (tmp_path / 'new/comparison.md').read_text()
-        assert text.splitlines()[2:4] == [
-            r'| base \| line | [1, 2] | 1 11 | 31.23 | 50.00 | - | - | - | - | - '
-            '| 2.00 G | 3.00 M |',
-            '| found | [1, 2] | 1 23 | 30.00 | 50.00 | - | - | - | - | −1.23 '
-            '| 45.0 M | 3.50 M |',
-        ]
-        assert verdict(rows) in text and rows[0].complexity.conditions in text
-        assert rows[1].caption == '45.0 M MACs  ·  3.50 M params  ·  30.00 AP'
-
-    def test_the_json_file(self, tmp_path):
-        rows = [row('baseline', 0.3), row('found', 0.4, dilations=(1, 2))]
-        write_comparison(rows, tmp_path)
-        found = json.loads((tmp_path / 'comparison.json').read_text())
-        assert found['baseline'] == 'baseline' and found['verdict'] == verdict(rows)
-        network = found['networks'][1]
-        assert network['dilations'] == [[1], [2, 2]]
-        assert network['parts']['neck'] == {'macs': 5, 'params': 5}
-        assert network['points']['AP'] == pytest.approx(40)
-        assert network['ap_difference'] == pytest.approx(10)
-        assert network['metrics']['time'] is None
-
-    @pytest.mark.parametrize(
-        'ap, said',
-        [
-            (0.3251, 'found (32.51 AP) is ahead of baseline (30.00 AP) by 2.51 points'),
-            (0.29, 'found (29.00 AP) is behind baseline (30.00 AP) by 1.00 points'),
-            (0.30001, 'found is level with baseline at 30.00 AP'),
-        ],
-    )
-    def test_verdict(self, ap, said):
-        sentence = verdict([row('baseline', 0.3), row('found', ap, params=6_000_000)])
-        assert sentence.startswith(
-            said + ', with 100.0% of its MACs and 200.0% of its parameters.'
-        )
-        assert 'one seed' in sentence and 'may be noise' in sentence
-
-    def test_verdict_without_ap(self):
-        sentence = verdict([row('baseline', 0.3), row('found', -1.0)])
-        assert sentence == 'found cannot be compared with baseline: there is no AP.'
-
-    def test_no_rows(self, tmp_path):
-        with pytest.raises(UserError, match='needs a baseline'):
-            write_comparison([], tmp_path)
+from mmcr.space import (
+    Arch,
+    Budget,
+    Choice,
+    SearchSpace,
+    dilation_arch,
+    operation_space,
+    resnet_stage_space,
+)
 
 
 class Page(HTMLParser):
@@ -144,15 +69,39 @@ def evaluate(proposals):
     return trials
 
 
-def search(work_dir, searcher):
+def search(work_dir, searcher, evaluate=evaluate, **more):
     header = dict(
         space=searcher.space.to_json(),
         searcher=searcher.to_json(),
         score='coco/bbox_mAP',
         checkpoint='ab' * 32,
+        **more,
     )
     journal = Journal(work_dir / 'trials.jsonl', header)
-    return run_search(searcher, evaluate, journal.scores, journal.append, 64)
+    return run_search(searcher, evaluate, journal.scores, journal.append)
+
+
+def cut(work_dir, lines):
+    """Leaves the header and so many trials."""
+    path = work_dir / 'trials.jsonl'
+    path.write_text(''.join(path.read_text().splitlines(keepends=True)[: lines + 1]))
+
+
+def by_slices(course):
+    """Per step, how many candidates were scored on what."""
+    return [
+        {portions: len(scored) for portions, scored in step.rankings.items()}
+        for step in course.steps
+    ]
+
+
+def near(proposals):
+    """One candidate of three is far behind, the others are close."""
+    for proposal in proposals:
+        arch = proposal.candidate.arch
+        behind = list(arch.values())[-1:] == [3]
+        ap = 0.5 - 0.3 * behind + Random(proposal.key).random() / 10
+        yield Trial(proposal, ap, {'coco/bbox_mAP': ap})
 
 
 class TestReport:
@@ -178,11 +127,18 @@ class TestReport:
         page = Page(write_report(tmp_path).read_text())
         assert 'has finished' in page.words and 'stage1.0 to stage3.0' in page.words
         assert arch_text(best.proposal.candidate.arch) in page.words
-        found = read_search(tmp_path)
-        assert [len(step) for step in found.steps.values()] == [3, 9, 9, 9]
+        (found,) = read_search(tmp_path).courses
+        assert by_slices(found) == [{ALL: n} for n in (3, 9, 9, 9)]
         assert len(found.ranking) == 9 and found.ranking[0].score == best.score
+        for step, later in zip(found.steps, found.steps[1:]):
+            (ranking,) = step.rankings.values()
+            assert step.kept == {scored.arch for scored in ranking[:3]}
+            assert all(
+                any(arch.items() <= scored.arch.items() for arch in step.kept)
+                for scored in later.scored
+            )
         # of each step the others and the kept ones
-        dots = score_figure(found).axes[0].collections
+        dots = score_figure(found, 'AP', 100).axes[0].collections
         assert [len(each.get_offsets()) for each in dots] == [0, 3, 6, 3, 6, 3, 8, 1]
 
     def test_of_a_search_that_is_writing(self, tmp_path):
@@ -205,7 +161,149 @@ class TestReport:
         )
         candidate = ExhaustiveSearcher(space).ask()[0].candidate
         journal.append(Trial(Proposal(candidate, (0.0, 0.5)), 2.0, {}))
-        assert len(read_search(tmp_path).ranking) == 9
+        (course,) = read_search(tmp_path).courses
+        assert len(course.ranking) == 9
+
+    def test_of_a_halving_search(self, tmp_path):
+        space = resnet_stage_space(16)
+        archval = dict(images=500, batch_size=3)
+        best = search(tmp_path, HalvingSearcher(space), archval=archval)
+        (found,) = read_search(tmp_path).courses
+        first, second = ((0.0, 1 / 16),), ((0.0, 0.25),)
+        assert by_slices(found) == [{first: 153}, {second: 39}, {ALL: 10}]
+        # a candidate's ranks are among scores of one slice
+        for step, later in zip(found.steps, found.steps[1:]):
+            (ranking,) = step.rankings.values()
+            assert step.kept == {s.arch for s in later.scored}
+            assert {s.arch for s in ranking[: len(later.scored)]} == step.kept
+        assert found.ranking[0].arch == best.proposal.candidate.arch
+        assert {s.portions for s in found.ranking} == {ALL}
+        words = Page(write_report(tmp_path).read_text()).words
+        assert '153 candidates have been scored, in 202 trials' in words
+        # 167 batches of 3, of which 11 begin in the first sixteenth
+        for text in ('first 33 of 500 images', 'all 500 images', 'Rungs'):
+            assert text in words
+        assert ' '.join('1 153 first 33 of 500 images 39'.split()) in ' '.join(
+            words.split()
+        )
+
+    def test_of_a_halving_search_that_is_running(self, tmp_path):
+        search(tmp_path, HalvingSearcher(resnet_stage_space(16)))
+        cut(tmp_path, 100)
+        (found,) = read_search(tmp_path).courses
+        assert not found.finished and not found.ranking
+        assert found.steps[0].kept is None and found.steps[0].asked == 153
+        words = Page(write_report(tmp_path).read_text()).words
+        assert '100 of 153' in words and 'first 6.25% of the images' in words
+        assert 'Best architecture' not in words
+        search(tmp_path, HalvingSearcher(resnet_stage_space(16)))  # goes on
+        cut(tmp_path, 153)
+        (found,) = read_search(tmp_path).courses
+        assert len(found.steps) == 1 and len(found.steps[0].kept) == 39
+        Page(write_report(tmp_path).read_text())
+
+    def test_of_a_racing_search(self, tmp_path):
+        searcher = RacingGreedySearcher(operation_space((2, 2)))
+        archval = dict(images=100, batch_size=1)
+        best = search(tmp_path, searcher, near, archval=archval)
+        (found,) = read_search(tmp_path).courses
+        # the 3 values of the first choice are all kept, without a score
+        *races, final = found.steps
+        assert [step.decided for step in found.steps] == [2, 3, 4, 4]
+        assert by_slices(found)[-1] == {ALL: 3}
+        assert found.ranking[0].arch == best.proposal.candidate.arch
+        for step in races:
+            assert step.asked == 9 and len(step.kept) == 3
+            (most, kept), *dropped = step.rankings.items()
+            assert step.kept <= {scored.arch for scored in kept}
+            assert len(most) > 5 and ((0.0, 0.1), (0.1, 0.2)) == most[:2]
+            # three were far behind at the first look, after 5 slices
+            assert min(len(portions) for portions, _ in dropped) == 5
+            for portions, scored in step.rankings.items():
+                assert {each.portions for each in scored} == {portions}
+        words = Page(write_report(tmp_path).read_text()).words
+        assert 'slices 1-5 of 10 (50 of 100 images)' in words
+        assert 'mean coco/bbox_mAP' in words and '4, final' in words
+
+    def test_of_several_budgets(self, tmp_path):
+        kinds = dict(budget_8=HalvingSearcher, budget_16=HalvingSearcher)
+        joint = JointSearcher(
+            {
+                name: kind(resnet_stage_space(int(name.split('_')[1])))
+                for name, kind in kinds.items()
+            }
+        )
+        search(tmp_path, joint)
+        assert not read_search(tmp_path).finished
+        for name in kinds:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / 'best_arch.json').write_text('{}')
+        found = read_search(tmp_path)
+        assert found.finished
+        for course, best in zip(found.courses, joint.bests().values()):
+            assert course.ranking[0].arch == best.proposal.candidate.arch
+            blocks = int(course.name.split('_')[1])
+            assert {sum(s.arch.values()) for s in course.steps[0].scored} == {blocks}
+        page = Page(write_report(tmp_path).read_text())
+        assert page.tags.count('svg') == 4
+        words = ' '.join(page.words.split())
+        for course in found.courses:
+            text = arch_text(course.ranking[0].arch)
+            assert f'{len(course.steps[0].scored)} {text}' in words
+        assert 'Budget 8 ' in words and 'Budget 16 ' in words
+        assert 'searcher.searchers.budget_8.kind halving' in words
+
+    def test_of_overlapping_budgets(self, tmp_path):
+        costs = {'a': {1: 1, 2: 2}, 'b': {1: 10, 2: 20}}
+        choices = [Choice(name, tuple(row)) for name, row in costs.items()]
+
+        def cost(name, value):
+            return costs[name][value]
+
+        budgets = dict(x=Budget(11, 12), y=Budget(12, 21))
+        known = {
+            name: {str(v): cost for v, cost in row.items()}
+            for name, row in costs.items()
+        }
+        joint = JointSearcher(
+            {
+                name: ExhaustiveSearcher(SearchSpace(choices, cost, budget))
+                for name, budget in budgets.items()
+            }
+        )
+        own = joint.to_json()
+        for searcher in own['searchers'].values():
+            searcher['space']['costs'] = known
+        joint.to_json = lambda: own
+        search(tmp_path, joint)
+        found = read_search(tmp_path)
+        assert found.trials == 3
+        assert [
+            {sum(cost(*item) for item in s.arch.items()) for s in course.ranking}
+            for course in found.courses
+        ] == [{11, 12}, {12, 21}]
+        assert '11 to 12' in Page(write_report(tmp_path).read_text()).words
+        path = tmp_path / 'trials.jsonl'
+        # without the costs nobody can say which budget a candidate meets
+        path.write_text(path.read_text().replace('"costs"', '"other"'))
+        (course,) = read_search(tmp_path).courses
+        assert len(course.ranking) == 3
+        for name in budgets:
+            assert not read_search(tmp_path).finished
+            (tmp_path / name).mkdir()
+            (tmp_path / name / 'best_arch.json').write_text('{}')
+        assert read_search(tmp_path).finished
+
+    def test_of_a_search_of_another_kind(self, tmp_path):
+        class Odd(HalvingSearcher):
+            def to_json(self):
+                return {**super().to_json(), 'kind': 'odd'}
+
+        best = search(tmp_path, Odd(resnet_stage_space(16)))
+        (found,) = read_search(tmp_path).courses
+        assert [len(step.scored) for step in found.steps] == [153, 39, 10]
+        assert found.ranking[0].arch == best.proposal.candidate.arch
+        assert 'odd' in Page(write_report(tmp_path).read_text()).words
 
     def test_damaged_or_missing(self, tmp_path):
         with pytest.raises(JournalError, match='holds trials.jsonl'):
@@ -225,3 +323,17 @@ class TestReport:
         assert arch_text(Arch({'stage1': 3, 'stage2': 4})) == '[3, 4]'
         assert arch_text(dilation_arch(((1,), (2, 3)))) == '1 23'
         assert arch_text(Arch({'kernel': 3})) == 'kernel=3'
+
+    def test_slices_in_words(self):
+        thirds = ((0.0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1.0))
+        # 4 batches of 2, 2, 2 and 1 images, beginning at 0, 1/4, 1/2 and 3/4
+        slices = Slices(7, 2)
+        assert slices.words(ALL) == 'all 7 images'
+        assert slices.words(((0.0, 0.25),)) == 'first 2 of 7 images'
+        assert slices.words(((0.0, 0.26),)) == 'first 4 of 7 images'
+        assert slices.words(thirds[:1]) == 'first 4 of 7 images'
+        assert slices.words(thirds[:2]) == 'slices 1-2 of 3 (6 of 7 images)'
+        assert slices.words(thirds[::2]) == 'slices 1, 3 of 3 (5 of 7 images)'
+        assert slices.words(thirds) == 'slices 1-3 of 3 (all 7 images)'
+        assert Slices().words(ALL) == 'all images'
+        assert Slices().words(thirds[1:]) == 'slices 2-3 of 3'

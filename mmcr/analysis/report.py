@@ -1,58 +1,23 @@
-"""A search told on one HTML page: settings, best architecture, every score."""
+"""A search told on one HTML page: settings, best architectures, every score."""
 
-import io
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 from pathlib import Path
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from mmcr.analysis.comparison import COCO_COLUMNS, coco_points, dilation_digits
-from mmcr.analysis.sketch import COLOURS, INK, QUIET, Network, architecture_figure
+from mmcr.analysis.course import Course, Scored, Step, courses_of
+from mmcr.analysis.page import folded, page, svg, table
+from mmcr.analysis.score_figure import score_figure
+from mmcr.analysis.sketch import Network, architecture_figure
+from mmcr.analysis.slices import ALL, Portions, Slices
 from mmcr.atomic import write_bytes
-from mmcr.search import JournalError
+from mmcr.search import JournalError, read_journal
 from mmcr.space import Arch, ArchError, dilations_of, stage_blocks_of
 
-SHOWN = 50  # candidates in the ranking
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2530; max-width: 62rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p, caption { color: #5c6873; } strong { color: #1c2530; }
-.wide { overflow-x: auto; } svg { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e3e7ea; }
-th { border-bottom-color: #5c6873; font-weight: 600; }
-.text { text-align: left; overflow-wrap: anywhere; }
-"""
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One line of the journal."""
-
-    arch: Arch
-    score: float
-    metrics: Mapping[str, float | None]
-    on_all_images: bool
+SHOWN = 50  # candidates in a ranking
 
 
 @dataclass(frozen=True)
@@ -62,39 +27,18 @@ class Search:
     Attributes:
         name: Of the work dir.
         header: The journal's: what the search depends on.
-        trials: In the order in which they were scored.
-        finished: Whether the search has written its result.
+        courses: One for each budget.
+        candidates: How many have a score on some part of archval.
+        trials: How many scores there are.
+        finished: Whether the search has written all its results.
     """
 
     name: str
     header: dict
-    trials: Sequence[Scored]
+    courses: Sequence[Course]
+    candidates: int
+    trials: int
     finished: bool
-
-    @property
-    def ranking(self) -> list[Scored]:
-        """Complete architectures by falling score; of equals the earlier first."""
-        complete = [
-            t
-            for t in self.trials
-            if len(t.arch) == len(self.choices) and t.on_all_images
-        ]
-        return sorted(complete, key=lambda trial: -trial.score)
-
-    @property
-    def steps(self) -> dict[int, list[Scored]]:
-        """Trials by the number of decided choices, each by falling score."""
-        trials = sorted(self.trials, key=lambda trial: (len(trial.arch), -trial.score))
-        return {n: list(step) for n, step in groupby(trials, lambda t: len(t.arch))}
-
-    @property
-    def choices(self) -> Mapping[str, Sequence[int]]:
-        return self.header['space']['choices']
-
-    @property
-    def kept(self) -> int | None:
-        """How many partial architectures the search keeps; ``None``: it has none."""
-        return self.header['searcher'].get('k')
 
     @property
     def score(self) -> str:
@@ -106,9 +50,17 @@ class Search:
         """What scores are multiplied by to show them: AP in points of 100."""
         return 100 if 'mAP' in self.score else 1
 
-    def shown(self, trial: Scored) -> str:
+    def shown(self, scored: Scored) -> str:
         """A score at the precision of the page."""
-        return f'{self.scale * trial.score:{".2f" if self.scale == 100 else ".4g"}}'
+        return f'{self.scale * scored.score:{".2f" if self.scale == 100 else ".4g"}}'
+
+    @property
+    def slices(self) -> Slices:
+        """What the slices of archval are called."""
+        archval = self.header.get('archval')
+        if not isinstance(archval, Mapping):
+            return Slices()
+        return Slices(archval.get('images'), archval.get('batch_size', 1))
 
 
 def read_search(work_dir: str | Path) -> Search:
@@ -124,33 +76,21 @@ def read_search(work_dir: str | Path) -> Search:
             f'The work dir of a search holds trials.jsonl, but there is '
             f'none in {work_dir}. Name the work dir of tools/search.py.'
         )
-    records = []
-    # what follows the last line break is still being written
-    lines = path.read_bytes().split(b'\n')[:-1]
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(_scored(line) if records else json.loads(line))
-        except (ValueError, KeyError, TypeError):
-            raise JournalError(f'Line {number} of {path} is damaged.') from None
-    if not records or not {'space', 'searcher'} <= set(records[0]):
+    header, entries = read_journal(path)
+    if not {'space', 'searcher'} <= set(header):
         raise JournalError(
             f'{path} must begin with the header of a search, but does not.'
         )
+    courses = courses_of(header, entries)
+    folders = header['searcher'].get('searchers', [''])
     return Search(
         work_dir.resolve().name,
-        records[0],
-        records[1:],
-        (work_dir / 'best_arch.json').is_file(),
-    )
-
-
-def _scored(line: bytes) -> Scored:
-    entry = json.loads(line)
-    return Scored(
-        Arch.from_json(entry['candidate']['arch']),
-        float(entry['score']),
-        entry['metrics'],
-        entry['portion'] == [0, 1],
+        header,
+        courses,
+        len({str(entry['candidate']) for entry in entries}),
+        len(entries),
+        all(course.finished for course in courses)
+        and all((work_dir / name / 'best_arch.json').is_file() for name in folders),
     )
 
 
@@ -166,37 +106,24 @@ def write_report(work_dir: str | Path) -> Path:
         JournalError: There is no journal, or it is damaged.
     """
     search = read_search(work_dir)
-    title = f'Search report: {escape(search.name)}'
     state = (
         'The search has finished.'
         if search.finished
         else 'The search is not finished: what follows is its state so far.'
     )
-    body = [
-        f'<h1>{title}</h1>',
-        f'<p>{state} {len(search.trials)} candidates have been scored.</p>',
-    ]
-    if search.ranking:
-        best = search.ranking[0]
-        body.append(
-            f'<p>Best architecture: <strong>{escape(arch_text(best.arch))}'
-            f'</strong> with {escape(search.score)} <strong>'
-            f'{search.shown(best)}</strong> on archval, with weights of the '
-            'supernet.</p>'
-        )
-        if network := network_of(best.arch):
-            body.append(_svg(architecture_figure([network]), 'the best architecture'))
-    if search.trials:
-        body += ['<h2>Scores</h2>', _svg(score_figure(search), 'the scores')]
-    if search.ranking:
-        body += ['<h2>Ranking</h2>', _ranking(search)]
-    if len(search.steps) > 1:
-        body += ['<h2>Steps</h2>', _steps(search)]
-    settings = _table(['setting', 'value'], _settings(search.header), text=(0, 1))
+    trials = f', in {search.trials} trials' * (search.trials > search.candidates)
+    body = [f'<p>{state} {search.candidates} candidates have been scored{trials}.</p>']
+    if len(search.courses) == 1:
+        body += _course(search, search.courses[0], 'h2')
+    else:
+        body += ['<h2>Budgets</h2>', _budgets(search)]
+        for course in search.courses:
+            body.append(f'<h2>{escape(_title(course))}</h2>')
+            body += _course(search, course, 'h3')
+    settings = table(['setting', 'value'], _settings(search.header), text=(0, 1))
     body += ['<h2>Settings</h2>', settings]
     path = Path(work_dir) / 'report.html'
-    page = PAGE.format(title=title, style=STYLE, body='\n'.join(body))
-    write_bytes(path, page.encode())
+    write_bytes(path, page(f'Search report: {search.name}', body).encode())
     return path
 
 
@@ -224,49 +151,64 @@ def arch_text(arch: Arch) -> str:
     return dilation_digits(network.rates)
 
 
-def score_figure(search: Search) -> Figure:
-    """Scores by step where the search has steps, and by rank where it has none."""
-    figure = Figure(figsize=(9, 3.4), layout='constrained')
-    axes = figure.add_subplot()
-    steps = search.steps
-    marks = dict(s=26, linewidths=1, zorder=2)
-    if len(steps) > 1:
-        for step, trials in steps.items():
-            last = step == len(search.choices)
-            kept = 1 if last else search.kept or 0
-            scores = [search.scale * trial.score for trial in trials]
-            axes.scatter(
-                [step] * len(scores[kept:]),
-                scores[kept:],
-                facecolors='white',
-                edgecolors=QUIET,
-                **marks,
-            )
-            axes.scatter(
-                [step] * len(scores[:kept]), scores[:kept], color=COLOURS[3], **marks
-            )
-        axes.set_xlabel(
-            'choices decided (filled: the best, which the next step extends)'
+def _title(course: Course) -> str:
+    return f'Budget {course.name.removeprefix("budget_")}'
+
+
+def _budgets(search: Search) -> str:
+    rows = []
+    for course in search.courses:
+        best = course.ranking[0] if course.ranking else None
+        low, high = course.budget or ('-', '-')
+        rows.append(
+            [
+                _title(course).removeprefix('Budget '),
+                f'{low}' if low == high else f'{low} to {high}',
+                str(len({s.arch for step in course.steps for s in step.scored})),
+                arch_text(best.arch) if best else '-',
+                search.shown(best) if best else '-',
+            ]
         )
-        axes.set_xlim(0, len(search.choices) + 1)
-    else:
-        scores = [search.scale * trial.score for trial in next(iter(steps.values()))]
-        axes.scatter(range(2, len(scores) + 1), scores[1:], color=COLOURS[1], **marks)
-        axes.scatter([1], scores[:1], color=COLOURS[3], **marks)
-        axes.set_xlabel('rank')
-    axes.set_ylabel(
-        search.score + (' (points)' if search.scale == 100 else ''), color=INK
-    )
-    axes.grid(axis='y', color='#e3e7ea', linewidth=0.8)
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
+    columns = ['budget', 'cost', 'candidates', 'best architecture', search.score]
+    words = f'Scores of the best on {search.slices.words(ALL)}.'
+    return table(columns, rows, text=(0, 3), caption=words)
 
 
-def _ranking(search: Search) -> str:
+def _course(search: Search, course: Course, heading: str) -> Iterator[str]:
+    """The parts of the page on the search under one budget."""
+    ranking = course.ranking
+    if ranking:
+        best = ranking[0]
+        yield (
+            f'<p>Best architecture: <strong>{escape(arch_text(best.arch))}'
+            f'</strong> with {escape(search.score)} <strong>'
+            f'{search.shown(best)}</strong> on {search.slices.words(ALL)} of archval, '
+            'with weights of the supernet.</p>'
+        )
+        if network := network_of(best.arch):
+            yield svg(architecture_figure([network]), 'the best architecture')
+    if course.steps:
+        yield f'<{heading}>Scores</{heading}>'
+        yield svg(score_figure(course, search.score, search.scale), 'the scores')
+    if ranking:
+        yield f'<{heading}>Ranking</{heading}>'
+        yield _ranking(search, ranking, ALL)
+    if course.steps and (len(course.steps) > 1 or not ranking):
+        name = 'Rungs' if course.kind == 'halving' else 'Steps'
+        yield f'<{heading}>{name}</{heading}>'
+        yield from _steps(search, course)
+
+
+def _ranking(
+    search: Search,
+    scored: Sequence[Scored],
+    portions: Portions,
+    kept: frozenset[Arch] | None = None,
+) -> str:
+    """Ranks candidates that were all scored on the same slices."""
     kind = 'segm' if 'segm' in search.score else 'bbox'
-    ranking = search.ranking[:SHOWN]
-    points = [coco_points(trial.metrics, kind) for trial in ranking]
+    top = scored[:SHOWN]
+    points = [coco_points(each.metrics, kind) for each in top]
     own = next(
         (
             column
@@ -275,7 +217,7 @@ def _ranking(search: Search) -> str:
         ),
         None,
     )
-    columns = [
+    shown = [
         column
         for column in COCO_COLUMNS
         if column != own and any(p[column] is not None for p in points)
@@ -283,32 +225,75 @@ def _ranking(search: Search) -> str:
     rows = [
         [
             str(rank),
-            arch_text(trial.arch),
-            search.shown(trial),
-            *('-' if p[column] is None else f'{p[column]:.2f}' for column in columns),
+            arch_text(each.arch),
+            search.shown(each),
+            *('-' if p[column] is None else f'{p[column]:.2f}' for column in shown),
+            *(['' if each.arch not in kept else 'yes'] if kept is not None else []),
         ]
-        for rank, (trial, p) in enumerate(zip(ranking, points), start=1)
+        for rank, (each, p) in enumerate(zip(top, points), start=1)
     ]
-    more = len(search.ranking) - len(ranking)
-    table = _table(['rank', 'architecture', search.score, *columns], rows, text=(1,))
-    return table + (f'<p>and {more} more, in trials.jsonl</p>' if more else '')
-
-
-def _steps(search: Search) -> str:
-    rows = [
-        [
-            str(step),
-            str(len(trials)),
-            arch_text(trials[0].arch),
-            search.shown(trials[0]),
-        ]
-        for step, trials in search.steps.items()
-    ]
-    return (
-        '<p>What is not decided yet is completed at random, anew for every '
-        'mini-batch.</p>'
-        + _table(['decided', 'candidates', 'best', search.score], rows, text=(2,))
+    score = search.score if len(portions) == 1 else f'mean {search.score}'
+    columns = ['rank', 'architecture', score, *shown]
+    if kept is not None:
+        columns.append('went on')
+    words = f'Scored on {search.slices.words(portions)} of archval.'
+    more = len(scored) - len(top)
+    return table(columns, rows, text=(1,), caption=words) + (
+        f'<p>and {more} more, in trials.jsonl</p>' if more else ''
     )
+
+
+def _steps(search: Search, course: Course) -> Iterator[str]:
+    if course.kind == 'halving':
+        yield (
+            '<p>Every candidate enters the first rung; the best of a rung go on to '
+            'the next and are scored on more images. The first images are those of '
+            'a random order.</p>'
+        )
+    elif course.kind in ('greedy', 'racing'):
+        yield (
+            '<p>What is not decided yet is completed at random, anew for every '
+            'mini-batch.</p>'
+        )
+    if course.kind == 'racing':
+        yield (
+            '<p>The candidates of a step race over slices of archval, which are '
+            'parts of a random order of its images. Scores are means over the slices '
+            'that a candidate has run on; they compare among candidates with the '
+            'same slices only, and are ranked among these.</p>'
+        )
+    rows = []
+    for step in course.steps:
+        (_, (best, *_)), *_ = step.rankings.items()
+        asked = len(step.scored)
+        rows.append(
+            [
+                course.label(step),
+                f'{asked}' if asked == step.asked else f'{asked} of {step.asked}',
+                '; '.join(_shares(search, step)),
+                '-' if step.kept is None else str(len(step.kept)),
+                arch_text(best.arch),
+                search.shown(best),
+            ]
+        )
+    first = 'rung' if course.kind == 'halving' else 'decided'
+    columns = [first, 'candidates', 'scored on', 'went on', 'best', search.score]
+    yield table(columns, rows, text=(2, 4))
+    for step in course.steps:
+        if step.on_all and step.decided == course.choices:
+            continue  # the ranking has them
+        tables = [
+            _ranking(search, scored, portions, step.kept)
+            for portions, scored in step.rankings.items()
+        ]
+        yield folded(f'{first} {course.label(step)}', '\n'.join(tables))
+
+
+def _shares(search: Search, step: Step) -> Iterator[str]:
+    """What the candidates of a step were scored on, and how many on what."""
+    for portions, scored in step.rankings.items():
+        words = search.slices.words(portions)
+        yield words if len(step.rankings) == 1 else f'{len(scored)} on {words}'
 
 
 def _settings(header: Mapping, name: str = '') -> list[list[str]]:
@@ -324,6 +309,12 @@ def _settings(header: Mapping, name: str = '') -> list[list[str]]:
                     else (f'{same[0]} to {same[-1]} ({len(same)} choices)')
                 )
                 rows.append([label, ', '.join(map(str, values))])
+        elif field.endswith('.space.choices'):
+            pass  # every budget has the same
+        elif field.endswith('space.costs'):
+            for choice, costs in value.items():
+                text = ', '.join(f'{v}: {cost}' for v, cost in costs.items())
+                rows.append([f'{field}.{choice}', text])
         elif isinstance(value, Mapping):
             rows += _settings(value, f'{field}.')
         else:
@@ -331,39 +322,3 @@ def _settings(header: Mapping, name: str = '') -> list[list[str]]:
             is_digest = re.fullmatch('[0-9a-f]{32,}', text)
             rows.append([field, f'{text[:12]}…' if is_digest else text])
     return rows
-
-
-def _table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int]
-) -> str:
-    """An HTML table; the columns whose numbers are in `text` hold words."""
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return (
-            '<tr>'
-            + ''.join(
-                f'<{tag} class="text">{escape(cell)}</{tag}>'
-                if i in text
-                else f'<{tag}>{escape(cell)}</{tag}>'
-                for i, cell in enumerate(cells)
-            )
-            + '</tr>'
-        )
-
-    lines = [line('th', columns), *(line('td', row) for row in rows)]
-    return '<div class="wide"><table>\n' + '\n'.join(lines) + '\n</table></div>'
-
-
-def _svg(figure: Figure, meaning: str) -> str:
-    """The figure as an SVG element, its text as text."""
-    file = io.StringIO()
-    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'mmcr'}):
-        figure.savefig(
-            file,
-            format='svg',
-            metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')),
-        )
-    svg = file.getvalue()
-    svg = svg[svg.index('<svg') :].replace('<svg', f'<svg aria-label="{meaning}"', 1)
-    # matplotlib numbers its groups anew in every figure
-    return re.sub(r' id="[A-Za-z0-9]+_\d+"', '', svg)
