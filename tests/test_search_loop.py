@@ -160,6 +160,34 @@ def test_a_stopped_search_goes_on(
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_several_budgets_give_what_each_gives_alone(shapes, checkpoints, tmp_path):
+    budgets = [6, 7, dict(type='params', value=250_000, tolerance=20)]
+    search(shapes, tmp_path / 'all', checkpoints, 'stage', budget=budgets).test()
+    folders = ('budget_6', 'budget_7', 'budget_params_2.5e5_tol20')
+    keys = set()
+    for folder, budget in zip(folders, budgets):
+        alone = tmp_path / folder
+        search(shapes, alone, checkpoints, 'stage', budget=budget).test()
+        for name in ('best_arch.json', 'best_arch.py'):
+            found = (tmp_path / 'all' / folder / name).read_bytes()
+            assert found == (alone / name).read_bytes()
+        keys |= {json.dumps(trial['candidate']) for trial in trials_of(alone)}
+    assert not (tmp_path / 'all/best_arch.json').exists()
+    together = [json.dumps(trial['candidate']) for trial in trials_of(tmp_path / 'all')]
+    assert len(together) == len(set(together)) and set(together) == keys
+
+
+def trials_of(work_dir):
+    return lines(work_dir)[1:]
+
+
+def test_the_backend_of_the_metric_is_no_condition(checkpoints, shapes, tmp_path):
+    for backend in ('pycocotools', 'faster_coco_eval'):
+        cfg = search_cfg(shapes, tmp_path, checkpoints['stage'], budget=6)
+        cfg.test_evaluator.backend = backend
+        Runner.from_cfg(cfg).test()
+
+
 def test_a_line_that_was_cut_off_is_scored_again(
     finished, shapes, checkpoints, tmp_path
 ):
@@ -179,7 +207,7 @@ def test_a_line_that_was_cut_off_is_scored_again(
         (dict(num_minibatches=2), 'num_minibatches'),
         (dict(score='coco/bbox_mAP_s'), 'score'),
         (dict(checkpoint=1), 'checkpoint'),
-        (dict(batch_size=3), 'archval'),
+        (dict(batch_size=3), 'archval.batch_size'),
     ],
 )
 @pytest.mark.parametrize('finished', ['operation'], indirect=True)

@@ -31,10 +31,16 @@ def data_digest(dataloader: Mapping) -> str:
 
 
 def metrics_digest(evaluator: Evaluator | dict | list) -> str | None:
-    """Of the metrics' options; their annotation file is that of the data."""
+    """Of the options that values depend on.
+
+    The annotation file is that of the data, and all backends give the same values.
+    """
     if isinstance(evaluator, Evaluator):
         return None
     metrics = [evaluator] if isinstance(evaluator, Mapping) else evaluator
     return digest(
-        [{k: v for k, v in metric.items() if k != 'ann_file'} for metric in metrics]
+        [
+            {k: v for k, v in metric.items() if k not in ('ann_file', 'backend')}
+            for metric in metrics
+        ]
     )

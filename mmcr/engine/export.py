@@ -8,7 +8,7 @@ from mmcr.registry import MODELS
 from mmcr.search.candidate import Trial
 
 
-def write_best(folder: str, trial: Trial, backbone_cfg: dict) -> None:
+def write_best(folder: Path, trial: Trial, backbone_cfg: dict) -> None:
     """Writes ``best_arch.json`` and the config fragment ``best_arch.py``.
 
     The fragment defines ``cr_backbone`` and ``cr_neck_in_channels``: a detector
@@ -16,10 +16,11 @@ def write_best(folder: str, trial: Trial, backbone_cfg: dict) -> None:
     ``model = dict(backbone=_base_.cr_backbone)``.
 
     Args:
-        folder: Where to write.
+        folder: Where to write; made if there is none.
         trial: The best one.
         backbone_cfg: Constructor arguments of the network to build from it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     arch = trial.proposal.candidate.arch
     record = dict(
         arch=arch.to_json(),
@@ -28,10 +29,10 @@ def write_best(folder: str, trial: Trial, backbone_cfg: dict) -> None:
         metrics=trial.metrics,
     )
     text = json.dumps(record, indent=2) + '\n'
-    write_bytes(Path(folder, 'best_arch.json'), text.encode())
+    write_bytes(folder / 'best_arch.json', text.encode())
     comment = f'Found by search: {trial.score:.4f} on archval with supernet weights.'
     fragment = arch_fragment(backbone_cfg, comment)
-    write_bytes(Path(folder, 'best_arch.py'), fragment.encode())
+    write_bytes(folder / 'best_arch.py', fragment.encode())
 
 
 def arch_fragment(backbone_cfg: dict, comment: str) -> str:

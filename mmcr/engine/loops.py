@@ -139,7 +139,11 @@ class _ArchEvalLoop(BaseLoop):
             **self._options,
             detector=digest(self.runner.cfg.model),
             metrics=self._metrics,
-            archval=data_digest(self._archval),
+            archval=dict(
+                images=len(self.dataloader.dataset),
+                batch_size=self.dataloader.sampler.batch_size,
+                data=data_digest(self._archval),
+            ),
             calibration=dict(
                 images=images,
                 least=LEAST_CALIBRATION,

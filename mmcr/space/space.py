@@ -193,10 +193,20 @@ class SearchSpace:
         return SearchSpace(self.choices, self.cost, budget)
 
     def to_json(self) -> dict:
-        return {
+        """Returns choices and budget, and what values cost where that decides."""
+        obj = {
             'choices': {choice.name: list(choice.values) for choice in self.choices},
             'budget': None if self.budget is None else self.budget.to_json(),
         }
+        if self.budget is not None:
+            obj['costs'] = {
+                choice.name: {
+                    str(value): plain(exact(self.cost(choice.name, value)))
+                    for value in choice.values
+                }
+                for choice in self.choices
+            }
+        return obj
 
     def _arch(self, values: tuple[int, ...]) -> Arch:
         return Arch(dict(zip(self._by_name, values)))
