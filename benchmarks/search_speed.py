@@ -154,6 +154,7 @@ class Benchmark:
             score=ours.score,
             num_minibatches=ours.num_minibatches,
             fp16=self.args.fp16,
+            plain=self.args.plain,
             workers=self.args.workers,
         )
 
@@ -163,6 +164,7 @@ class Benchmark:
         return dict(
             device=self.args.device,
             fp16=self.args.fp16,
+            plain=self.args.plain,
             workers=self.args.workers,
             candidates=self.space.size,
             naive_candidates=len(self.naive_members),
@@ -217,6 +219,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--calibration', type=int, help="images; default: the config's")
     parser.add_argument('--device', default=get_device())
     parser.add_argument('--fp16', action='store_true', help='all three under autocast')
+    parser.add_argument(
+        '--plain', action='store_true', help="ours in mmdet's arithmetic, bit for bit"
+    )
     parser.add_argument(
         '--workers', type=int, default=0, help="processes for ours' metrics"
     )

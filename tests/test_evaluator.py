@@ -98,10 +98,12 @@ def test_scores_depend_on_no_other_candidate(scored):
 
 
 @pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('plain', (False, True))
 def test_mmdets_test_loop_gives_the_fixed_network_the_same_score(
-    kind, shapes, tmp_path
+    kind, plain, shapes, tmp_path
 ):
-    candidates = candidate_evaluator(build_detector(KINDS[kind], seed=1), shapes)
+    model = build_detector(KINDS[kind], seed=1)
+    candidates = candidate_evaluator(model, shapes, plain=plain)
     arch = some_archs(candidates.backbone.space, 1)[0]
     (trial,) = candidates.evaluate([Proposal(Complete(arch))])
 
@@ -131,6 +133,8 @@ def test_mmdets_test_loop_gives_the_fixed_network_the_same_score(
     assert trial.score == pytest.approx(ours['coco/bbox_mAP'], abs=TOLERANCE)
     # APs rests on a handful of boxes of an untrained detector
     assert trial.metrics == pytest.approx(ours, abs=10 * TOLERANCE)
+    if plain:
+        assert trial.metrics == ours
     for name in ('mAP', 'mAP_s', 'mAP_m'):
         assert metrics[f'mmdet/bbox_{name}'] == float(
             f'{metrics[f"coco/bbox_{name}"]:.3f}'

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from math import ceil
 
@@ -57,6 +57,9 @@ class CandidateEvaluator:
         score: Name of the metric value to rank by, larger is better.
         num_minibatches: c of Sec. 3.3.
         fp16: Whether to run under autocast.
+        plain: Whether to compute as mmdet's own test of the fixed network does, to
+            the last bit, without what only rounds otherwise (norms folded into
+            convolutions, another memory format).
         group_size: How many candidates may be under way at once.
         memory: GiB of host memory that the detections of these may take.
         workers: Processes that compute metrics while the next candidates run;
@@ -75,6 +78,7 @@ class CandidateEvaluator:
         score: str = 'coco/bbox_mAP',
         num_minibatches: int = 10,
         fp16: bool = False,
+        plain: bool = False,
         group_size: int = 64,
         memory: float = 2.0,
         workers: int = 0,
@@ -90,6 +94,7 @@ class CandidateEvaluator:
         self.score = score
         self.num_minibatches = num_minibatches
         self.fp16 = fp16
+        self.plain = plain
         # while some are scored others run: together they are one group
         shares = 2 if workers else 1
         self.group_size = max(1, group_size // shares)
@@ -198,11 +203,12 @@ class CandidateEvaluator:
         num_batches = self._num_calibration(proposals[0])
         with (
             untouched(self.model, self.backbone),
-            channels_last(self.backbone),
+            nullcontext() if self.plain else channels_last(self.model),
             autocast(enabled=self.fp16),
         ):
             if self._norms is None:
-                self._norms = PathNorms(self.backbone)
+                fold = False if self.plain else None
+                self._norms = PathNorms(self.backbone, fold=fold)
             missing = self._norms.missing(archs, num_batches)
             total = len(missing) + len(plan)
             batches = self._batches(

@@ -58,6 +58,8 @@ class _ArchEvalLoop(BaseLoop):
         score: Name of the metric value to rank by.
         num_minibatches: c of Sec. 3.3.
         fp16: Whether to run under autocast; on a GPU only.
+        plain: Whether scores are to be those of mmdet's own test to the last bit,
+            which takes longer (`CandidateEvaluator`).
         group_size: How many candidates share one pass over archval. A stopped
             search repeats the unfinished group.
         memory: GiB of host memory that the detections of a group may take; a
@@ -77,6 +79,7 @@ class _ArchEvalLoop(BaseLoop):
         score: str = 'coco/bbox_mAP',
         num_minibatches: int = 10,
         fp16: bool = False,
+        plain: bool = False,
         group_size: int = 64,
         memory: float = 2.0,
         workers: int = 0,
@@ -112,6 +115,7 @@ class _ArchEvalLoop(BaseLoop):
             score=score,
             num_minibatches=num_minibatches,
             fp16=fp16,
+            plain=plain,
             group_size=group_size,
             memory=memory,
             workers=workers,
@@ -120,6 +124,7 @@ class _ArchEvalLoop(BaseLoop):
             score=score,
             num_minibatches=num_minibatches,
             fp16=fp16,
+            plain=plain,
             archval_seed=archval_seed,
         )
         self._archval, self._metrics = dataloader, metrics

@@ -79,36 +79,36 @@ def run_paths(
             prefix = key + values
             backbone.set_arch(archs[same[0]])
             y = run_step((depth, prefix), step, x)
-            # heads expect the usual format: mmcv's RoIAlign takes it for granted
-            more = (y.contiguous(),) if step.is_output else ()
-            yield from descend(depth + 1, same, prefix, y, outs + more)
+            yield from descend(
+                depth + 1, same, prefix, y, outs + (y,) if step.is_output else outs
+            )
 
     if archs:
-        images = images.contiguous(memory_format=_format_of(backbone))
         yield from descend(0, list(range(len(archs))), (), images, ())
 
 
 @contextmanager
-def channels_last(backbone: nn.Module) -> Iterator[None]:
-    """Runs convolutions in the format in which CPUs are fastest at them.
+def channels_last(model: nn.Module) -> Iterator[None]:
+    """Runs backbone and neck in the memory format in which CPUs are fastest.
 
-    On a GPU nothing changes: nothing has been measured there.
+    What leaves the neck has the usual format again: mmcv's RoIAlign takes that for
+    granted. On a GPU, where nothing was measured, and without a neck nothing changes.
     """
-    if next(backbone.parameters()).device.type != 'cpu':
+    if next(model.parameters()).device.type != 'cpu' or not model.with_neck:
         yield
         return
-    backbone.to(memory_format=torch.channels_last)
+    parts = [model.backbone, model.neck]
+    for part in parts:
+        part.to(memory_format=torch.channels_last)
+    usual = model.neck.register_forward_hook(
+        lambda module, inputs, outs: tuple(out.contiguous() for out in outs)
+    )
     try:
         yield
     finally:
-        backbone.to(memory_format=torch.contiguous_format)
-
-
-def _format_of(backbone: nn.Module) -> torch.memory_format:
-    weights = next(p for p in backbone.parameters() if p.dim() == 4 and p.shape[1] > 1)
-    if weights.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
+        usual.remove()
+        for part in parts:
+            part.to(memory_format=torch.contiguous_format)
 
 
 @contextmanager
