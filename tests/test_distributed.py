@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,7 +29,7 @@ from tiny import (
 from mmcr.engine import ArchSamplingHook
 from mmcr.errors import UserError
 from mmcr.launch import import_formatter
-from mmcr.search import Complete, Partial, Proposal
+from mmcr.search import Complete, Partial, Proposal, read_journal
 from mmcr.space import Arch
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -33,7 +37,15 @@ pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 GREEDY = dict(
     searcher=dict(type='mmcr.GreedySearcher', k=1), num_minibatches=3, group_size=2
 )
-SEARCHES = dict(stage=(STAGE, {}), operation=(OPERATION, GREEDY))
+HALVING = dict(type='mmcr.HalvingSearcher', eta=2, rungs=2, finalists=2)
+RACING = dict(type='mmcr.RacingGreedySearcher', k=1, slices=3, level=0.25)
+SEARCHES = dict(
+    stage=(STAGE, {}),
+    operation=(OPERATION, GREEDY),
+    halving=(STAGE, dict(searcher=HALVING, group_size=3)),
+    racing=(OPERATION, dict(searcher=RACING, workers=1)),
+    joint=(STAGE, dict(searcher=HALVING, budget=[7, 8], group_size=2)),
+)
 SECONDS = 240  # a hang ends here
 
 
@@ -48,6 +60,15 @@ def search(root, folder, kind, **more):
             **{**options, **more},
         )
     ).test()
+
+
+def left_by(folder):
+    """What a search leaves for its user."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for name in ('trials.jsonl', 'best_arch.*')
+        for path in folder.rglob(name)
+    }
 
 
 def other_search(root, folder):
@@ -160,11 +181,8 @@ def test_a_search_writes_what_one_process_writes(pair, shapes, tmp_path, kind):
     found, folder = pair
     metrics = search(shapes, tmp_path, kind)
     assert found[0][kind] == found[1][kind] == metrics
-    for name in ('trials.jsonl', 'best_arch.json', 'best_arch.py'):
-        one, two = (
-            Path(base, 'search', kind, name).read_bytes() for base in (tmp_path, folder)
-        )
-        assert one == two
+    one, two = (left_by(base / 'search' / kind) for base in (tmp_path, folder))
+    assert one == two and len(one) == (5 if kind == 'joint' else 3)
 
 
 def test_scores_are_those_of_one_process(pair, shapes):
@@ -200,3 +218,81 @@ def test_both_train_the_same_paths_and_nothing_else(pair):
         ArchSamplingHook(seed=7).draw(space, i).to_json() for i in range(3)
     ]
     assert first['train']['exact'] == [True] * 3
+
+
+def started(command, folder, stderr):
+    """Starts dist_search.sh in a folder, on a port of its own."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=dict(
+            os.environ,
+            PORT=str(port),
+            PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+        ),
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+    )
+
+
+def pid_of_rank(rank, work_dir):
+    """Of the process with this rank and work dir."""
+    for process in Path('/proc').glob('[0-9]*'):
+        try:
+            variables = (process / 'environ').read_bytes().split(b'\0')
+            arguments = (process / 'cmdline').read_bytes().split(b'\0')
+        except OSError:  # it has ended, or is not ours
+            continue
+        if f'RANK={rank}'.encode() in variables and bytes(work_dir) in arguments:
+            return int(process.name)
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks for a process in /proc')
+@pytest.mark.parametrize('victim', [0, 1])
+def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(
+    shapes, tmp_path, victim
+):
+    checkpoint = write_checkpoint(tmp_path / 'supernet.pth', OPERATION)
+    cfg = search_cfg(shapes, tmp_path, None, OPERATION)
+    cfg.test_cfg.update(searcher=RACING, group_size=1)
+    cfg.pop('work_dir')
+    cfg.dump(tmp_path / 'search.py')
+    work_dir = tmp_path / 'work'
+    script = Path(__file__).parents[1] / 'tools/dist_search.sh'
+    command = [script, tmp_path / 'search.py', checkpoint, '2', '--work-dir', work_dir]
+
+    journal = work_dir / 'trials.jsonl'
+    with (tmp_path / 'stderr').open('w') as stderr:
+        job = started(command, tmp_path, stderr)
+        try:
+            while not journal.exists() or len(journal.read_bytes().splitlines()) < 4:
+                assert job.poll() is None
+                time.sleep(0.01)
+            os.kill(pid_of_rank(victim, work_dir), signal.SIGKILL)
+            killed = time.monotonic()
+            assert job.wait(SECONDS) != 0
+        finally:
+            job.terminate()
+    assert time.monotonic() - killed < 20
+    *_, last = (message := (tmp_path / 'stderr').read_text()).splitlines()
+    assert f'(local_rank: {victim})' in message and 'SIGKILL' in message
+    assert last.startswith('The search has not ended well (exit status 1)')
+    assert 'mmcr/engine' not in message, message  # no traceback of the survivor
+    before = journal.read_bytes()
+    assert 3 <= len(read_journal(journal)[1]) < 20
+
+    with (tmp_path / 'stderr').open('w') as stderr:
+        job = started(command, tmp_path, stderr)
+        try:
+            assert job.wait(SECONDS) == 0, (tmp_path / 'stderr').read_text()
+        finally:
+            job.terminate()
+    assert journal.read_bytes().startswith(before[: before.rindex(b'\n') + 1])
+    cfg.update(load_from=str(checkpoint), work_dir=str(tmp_path / 'alone'))
+    Runner.from_cfg(cfg).test()
+    assert left_by(work_dir) == left_by(tmp_path / 'alone')

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # Usage: dist_search.sh CONFIG CHECKPOINT GPUS [arguments of search.py]
-exec "$(dirname "$0")/launch/dist.sh" "$3" search.py "$1" "$2" "${@:4}"
+exec "$(dirname "$0")/launch/search.sh" dist.sh "$3" search.py "$1" "$2" "${@:4}"

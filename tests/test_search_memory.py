@@ -1,0 +1,44 @@
+"""The benchmark of a search's memory, at the smallest size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / 'benchmarks/search_memory.py'
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_limit_makes_groups_smaller(tmp_path):
+    arguments = ['--candidates', 4, '--images', 8, '--memory', 'inf', 0.0001]
+    done = run('--out', tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / 'search_memory.json').read_text())
+    unlimited, limited = result['rows']
+    assert (unlimited['largest_group'], unlimited['groups']) == (4, 1)
+    # each takes some 35 KiB, of 105
+    assert 1 < limited['largest_group'] < 4 and limited['groups'] == 2
+    assert unlimited['memory_gib'] is None and limited['memory_gib'] == 0.0001
+    assert min(row['peak_growth_mib'] for row in result['rows']) >= 0
+    table = (tmp_path / 'search_memory.md').read_text()
+    assert '| none | 4 | 4 | 1 |' in table and table in done.stdout
+
+
+def test_candidates_that_there_are_not_are_refused(tmp_path):
+    done = run('--out', tmp_path, '--candidates', 375)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith('error: --candidates must be from 1')
