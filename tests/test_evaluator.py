@@ -272,6 +272,19 @@ def test_groups_fit_the_memory(shapes):
     assert [len(group) for group in candidates._groups(halves)] == [3]
 
 
+def test_detections_keep_no_other_boxes_in_memory(shapes):
+    candidates = candidate_evaluator(build_detector(STAGE), shapes)
+    metric = candidates.evaluator.metrics[0]
+    (data,) = list(candidates.archval)[:1]
+    with torch.no_grad():
+        samples = [sample.to_dict() for sample in candidates.model.test_step(data)]
+    metric.process({}, samples)
+    for _, prediction in metric.results:
+        arrays = [v for v in prediction.values() if isinstance(v, np.ndarray)]
+        assert len(arrays) == 3 and all(array.base is None for array in arrays)
+    metric.results.clear()
+
+
 def test_a_part_of_archval_has_its_part_of_the_calibration(shapes):
     candidates = candidate_evaluator(build_detector(STAGE), shapes)
     arch = candidates.backbone.arch

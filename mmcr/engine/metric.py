@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCOeval
@@ -58,6 +58,15 @@ class UnroundedCocoMetric(CocoMetric):
         if backend == BACKENDS[0] and problem:
             raise UserError(f'backend {backend!r} {problem}, or use {BACKENDS[1]!r}.')
         self.backend = backend or BACKENDS[bool(problem)]
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        start = len(self.results)
+        super().process(data_batch, data_samples)
+        for _, prediction in self.results[start:]:
+            for name, value in prediction.items():
+                if isinstance(value, np.ndarray):
+                    # a view would keep all boxes that these were chosen from
+                    prediction[name] = value.copy()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         predictions = [prediction for _, prediction in results]
