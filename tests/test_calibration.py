@@ -13,7 +13,9 @@ from nets import (
 )
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmcr.engine import fusing
 from mmcr.engine.calibration import PathNorms
+from mmcr.engine.fusing import ConvNormPairs
 from mmcr.engine.paths import run_paths
 from mmcr.models import path_state_dict
 
@@ -171,6 +173,41 @@ def test_a_calibration_goes_on_and_back(supernet):
         anew = calibrated_paths(supernet, archs, UNEQUAL[:count])
         for (outs, statistics), (other_outs, others) in zip(found, anew):
             assert equal(outs, other_outs) and equal(statistics, others)
+
+
+def test_a_calibration_that_was_cut_off_leaves_nothing(supernet):
+    archs = some_archs(supernet.space, 2)
+    norms = PathNorms(supernet, fold=False)
+    calibrate(norms, archs, UNEQUAL[:1])
+
+    def cut_off():
+        yield 1, UNEQUAL[1]
+        raise OSError
+
+    with pytest.raises(OSError):
+        norms.calibrate(archs, cut_off(), 3)
+    assert norms.missing(archs, 3) == range(3)
+    found = calibrated_paths(supernet, archs, UNEQUAL, norms=norms)
+    for (_, statistics), (_, others) in zip(
+        found, calibrated_paths(supernet, archs, UNEQUAL)
+    ):
+        assert equal(statistics, others)
+
+
+def test_a_rank_without_a_batch_folds_the_same_norms(monkeypatch):
+    supernet = build(SUPERNETS['r18-stage'])
+    norms = norms_of(supernet)
+    busy, idle = (ConvNormPairs(supernet.modules(), norms) for _ in range(2))
+    noted = []
+    monkeypatch.setattr(
+        fusing, 'all_gather_object', lambda own: noted.append(own) or noted
+    )
+    with busy.watched():
+        supernet(images())
+    busy.agree()
+    assert busy.of(norms) and not idle.of(norms)
+    idle.agree()
+    assert idle.of(norms) == busy.of(norms)
 
 
 def test_unused_prefixes_are_forgotten_when_they_take_too_much():

@@ -140,14 +140,7 @@ def test_processes_end_with_the_one_that_is_killed(tmp_path):
         '    print("pid", pool.submit([[1]]).result()["pid"], flush=True)\n'
         '    pool.submit([["sleep"]]).result()\n'
     )
-    root = Path(__file__).parent
-    path = os.pathsep.join([str(root), str(root.parent), *sys.path])
-    with subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': path},
-    ) as process:
+    with _started(script, stdout=subprocess.PIPE, text=True) as process:
         line = next(line for line in process.stdout if line.startswith('pid'))
         process.kill()
     worker = int(line.split()[1])
@@ -155,6 +148,34 @@ def test_processes_end_with_the_one_that_is_killed(tmp_path):
     while _alive(worker) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not _alive(worker)
+
+
+@pytest.mark.slow
+def test_a_process_ends_whether_or_not_it_has_closed_its_pool(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'from test_scoring import MetricPool, Sum\n'
+        'if __name__ == "__main__":\n'
+        '    metric = Sum()\n'
+        '    metric.more_than_a_pipe_takes = bytes(10**6)\n'
+        '    pool = MetricPool([metric], 1)\n'
+        '    raise SystemExit(3)\n'
+    )
+    with _started(script) as process:
+        try:
+            assert process.wait(60) == 3
+        finally:
+            process.kill()
+
+
+def _started(script, **options):
+    root = Path(__file__).parent
+    path = os.pathsep.join([str(root), str(root.parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, 'PYTHONPATH': path},
+        **options,
+    )
 
 
 def _alive(pid):

@@ -316,6 +316,17 @@ class TestProposalsAndTrials:
         assert Proposal(whole).key == Proposal(fraction).key
         assert whole.to_json()['budget'] == [16.0, 16.0]
 
+    def test_equal_budgets_of_other_costs_complete_otherwise(self):
+        # milliseconds on two devices, say
+        choices = operation_space([2]).choices
+        one, two = (
+            SearchSpace(choices, cost, Budget(4, 6))
+            for cost in (lambda name, value: value, lambda name, value: 2 * value)
+        )
+        a, b = (Partial(Arch({}), space, 0) for space in (one, two))
+        assert a != b and Proposal(a).key != Proposal(b).key
+        assert a == Partial(Arch({}), one, 0)
+
     @pytest.mark.parametrize('portion', [(0.5, 0.5), (-0.1, 1), (0, 1.1), (1, 0)])
     def test_a_portion_is_a_slice(self, portion):
         with pytest.raises(ValueError, match='0 <= start < stop <= 1 must hold'):

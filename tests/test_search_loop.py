@@ -259,6 +259,8 @@ def test_impossible_budgets(shapes, checkpoints, tmp_path):
         search(shapes, tmp_path, checkpoints, 'stage', budget=5).test()
     with pytest.raises(BudgetError, match='add no blocks'):
         search(shapes, tmp_path, checkpoints, 'operation', budget=4).test()
+    with pytest.raises(UserError, match='names of their own.*budget_6, budget_6'):
+        search(shapes, tmp_path, checkpoints, 'stage', budget=[6, 6.0]).test()
     assert not (tmp_path / 'trials.jsonl').exists()
 
 

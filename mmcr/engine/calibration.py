@@ -105,8 +105,10 @@ class PathNorms:
         self._forget_but(sizes, num_batches)
         seen_by = {arch: self._seen_by(arch, num_batches) for arch in archs}
         like = next(self.backbone.parameters())
+        # back at the end: what an error cuts off is no sum to go on from
+        num_seen = {prefix: self._num_seen.pop(prefix, 0) for prefix in sizes}
         for prefix, size in sizes.items():
-            if prefix not in self._sums:
+            if not num_seen[prefix]:
                 self._sums[prefix] = like.new_zeros(size + 1, dtype=torch.float64)
 
         def measure(prefix: Prefix, step, x: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ class PathNorms:
                 norm.reset_running_stats()
                 norm.momentum = 1.0  # the running value becomes the batch's own
             y = step.run(x)
-            if index >= self._num_seen.get(prefix, 0):
+            if index >= num_seen[prefix]:
                 # float64 makes the sum independent of the order of the batches
                 values = [n.running_mean for n in norms] + [
                     n.running_var for n in norms
@@ -130,6 +132,7 @@ class PathNorms:
                 for _ in run_paths(self.backbone, todo, images, measure):
                     pass
         self._num_seen.update(dict.fromkeys(sizes, num_batches))
+        self._pairs.agree()
 
         flat = torch.cat([self._sums[prefix] for prefix in sizes])
         all_reduce(flat, 'sum')
@@ -186,9 +189,10 @@ class PathNorms:
         held = sum(total.nbytes for total in self._sums.values())
         for prefix in list(self._sums):
             unused = held > self.keep_bytes and prefix not in wanted
-            beyond = prefix in wanted and self._num_seen[prefix] > num_batches
+            beyond = prefix in wanted and self._num_seen.get(prefix, 0) > num_batches
             if unused or beyond:
-                del self._sums[prefix], self._num_seen[prefix]
+                del self._sums[prefix]
+                self._num_seen.pop(prefix, None)
 
 
 def _scale_and_shift(

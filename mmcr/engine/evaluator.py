@@ -46,8 +46,8 @@ class CandidateEvaluator:
     A proposal's architecture may differ between mini-batches (the random
     completions of Sec. 3.3): the batches of archval form `num_minibatches`
     runs of equal length, and the metric is computed once over the detections
-    of all of them. For a part of archval, norms are calibrated on the same part
-    of the calibration images, but on 32 images at least.
+    of all of them. For a part of archval, norms are calibrated on as large a part
+    of the calibration images, the first ones, but on 32 images at least.
 
     Args:
         model: A detector whose backbone is a supernet, or its wrapper.
@@ -57,11 +57,12 @@ class CandidateEvaluator:
         score: Name of the metric value to rank by, larger is better.
         num_minibatches: c of Sec. 3.3.
         fp16: Whether to run under autocast.
-        plain: Whether to compute as mmdet's own test of the fixed network does, to
-            the last bit, without what only rounds otherwise (norms folded into
-            convolutions, another memory format).
+        plain: Whether to compute as mmdet's own test of the fixed network does on the
+            same batches, to the last bit, without what only rounds otherwise (norms
+            folded into convolutions, another memory format).
         group_size: How many candidates may be under way at once.
-        memory: GiB of host memory that the detections of these may take.
+        memory: GiB of host memory that the detections of these and the kept batch
+            norm statistics may take.
         workers: Processes that compute metrics while the next candidates run;
             0 computes them in between.
 
@@ -98,7 +99,9 @@ class CandidateEvaluator:
         # while some are scored others run: together they are one group
         shares = 2 if workers else 1
         self.group_size = max(1, group_size // shares)
-        self.group_bytes = memory * 2**30 / shares
+        # the rest is for what detections of unequal size take beyond the estimate
+        self.group_bytes = 0.8 * memory * 2**30 / shares
+        self.norms_bytes = int(0.1 * memory * 2**30)
         self.pool = MetricPool(evaluator.metrics, workers)
         self._bytes_per_image = 0.0
         self._norms: PathNorms | None = None
@@ -208,7 +211,7 @@ class CandidateEvaluator:
         ):
             if self._norms is None:
                 fold = False if self.plain else None
-                self._norms = PathNorms(self.backbone, fold=fold)
+                self._norms = PathNorms(self.backbone, self.norms_bytes, fold)
             missing = self._norms.missing(archs, num_batches)
             total = len(missing) + len(plan)
             batches = self._batches(
@@ -252,10 +255,11 @@ class CandidateEvaluator:
         progress: Callable[[int], None],
     ) -> Iterator[tuple[int, dict]]:
         """This rank's share of the chosen batches, preprocessed, with their index."""
-        if not chosen:  # workers that load would be started for nothing
-            return
         with loader.sampler.only(chosen):
-            for done, (batch, data) in enumerate(zip(loader.sampler.batches, loader)):
+            own = loader.sampler.batches
+            if not own:  # workers that load would be started for nothing
+                return
+            for done, (batch, data) in enumerate(zip(own, loader)):
                 progress(done * get_world_size())
                 yield batch, self.model.data_preprocessor(data, False)
 

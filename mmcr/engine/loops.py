@@ -249,10 +249,17 @@ class ArchSearchLoop(_ArchEvalLoop):
         check_supernet_checkpoint(self.candidates.model, runner._load_from)
         self.final_backbone = dict(final_backbone or {})
         if isinstance(budget, list):
+            names = [f'budget_{budget_name(each)}' for each in budget]
+            if len(set(names)) < len(names):
+                raise UserError(
+                    f'The budgets of a list need names of their own, for the folders '
+                    f'of the results, but those of {budget} are {", ".join(names)}. '
+                    f'Leave out equal ones; give latency tables file names that differ.'
+                )
             self.searcher = JointSearcher(
                 {
-                    f'budget_{budget_name(each)}': self._searcher(searcher, each)
-                    for each in budget
+                    name: self._searcher(searcher, each)
+                    for name, each in zip(names, budget)
                 }
             )
         else:

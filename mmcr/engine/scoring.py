@@ -62,6 +62,8 @@ class MetricPool:
             # as an argument they would hold up this process until the other has
             # imported everything, since they are more than a pipe takes
             self._metrics = context.Queue()
+            # what no process has taken must not hold up the end of this one
+            self._metrics.cancel_join_thread()
             for _ in range(workers):
                 self._metrics.put(pickled)
             self._pool = ProcessPoolExecutor(
@@ -115,7 +117,6 @@ class MetricPool:
         """Ends the processes; what has not begun is cancelled."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-            self._metrics.cancel_join_thread()  # some may have died without theirs
             self._metrics.close()
 
 

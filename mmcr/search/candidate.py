@@ -48,17 +48,20 @@ class Partial(Candidate):
 
     The draw depends on the seed, on how much is decided and on the mini-batch,
     not on what is decided: the candidates of one greedy step are compared with
-    the same completions (common random numbers). The budget of the space decides
-    which completions there are, so it is part of what the candidate is.
+    the same completions (common random numbers). The budget of the space and its
+    costs decide which completions there are, so they are part of what the candidate
+    is.
     """
 
     arch: Arch
     space: SearchSpace = field(compare=False, repr=False)
     seed: int
     budget: Budget | None = field(init=False)
+    costs: str | None = field(init=False, repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, 'budget', self.space.budget)
+        object.__setattr__(self, 'costs', self.space.costs_digest)
 
     def arch_for(self, batch_index: int) -> Arch:
         rng = random.Random(f'{self.seed}/{len(self.arch)}/{batch_index}')
@@ -69,6 +72,7 @@ class Partial(Candidate):
         if self.budget is not None:
             # floats: 16 and 16.0 are equal, and so must be the keys made of them
             obj['budget'] = [float(self.budget.low), float(self.budget.high)]
+            obj['costs'] = self.costs
         return obj
 
 

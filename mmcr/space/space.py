@@ -1,8 +1,11 @@
 """Search spaces: what can be chosen, and within which cost."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from hashlib import sha256
 from random import Random
 
 from mmcr.errors import UserError
@@ -191,6 +194,14 @@ class SearchSpace:
             BudgetError: No architecture meets it; the nearest costs are named.
         """
         return SearchSpace(self.choices, self.cost, budget)
+
+    @cached_property
+    def costs_digest(self) -> str | None:
+        """A short string for what values cost; None where that decides nothing."""
+        if self.budget is None:
+            return None
+        costs = json.dumps(self.to_json()['costs'], sort_keys=True)
+        return sha256(costs.encode()).hexdigest()[:12]
 
     def to_json(self) -> dict:
         """Returns choices and budget, and what values cost where that decides."""
