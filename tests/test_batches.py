@@ -51,6 +51,27 @@ def test_a_seeded_draw_of_images(shapes):
     assert drawn(4, 0) == drawn(None, 0)[:4]
 
 
+def test_batches_hold_images_of_one_orientation():
+    class Photos:
+        def get_data_info(self, index):
+            return dict(width=(60, 80)[index % 3 == 0], height=70)
+
+        def __len__(self):
+            return 20
+
+    order = batches._by_orientation(Photos(), list(range(20)), 4)
+    assert sorted(order) == list(range(20))
+    kinds = [{i % 3 == 0 for i in order[start : start + 4]} for start in (0, 4, 8, 12)]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert kinds[0] != kinds[1]  # the order of their last images is kept
+
+    class Unknown(Photos):
+        def get_data_info(self, index):
+            return {}
+
+    assert batches._by_orientation(Unknown(), [2, 0, 1], 2) == [2, 0, 1]
+
+
 def test_a_training_loaders_habits_are_dropped(shapes):
     cfg = ConfigDict(loader_cfg(shapes, 'archval'))
     cfg.update(

@@ -3,9 +3,10 @@
 from mmcr.engine.calibration import PathNorms
 from mmcr.engine.checkpoint import CheckpointError, check_supernet_checkpoint
 from mmcr.engine.evaluator import CandidateEvaluator
-from mmcr.engine.loops import ArchSearchLoop, ArchValLoop
+from mmcr.engine.loops import ArchValLoop
 from mmcr.engine.metric import UnroundedCocoMetric
 from mmcr.engine.sampling_hook import ArchSamplingHook
+from mmcr.engine.search_loop import ArchSearchLoop
 
 __all__ = [
     'ArchSamplingHook',

@@ -4,10 +4,11 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmengine.config import ConfigDict
 from mmengine.dist import get_dist_info
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmcr.errors import UserError
 
@@ -88,7 +89,8 @@ def build_loader(
     """Builds a loader with a `BatchShardSampler` in the place of its sampler.
 
     The images come in random order, so that the first so many batches are a
-    fair sample of all, however the annotation file is sorted.
+    fair sample of all, however the annotation file is sorted. Batches hold
+    images of one orientation as far as these go: others need more padding.
 
     Args:
         cfg: A dataloader config of mmengine's form.
@@ -107,6 +109,8 @@ def build_loader(
     loader = Runner.build_dataloader(cfg, seed=seed)
     size = len(loader.dataset)
     indices = random.Random(seed).sample(range(size), size)[:num_images]
+    if indices:
+        indices = _by_orientation(loader.dataset, indices, batch_size)
     sampler = BatchShardSampler(indices, batch_size)
     world_size = get_dist_info()[1]
     if sampler.num_batches < world_size:
@@ -118,3 +122,18 @@ def build_loader(
         )
     cfg.dataset, cfg.sampler = loader.dataset, sampler
     return Runner.build_dataloader(cfg, seed=seed)
+
+
+class _InOrder(Sampler):
+    def __init__(self, dataset: Dataset, indices: list[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+def _by_orientation(dataset: Dataset, indices: list[int], batch_size: int) -> list[int]:
+    if not {'width', 'height'} <= set(dataset.get_data_info(indices[0])):
+        return indices
+    batches = AspectRatioBatchSampler(_InOrder(dataset, indices), batch_size)
+    return [index for batch in batches for index in batch]

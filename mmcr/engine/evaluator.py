@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import groupby
 from math import ceil
 
@@ -17,11 +17,17 @@ from mmengine.dist import (
 from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
 from mmengine.runner.amp import autocast
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmcr.engine.calibration import PathNorms
-from mmcr.engine.paths import channels_last, find_backbone, run_paths, untouched
+from mmcr.engine.paths import (
+    backbone_returns,
+    channels_last,
+    find_backbone,
+    run_paths,
+    untouched,
+)
 from mmcr.engine.scoring import MetricPool, result_bytes
 from mmcr.errors import UserError
 from mmcr.search.candidate import Proposal, Trial
@@ -102,7 +108,8 @@ class CandidateEvaluator:
         # the rest is for what detections of unequal size take beyond the estimate
         self.group_bytes = 0.8 * memory * 2**30 / shares
         self.norms_bytes = int(0.1 * memory * 2**30)
-        self.pool = MetricPool(evaluator.metrics, workers)
+        self.workers = workers
+        self._pool: MetricPool | None = None
         self._bytes_per_image = 0.0
         self._norms: PathNorms | None = None
 
@@ -111,8 +118,10 @@ class CandidateEvaluator:
         self._norms = None
 
     def close(self) -> None:
-        """Ends the scoring processes."""
-        self.pool.close()
+        """Ends the scoring processes; the next call starts others."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     def evaluate(
         self,
@@ -144,6 +153,8 @@ class CandidateEvaluator:
         work = sum(p.width for p in proposals)
         done = 0.0
         scoring = None
+        if self._pool is None:
+            self._pool = MetricPool(self.evaluator.metrics, self.workers)
         for group in self._groups(proposals):
             share = sum(p.width for p in group)
 
@@ -156,7 +167,7 @@ class CandidateEvaluator:
                 yield from self._scored(*scoring)
             scoring = group, self._submit(group, results)
             del results
-            if not self.pool.workers:
+            if not self.workers:
                 yield from self._scored(*scoring)
                 scoring = None
         if scoring is not None:
@@ -276,7 +287,7 @@ class CandidateEvaluator:
             for members, features in run_paths(
                 self.backbone, archs, data['inputs'], self._norms.run_calibrated
             ):
-                with _backbone_returns(self.model, features):
+                with backbone_returns(self.model, features):
                     samples = self.model(**data, mode='predict')
                 for metric in metrics:
                     metric.results = []
@@ -298,7 +309,7 @@ class CandidateEvaluator:
             parts = gather_object(results[i], i % world_size)
             results[i] = None  # the metrics' owner has them now
             if i % world_size == rank:
-                futures[i] = self.pool.submit(_in_order(parts))
+                futures[i] = self._pool.submit(_in_order(parts))
         return futures
 
     def _measure(self, proposals: list[Proposal], results: list[list]) -> None:
@@ -341,23 +352,3 @@ def _in_order(parts: list[list]) -> list[list]:
         )
         ordered.append([result for _, batch in batches for result in batch])
     return ordered
-
-
-class _Given(nn.Module):
-    """Stands in for a backbone that has run already."""
-
-    def __init__(self, features: tuple[Tensor, ...]) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.features
-
-
-@contextmanager
-def _backbone_returns(model: nn.Module, features: tuple[Tensor, ...]) -> Iterator[None]:
-    backbone, model.backbone = model.backbone, _Given(features)
-    try:
-        yield
-    finally:
-        model.backbone = backbone
