@@ -23,8 +23,9 @@ from mmcr.space import Arch, stage_arch
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
-# 0.01 points of AP: folded norms and another memory format round otherwise
-TOLERANCE = 1e-4
+# Folded norms and another memory format round otherwise, and a box of an untrained
+# detector, on seven images, may come or go.
+TOLERANCE = 0.01
 KINDS = {'stage': STAGE, 'operation': OPERATION}
 
 
@@ -32,7 +33,7 @@ KINDS = {'stage': STAGE, 'operation': OPERATION}
 def scored(request, shapes):
     """An evaluator, mixed proposals, and their trials when scored together."""
     candidates = candidate_evaluator(
-        build_detector(KINDS[request.param]), shapes, num_minibatches=2
+        build_detector(KINDS[request.param]), shapes, num_minibatches=2, plain=True
     )
     space = candidates.backbone.space
     first = space.choices[0]
@@ -80,8 +81,7 @@ def test_scores_are_those_of_the_fixed_networks(scored, shapes):
     candidates, proposals, trials = scored
     assert [trial.proposal for trial in trials] == proposals
     for trial in trials:
-        expected = alone(candidates, trial.proposal, shapes)
-        assert trial.metrics == pytest.approx(expected, abs=TOLERANCE)
+        assert trial.metrics == alone(candidates, trial.proposal, shapes)
         assert trial.score == trial.metrics['coco/bbox_mAP'] > 0
     assert len({trial.score for trial in trials}) == len(trials)
 
@@ -130,11 +130,7 @@ def test_mmdets_test_loop_gives_the_fixed_network_the_same_score(
     runner.test_loop.evaluator.metrics[1].iou_thrs = np.array(IOU_THRESHOLDS)
     metrics = runner.test()
     ours = {k: v for k, v in metrics.items() if k.startswith('coco/')}
-    assert trial.score == pytest.approx(ours['coco/bbox_mAP'], abs=TOLERANCE)
-    # APs rests on a handful of boxes of an untrained detector
-    assert trial.metrics == pytest.approx(ours, abs=10 * TOLERANCE)
-    if plain:
-        assert trial.metrics == ours
+    assert trial.metrics == (ours if plain else pytest.approx(ours, abs=TOLERANCE))
     for name in ('mAP', 'mAP_s', 'mAP_m'):
         assert metrics[f'mmdet/bbox_{name}'] == float(
             f'{metrics[f"coco/bbox_{name}"]:.3f}'
@@ -305,7 +301,12 @@ def test_a_part_of_archval_has_its_part_of_the_calibration(shapes):
 def test_scoring_processes_change_nothing(scored, shapes):
     candidates, proposals, together = scored
     other = candidate_evaluator(
-        candidates.model, shapes, num_minibatches=2, workers=1, group_size=4
+        candidates.model,
+        shapes,
+        num_minibatches=2,
+        plain=True,
+        workers=1,
+        group_size=4,
     )
     try:
         assert other.group_size == 2
