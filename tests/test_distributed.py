@@ -278,7 +278,7 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(
             assert job.wait(SECONDS) != 0
         finally:
             job.terminate()
-    assert time.monotonic() - killed < 20
+    assert time.monotonic() - killed < 60
     *_, last = (message := (tmp_path / 'stderr').read_text()).splitlines()
     assert f'(local_rank: {victim})' in message and 'SIGKILL' in message
     assert last.startswith('The search has not ended well (exit status 1)')
