@@ -21,13 +21,7 @@ from mmcr.errors import UserError
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that mmdet's tools have in common."""
     parser.add_argument('--work-dir', help='where logs and results go')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; a list is written '
-        'key="[a,b]" or key=a,b, without white space',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -36,6 +30,35 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it to every process
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what overrides settings of a config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as key=value; a list is written '
+        'key="[a,b]" or key=a,b, without white space',
+    )
+
+
+def add_shape(parser: argparse.ArgumentParser, height: int, width: int) -> None:
+    """Adds the size of the image that costs are counted or measured at."""
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        default=[height, width],
+        metavar='PIXELS',
+        help='height and width of the image, or one number for both '
+        f'(default: {height} {width})',
+    )
+
+
+def shape_of(args: argparse.Namespace) -> tuple[int, ...]:
+    """The numbers given with `add_shape`, one standing for both."""
+    return tuple(args.shape * (2 if len(args.shape) == 1 else 1))
 
 
 def read_config(path: str | Path, options: dict | None = None) -> Config:

@@ -97,14 +97,8 @@ class ArchEvalLoop(BaseLoop):
             memory=memory,
             workers=workers,
         )
-        self._options = dict(
-            score=score,
-            num_minibatches=num_minibatches,
-            fp16=fp16,
-            plain=plain,
-            archval_seed=archval_seed,
-        )
-        self._archval, self._metrics = dataloader, metrics
+        self._archval, self._archval_seed = dataloader, archval_seed
+        self._metrics = metrics
         self._calibration = (
             calibration_images,
             calibration_seed,
@@ -118,7 +112,11 @@ class ArchEvalLoop(BaseLoop):
         """
         images, seed, dataloader = self._calibration
         return dict(
-            **self._options,
+            score=self.candidates.score,
+            num_minibatches=self.candidates.num_minibatches,
+            fp16=self.candidates.fp16,
+            plain=self.candidates.plain,
+            archval_seed=self._archval_seed,
             detector=digest(self.runner.cfg.model),
             metrics=self._metrics,
             archval=dict(

@@ -6,25 +6,16 @@ The table is what a budget of type 'latency' reads.
 import argparse
 
 import torch
-from mmengine.config import DictAction
 
 from mmcr.analysis.latency import latency_table, summary, supernet_of
 from mmcr.cli import user_errors
-from mmcr.launch import read_config
+from mmcr.launch import add_cfg_options, add_shape, read_config, shape_of
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of the search')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        default=[800, 1333],
-        metavar='PIXELS',
-        help='height and width of the image, or one number for both '
-        '(default: 800 1333)',
-    )
+    add_shape(parser, 800, 1333)
     parser.add_argument(
         '--out', default='latency.json', help='the table (default: latency.json)'
     )
@@ -46,13 +37,7 @@ def parse_args() -> argparse.Namespace:
         metavar='M',
         help='how many whole backbones to time beside the blocks (default: 5)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; a list is written '
-        'key="[a,b]" or key=a,b, without white space',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -60,8 +45,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     backbone, final = supernet_of(read_config(args.config, args.cfg_options))
-    shape = tuple(args.shape * (2 if len(args.shape) == 1 else 1))
-    table = latency_table(backbone, final, shape, args.device, args.repeats, args.check)
+    table = latency_table(
+        backbone, final, shape_of(args), args.device, args.repeats, args.check
+    )
     table.write(args.out)
     print(summary(table))
     print(f'Written to {args.out}.')
