@@ -26,6 +26,7 @@ from tiny import (
     write_checkpoint,
 )
 
+from mmcr.cli import leave_process_group
 from mmcr.engine import ArchSamplingHook
 from mmcr.errors import UserError
 from mmcr.launch import import_formatter
@@ -153,7 +154,7 @@ def work(rank, root, folder):
     )
     (folder / f'{rank}.json').write_text(json.dumps(found))
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.fixture(scope='module')
@@ -218,6 +219,45 @@ def test_both_train_the_same_paths_and_nothing_else(pair):
         ArchSamplingHook(seed=7).draw(space, i).to_json() for i in range(3)
     ]
     assert first['train']['exact'] == [True] * 3
+
+
+ENDING = """
+import os
+import sys
+
+from torch import distributed
+
+from mmcr.cli import user_errors
+from mmcr.errors import UserError
+
+
+def threads():
+    return len(os.listdir('/proc/self/task'))
+
+
+@user_errors()
+def main(store, fail):
+    distributed.init_process_group('gloo', f'file://{store}', rank=0, world_size=1)
+    distributed.barrier()
+    assert threads() > before
+    if fail:
+        raise UserError('fails')
+
+
+before = threads()
+main(os.path.abspath('first'), False)
+assert threads() == before, threads()
+main(os.path.abspath('second'), True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='counts threads in /proc')
+def test_a_tool_ends_without_threads_that_exchange(tmp_path):
+    """One that frees a tensor while the interpreter ends aborts the process."""
+    done = subprocess.run(
+        [sys.executable, '-c', ENDING], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (1, 'error: fails\n')
 
 
 def started(command, folder, stderr):
