@@ -28,6 +28,7 @@ from mmcr.engine.paths import (
     run_paths,
     untouched,
 )
+from mmcr.engine.roi_align import fast_roi_align
 from mmcr.engine.scoring import MetricPool, result_bytes
 from mmcr.errors import UserError
 from mmcr.search.candidate import Proposal, Trial
@@ -65,7 +66,7 @@ class CandidateEvaluator:
         fp16: Whether to run under autocast.
         plain: Whether to compute as mmdet's own test of the fixed network does on the
             same batches, to the last bit, without what only rounds otherwise (norms
-            folded into convolutions, another memory format).
+            folded into convolutions, another memory format and RoIAlign).
         group_size: How many candidates may be under way at once.
         memory: GiB of host memory that the detections of these and the kept batch
             norm statistics may take.
@@ -218,6 +219,7 @@ class CandidateEvaluator:
         with (
             untouched(self.model, self.backbone),
             nullcontext() if self.plain else channels_last(self.model),
+            nullcontext() if self.plain else fast_roi_align(self.model),
             autocast(enabled=self.fp16),
         ):
             if self._norms is None:
