@@ -1,64 +1,14 @@
-"""Computation reallocation from beginning to end, step by step (CR-NAS, Sec. 3).
+"""Computation reallocation from beginning to end, step by step (CR-NAS, Sec. 3)."""
 
-Each step is one of the commands that a user could type, in a process and a
-folder of its own, so that a stopped run goes on where it was.
-"""
-
-import hashlib
-import json
-import logging
-import os
 import shutil
-import sys
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
-
-from mmengine.config import Config
 
 from mmcr.analysis.comparison import Row, write_comparison
 from mmcr.analysis.complexity import measure
 from mmcr.analysis.sketch import Network, draw_architectures
-from mmcr.atomic import write_json
-from mmcr.data.checks import annotation_files
-from mmcr.engine.checkpoint import file_digest
 from mmcr.errors import UserError
-from mmcr.launch import read_config
-from mmcr.processes import Processes
+from mmcr.steps import ROOT, Step, StepRunner
 
-ROOT = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of the pipeline.
-
-    Attributes:
-        name: Also of its folder in the work dir.
-        config: What ``CR_STEP`` in the user's config stands for.
-        arch: What ``CR_ARCH`` stands for: a fragment of ours, or the step whose
-            ``best_arch.py`` it is.
-        supernet: The step whose checkpoint is searched; ``None`` for training.
-        tested: Whether the trained network is tested, too.
-    """
-
-    name: str
-    config: str
-    arch: str | None = None
-    supernet: str | None = None
-    tested: bool = False
-
-    @property
-    def after(self) -> list[str]:
-        """The steps whose results this one needs."""
-        return [name for name in (self.arch, self.supernet) if name in SEARCHED]
-
-
-SEARCHED = ('stage_supernet', 'stage_search', 'op_supernet', 'op_search')
 NETWORKS = dict(baseline='baseline', stage_cr='stage CR', full_cr='full CR')
 
 
@@ -82,7 +32,7 @@ def steps(depth: int) -> list[Step]:
     ]
 
 
-class Pipeline:
+class Pipeline(StepRunner):
     """Runs the steps for a user's config.
 
     Args:
@@ -109,39 +59,17 @@ class Pipeline:
         say: Callable[[str], None] = print,
         fast: bool = False,
     ) -> None:
-        if jobs < 1:
-            raise UserError(f'jobs must be at least 1, but got {jobs}.')
-        self.config = Path(config).resolve()
-        self.work_dir = Path(work_dir).resolve()
-        self.jobs = jobs
-        self.say = say
-        self.fast = fast
-        self.steps = steps(depth)
-        self.processes = Processes(self.work_dir)
-        self._environment = threading.Lock()
+        super().__init__(config, work_dir, steps(depth), jobs, say, fast)
 
     def run(self) -> str:
         """Runs what is not done yet; returns the table of the three networks."""
         self._check_follows()
-        start = time.monotonic()
-        futures: dict[str, Future] = {}
-        with self.processes.alone(), ThreadPoolExecutor(self.jobs) as pool:
-            for step in self.steps:  # a worker only ever waits for an earlier step
-                futures[step.name] = pool.submit(self._run, step, futures)
-            try:
-                for future in as_completed(futures.values()):
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self.processes.stop()
-                raise
-        table = self.compare()
-        self.say(f'All {len(self.steps)} steps done, {_duration(start)} in this run.')
-        return table
+        self.run_steps()
+        return self.compare()
 
     def _check_follows(self) -> None:
         supernet, baseline = (
-            self._resolved(step).get('model', {}).get('backbone', {}).get('supernet')
+            self.resolved(step).get('model', {}).get('backbone', {}).get('supernet')
             for step in self.steps[:2]
         )
         if (supernet, baseline) != ('stage', None):
@@ -159,7 +87,7 @@ class Pipeline:
         rows = []
         for step in self.steps:
             if step.tested:
-                cfg = self._resolved(step)
+                cfg = self.resolved(step)
                 rows.append(
                     Row(
                         name=NETWORKS[step.name],
@@ -168,7 +96,7 @@ class Pipeline:
                         complexity=measure(
                             cfg, tuple(cfg.get('cost_shape', (800, 1088)))
                         ),
-                        metrics=_tested_metrics(self.work_dir / step.name),
+                        metrics=self.tested_metrics(step.name),
                     )
                 )
         draw_architectures(
@@ -179,122 +107,3 @@ class Pipeline:
             self.work_dir / 'architectures.png',
         )
         return write_comparison(rows, self.work_dir)
-
-    def _run(self, step: Step, futures: dict[str, Future]) -> None:
-        for name in step.after:
-            futures[name].result()
-        folder = self.work_dir / step.name
-        state_file = folder / 'step.json'
-        fingerprint = self._fingerprint(step)
-        state = json.loads(state_file.read_text()) if state_file.exists() else {}
-        if state and state['config'] != fingerprint:
-            raise UserError(
-                f'{folder} must hold a run of this config, but it was started with '
-                f'another one, or with other data or another supernet. Name another '
-                f'--work-dir, or remove the folder to run the step anew.'
-            )
-        if not state and (
-            (folder / 'last_checkpoint').exists() or (folder / 'trials.jsonl').exists()
-        ):
-            raise UserError(
-                f'{folder} must hold a step of this pipeline, but something else has '
-                f'trained or searched there. Name another --work-dir, or move it away.'
-            )
-        if state.get('done'):
-            return self._say(step, f'done already ({state["seconds"]} s)')
-
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(state_file, dict(config=fingerprint, done=False))
-        start = time.monotonic()
-        if step.supernet:
-            fast = ['--fast'] if self.fast else []
-            self._call(step, 'search.py', self._checkpoint(step.supernet), *fast)
-        else:
-            self._call(step, 'train.py', '--resume')
-        if step.tested:
-            self._call(
-                step, 'test.py', self._checkpoint(step.name), work_dir=folder / 'test'
-            )
-        seconds = round(time.monotonic() - start)
-        write_json(state_file, dict(config=fingerprint, done=True, seconds=seconds))
-        self._say(step, f'done in {_duration(start)}')
-
-    def _fingerprint(self, step: Step) -> str:
-        """Of what the step's result depends on: config, data, supernet weights."""
-        cfg = self._resolved(step)
-        files = [name for name in annotation_files(cfg) if os.path.isfile(name)]
-        if step.supernet:
-            files.append(self._checkpoint(step.supernet))
-        text = '\n'.join([cfg.pretty_text, *map(file_digest, files)])
-        if step.supernet and self.fast:
-            text += 'fast'
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def _call(
-        self, step: Step, tool: str, *arguments: str, work_dir: Path | None = None
-    ) -> None:
-        """Runs a tool, its output in ``console.log``, where it is on the screen."""
-        command = [
-            sys.executable,
-            str(ROOT / 'tools' / tool),
-            str(self.config),
-            *arguments,
-            '--work-dir',
-            str(work_dir or self.work_dir / step.name),
-        ]
-        if self._resolved(step).get('randomness', {}).get('seed') is None:
-            # the networks are compared: none may have a luckier start
-            command += ['--cfg-options', 'randomness.seed=0']
-        settings = self._settings(step)
-        self._say(
-            step,
-            ' '.join(f'{k}={v}' for k, v in settings.items())
-            + f' tools/{tool} {" ".join(command[2:])}',
-        )
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        with self._environment:  # another step's may be there
-            environment = {'OMP_NUM_THREADS': threads, **os.environ, **settings}
-        path = [str(ROOT), environment.get('PYTHONPATH')]
-        environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
-        log = self.work_dir / step.name / 'console.log'
-        self.processes.run(
-            command, environment, log, lambda text: self._say(step, text)
-        )
-
-    def _settings(self, step: Step) -> dict[str, str]:
-        settings = dict(CR_STEP=step.config)
-        if step.arch in SEARCHED:
-            settings['CR_ARCH'] = str(self.work_dir / step.arch / 'best_arch.py')
-        elif step.arch:
-            settings['CR_ARCH'] = step.arch
-        return settings
-
-    def _resolved(self, step: Step) -> Config:
-        """The user's config as the step reads it."""
-        with self._environment:  # mmengine substitutes from os.environ
-            before = dict(os.environ)
-            os.environ.update(self._settings(step))
-            logging.disable(logging.INFO)  # it announces every substitution
-            try:
-                return read_config(self.config)
-            finally:
-                logging.disable(logging.NOTSET)
-                os.environ.clear()
-                os.environ.update(before)
-
-    def _checkpoint(self, name: str) -> str:
-        return (self.work_dir / name / 'last_checkpoint').read_text().strip()
-
-    def _say(self, step: Step, text: str) -> None:
-        number = self.steps.index(step) + 1
-        self.say(f'[{number}/{len(self.steps)} {step.name}] {text}')
-
-
-def _tested_metrics(folder: Path) -> dict[str, float]:
-    """What mmengine's LoggerHook wrote after the last test."""
-    written = sorted((folder / 'test').glob('*/*.json'))
-    return json.loads(written[-1].read_text())
-
-
-def _duration(start: float) -> str:
-    return str(timedelta(seconds=round(time.monotonic() - start)))
