@@ -14,6 +14,7 @@ from mmcr.data.shapes import write_shapes
 from mmcr.data.split import split_coco
 from mmcr.errors import UserError
 from mmcr.pipeline import Pipeline
+from mmcr.study import RankingStudy
 
 ROOT = Path(__file__).parents[1]
 FINAL = 'faster_rcnn/faster-rcnn_cr-r18_fpn_1x_coco'
@@ -303,6 +304,49 @@ def test_pipeline(workplace, monkeypatch):
             run_again()
     finally:
         archval.write_text(annotations)
+
+
+@pytest.mark.slow
+def test_ranking_study(run, supernet, workplace):
+    """Networks trained alone, each once, beside what a search said of them."""
+    run('search', 'crnas/stage_search_r18', supernet, '--work-dir', 'ranked')
+    lines = []
+
+    def study(members=3, **options):
+        return RankingStudy(
+            'mine.py',
+            'ranking',
+            dict(uniform='ranked'),
+            members,
+            seeds=2,
+            say=lines.append,
+            **options,
+        )
+
+    first = study(jobs=2)
+    table = first.run()
+    assert '| supernet: uniform |' in table and '| multi-scale entropy |' in table
+    record = json.loads((workplace / 'ranking/ranking.json').read_text())
+    scores = {
+        tuple(trial['candidate']['arch'].values()): 100 * trial['score']
+        for trial in map(
+            json.loads, (workplace / 'ranked/trials.jsonl').read_text().splitlines()[1:]
+        )
+    }
+    for name, value in record['predictors']['supernet: uniform']['values'].items():
+        assert scores[tuple(map(int, name.split('-')))] == value
+    # every network is the one that its name says, with the seed that it says
+    for step in first.steps:
+        cfg = Config.fromfile(workplace / 'ranking' / step.name / 'mine.py')
+        name, seed = step.name.split('_seed')
+        assert '-'.join(map(str, cfg.model.backbone.stage_blocks)) == name
+        assert cfg.randomness.seed == int(seed)
+
+    lines.clear()
+    assert study().run() == table
+    assert sum('done already' in line for line in lines) == 6
+    with pytest.raises(UserError, match='10 members .* only 9 common'):
+        study(members=10)
 
 
 @pytest.mark.parametrize(

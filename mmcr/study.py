@@ -1,0 +1,169 @@
+"""A study of rankings: members of a space trained alone, and what searches said.
+
+Every network is a step of its own (`mmcr.steps`), so that a stopped study goes on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mmcr.analysis.latency import supernet_of
+from mmcr.analysis.ranking import Ranking
+from mmcr.analysis.ranking_page import write_ranking
+from mmcr.analysis.training_free import training_free_scores
+from mmcr.atomic import write_bytes
+from mmcr.engine.export import arch_fragment
+from mmcr.errors import UserError
+from mmcr.search import read_journal
+from mmcr.space import Arch
+from mmcr.steps import Step, StepRunner
+
+METRIC = 'coco/bbox_mAP'
+
+
+class RankingStudy(StepRunner):
+    """Trains members of a space and compares them with the scores of searches.
+
+    AP in points of 100 throughout.
+
+    Args:
+        config: A config that follows ``CR_STEP``, as for `Pipeline`.
+        work_dir: Where every network gets a folder, and the tables go.
+        searches: By name, work dirs of finished searches of one stage space that
+            scored every member on all of archval (exhaustive).
+        members: How many members to train.
+        seeds: How many times each, with the seeds 0, 1, 2, ... for all.
+        depth: Of the ResNet.
+        jobs: How many networks may train at a time.
+        say: Where to tell how things go.
+
+    Raises:
+        UserError: The searches have no scores of the same architectures, or there
+            are fewer than `members`.
+    """
+
+    def __init__(
+        self,
+        config: str,
+        work_dir: str,
+        searches: Mapping[str, str],
+        members: int = 12,
+        seeds: int = 3,
+        depth: int = 18,
+        jobs: int = 1,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        super().__init__(config, work_dir, [], jobs, say)
+        self.scores = {
+            name: _scores(Path(folder, 'trials.jsonl'))
+            for name, folder in searches.items()
+        }
+        if not self.scores:
+            raise UserError('A study needs one finished search at least, but has none.')
+        common = set.intersection(*map(set, self.scores.values()))
+        if len(common) < members:
+            raise UserError(
+                f'{members} members are to be trained, but the searches have scores on '
+                f'all of archval of only {len(common)} common architectures. Search '
+                f'exhaustively, under the same budget, or train fewer members.'
+            )
+        self.members = spread(sorted(common, key=_values), members)
+        self.seeds = range(seeds)
+        self.search_step = Step('search', f'crnas/stage_search_r{depth}')
+        self.network = f'faster_rcnn/faster-rcnn_cr-r{depth}_fpn_1x_coco'
+        self.backbone, self.final = supernet_of(self.resolved(self.search_step))
+        for arch in self.members:
+            self.backbone.space.validate(arch)
+        # seed by seed: a study stopped early has whole rows
+        self.steps = [
+            self._step(arch, seed) for seed in self.seeds for arch in self.members
+        ]
+
+    def run(self) -> str:
+        """Trains what is not trained yet; returns the tables."""
+        self.run_steps()
+        return self.compare()
+
+    def compare(self) -> str:
+        """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``."""
+        alone = {
+            name_of(arch): [
+                100 * self.tested_metrics(self._step(arch, seed).name)[METRIC]
+                for seed in self.seeds
+            ]
+            for arch in self.members
+        }
+        predicted = {
+            **{
+                f'supernet: {name}': {a: 100 * scores[a] for a in self.members}
+                for name, scores in self.scores.items()
+            },
+            **training_free_scores(self.backbone, self.final, self.members),
+        }
+        named = {
+            name: {name_of(arch): value for arch, value in values.items()}
+            for name, values in predicted.items()
+        }
+        return write_ranking(Ranking(alone, named), self.work_dir)
+
+    def _step(self, arch: Arch, seed: int) -> Step:
+        fragment = self.work_dir / 'archs' / f'{name_of(arch)}.py'
+        if not fragment.exists():
+            cfg = {**self.backbone.arch_cfg(arch), **self.final}
+            fragment.parent.mkdir(parents=True, exist_ok=True)
+            text = arch_fragment(cfg, 'A member of a ranking study.')
+            write_bytes(fragment, text.encode())
+        return Step(
+            f'{name_of(arch)}_seed{seed}',
+            self.network,
+            arch=str(fragment),
+            tested=True,
+            seed=seed,
+        )
+
+
+def name_of(arch: Arch) -> str:
+    """Short, for files and tables: the values in order, as ``3-1-2-2``."""
+    return '-'.join(map(str, _values(arch)))
+
+
+def spread(archs: Sequence[Arch], count: int) -> list[Arch]:
+    """Architectures far from each other, the extremes first.
+
+    The first is the one farthest from the mean of all; each further one is the one
+    whose nearest among those taken is farthest away. The distance is the sum over the
+    choices, each in units of its range.
+
+    Args:
+        archs: Of one space, in an order that decides ties.
+        count: How many to take.
+    """
+    points = {arch: _values(arch) for arch in archs}
+    columns = list(zip(*points.values()))
+    ranges = [max(column) - min(column) or 1 for column in columns]
+
+    def distance(a: Sequence[float], b: Sequence[float]) -> float:
+        return sum(abs(x - y) / size for x, y, size in zip(a, b, ranges))
+
+    mean = [sum(column) / len(archs) for column in columns]
+    taken = [max(archs, key=lambda arch: distance(points[arch], mean))]
+    nearest = dict.fromkeys(archs, float('inf'))
+    while len(taken) < count:
+        for arch in archs:
+            new = distance(points[arch], points[taken[-1]])
+            nearest[arch] = min(nearest[arch], new)
+        taken.append(max(archs, key=nearest.__getitem__))
+    return taken
+
+
+def _values(arch: Arch) -> tuple[int, ...]:
+    return tuple(arch[name] for name in sorted(arch))
+
+
+def _scores(journal: Path) -> dict[Arch, float]:
+    """Of complete architectures on all of archval."""
+    _, entries = read_journal(journal)
+    return {
+        Arch.from_json(entry['candidate']['arch']): entry['score']
+        for entry in entries
+        if entry['portion'] == [0, 1] and 'seed' not in entry['candidate']
+    }

@@ -1,0 +1,77 @@
+"""Tells whether a supernet's ranking can be trusted, by training members alone.
+
+Trains members of a stage space, spread over it, with several seeds each, and compares
+their AP with what searches said of them, with what costs no training, and with what
+the same network moves between seeds. Started again, it goes on where it was.
+"""
+
+import argparse
+import signal
+import sys
+
+from mmcr.cli import user_errors
+from mmcr.errors import UserError
+from mmcr.study import RankingStudy
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config that inherits from $CR_STEP')
+    parser.add_argument(
+        '--search',
+        action='append',
+        required=True,
+        metavar='NAME=FOLDER',
+        help='work dir of a finished exhaustive stage search; may be given many times, '
+        'for supernets that were trained or scored in other ways',
+    )
+    parser.add_argument('--work-dir', required=True, help='where results go')
+    parser.add_argument(
+        '--members', type=int, default=12, help='networks (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--seeds', type=int, default=3, help='trainings of each (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--depth', type=int, choices=[18, 50], default=18, help='of the ResNet'
+    )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=1,
+        help='networks that may train side by side (default: %(default)s)',
+    )
+    return parser.parse_args()
+
+
+@user_errors()
+def main() -> None:
+    args = parse_args()
+    searches = dict(named(text) for text in args.search)
+    # a killed run must take its steps with it, as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        study = RankingStudy(
+            args.config,
+            args.work_dir,
+            searches,
+            args.members,
+            args.seeds,
+            args.depth,
+            args.jobs,
+        )
+        print(study.run())
+    except KeyboardInterrupt:
+        sys.exit('stopped; the same command goes on from here')
+
+
+def named(text: str) -> tuple[str, str]:
+    """The name and the folder of NAME=FOLDER."""
+    name, equals, folder = text.partition('=')
+    if not (name and equals and folder):
+        raise UserError(f'--search takes NAME=FOLDER, but got {text!r}.')
+    return name, folder
+
+
+if __name__ == '__main__':
+    main()
