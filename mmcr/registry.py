@@ -21,8 +21,8 @@ LOOPS = Registry('loop', parent=MMDET_LOOPS, scope='mmcr', locations=['mmcr.engi
 METRICS = Registry(
     'metric', parent=MMDET_METRICS, scope='mmcr', locations=['mmcr.engine']
 )
-SEARCHERS = Registry(
-    'searcher', parent=MMDET_TASK_UTILS, scope='mmcr', locations=['mmcr.engine']
+TASK_UTILS = Registry(  # searchers and samplers of paths
+    'task util', parent=MMDET_TASK_UTILS, scope='mmcr', locations=['mmcr.engine']
 )
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer',
@@ -32,5 +32,5 @@ WEIGHT_INITIALIZERS = Registry(
 )
 
 # From a scope beside mmdet's, mmengine looks for mmcr among the root's children.
-for _registry in (MODELS, HOOKS, LOOPS, METRICS, SEARCHERS, WEIGHT_INITIALIZERS):
+for _registry in (MODELS, HOOKS, LOOPS, METRICS, TASK_UTILS, WEIGHT_INITIALIZERS):
     _registry.root.children[_registry.scope] = _registry

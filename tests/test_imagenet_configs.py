@@ -70,7 +70,8 @@ def test_trains_by_the_paper(name):
     is_supernet = name in SUPERNETS
     assert cfg.get('find_unused_parameters', False) == is_supernet
     hooks = [hook.type for hook in cfg.get('custom_hooks', [])]
-    assert hooks == ['mmcr.ArchSamplingHook'] * is_supernet
+    kinds = 'ArchSamplingHook', 'ExactResumeHook', 'PathLogHook'
+    assert hooks == [f'mmcr.{kind}' for kind in kinds] * is_supernet
     if is_supernet:
         assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
     else:

@@ -6,7 +6,11 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
 ]
 
-custom_hooks = [dict(type='mmcr.ArchSamplingHook', seed=0)]
+custom_hooks = [
+    dict(type='mmcr.ArchSamplingHook', seed=0),
+    dict(type='mmcr.ExactResumeHook'),
+    dict(type='mmcr.PathLogHook'),
+]
 find_unused_parameters = True  # a path uses a part of the supernet
 
 val_cfg = dict(

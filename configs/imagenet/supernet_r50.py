@@ -13,7 +13,11 @@ model = dict(
         supernet='stage'),
     head=dict(in_channels=1024))
 
-custom_hooks = [dict(type='mmcr.ArchSamplingHook', seed=0)]
+custom_hooks = [
+    dict(type='mmcr.ArchSamplingHook', seed=0),
+    dict(type='mmcr.ExactResumeHook'),
+    dict(type='mmcr.PathLogHook'),
+]
 find_unused_parameters = True  # a path uses a part of the supernet
 
 # A path's accuracy says nothing before its norms are calibrated.

@@ -5,6 +5,8 @@ from mmcr.engine.checkpoint import CheckpointError, check_supernet_checkpoint
 from mmcr.engine.evaluator import CandidateEvaluator
 from mmcr.engine.loops import ArchValLoop
 from mmcr.engine.metric import UnroundedCocoMetric
+from mmcr.engine.path_log_hook import PathLogHook
+from mmcr.engine.resume_hook import ExactResumeHook
 from mmcr.engine.sampling_hook import ArchSamplingHook
 from mmcr.engine.search_loop import ArchSearchLoop
 
@@ -14,6 +16,8 @@ __all__ = [
     'ArchValLoop',
     'CandidateEvaluator',
     'CheckpointError',
+    'ExactResumeHook',
+    'PathLogHook',
     'PathNorms',
     'UnroundedCocoMetric',
     'check_supernet_checkpoint',

@@ -1,13 +1,27 @@
-"""Single-path uniform sampling of a supernet (CR-NAS, Sec. 3.2; SPOS)."""
+"""Single-path sampling of a supernet (CR-NAS, Sec. 3.2; SPOS)."""
 
-import random
+from collections.abc import Mapping
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 
+from mmcr.engine.budget import count
 from mmcr.engine.paths import find_backbone
-from mmcr.registry import HOOKS
+from mmcr.errors import UserError
+from mmcr.registry import HOOKS, TASK_UTILS
 from mmcr.space.arch import Arch
+from mmcr.space.samplers import (
+    CostUniformSampler,
+    StrictlyFairSampler,
+    UniformSampler,
+)
+from mmcr.space.space import SearchSpace
+
+for kind in (UniformSampler, StrictlyFairSampler, CostUniformSampler):
+    TASK_UTILS.register_module(module=kind)
+
+COSTS = 'blocks', 'macs'
 
 
 @HOOKS.register_module()
@@ -21,33 +35,65 @@ class ArchSamplingHook(Hook):
 
     Args:
         seed: Of the stream of paths.
+        sampler: Config of the kind of stream (`mmcr.space.samplers`); ``None`` is
+            the paper's, `mmcr.UniformSampler`.
+        cost: What a sampler that looks at costs counts: ``'blocks'``, the space's
+            own, or ``'macs'``, multiply-accumulates of the supernet's paths at
+            800x1333.
+
+    Raises:
+        UserError: There is no such cost.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(
+        self, seed: int = 0, sampler: Mapping | None = None, cost: str = 'blocks'
+    ) -> None:
+        if cost not in COSTS:
+            raise UserError(f'cost must be one of {", ".join(COSTS)}, but got {cost!r}')
         self.seed = seed
+        self.sampler = (
+            UniformSampler() if sampler is None else TASK_UTILS.build(sampler)
+        )
+        self.cost = cost
 
-    def draw(self, space, iteration: int) -> Arch:
-        """The path of an iteration: uniform over the space."""
-        return space.sample(random.Random(f'{self.seed}/{iteration}'))
+    def draw(self, space: SearchSpace, iteration: int) -> Arch:
+        """The path of an iteration."""
+        return self.sampler.draw(space, self.seed, iteration)
 
     def before_train(self, runner: Runner) -> None:
-        find_backbone(runner.model)  # a fixed network ends here, not later
+        backbone = find_backbone(runner.model)  # a fixed network ends here, not later
+        self.space = self._costed(backbone)
+        self.draw(self.space, runner.iter)  # and so does a space without such a stream
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        backbone = find_backbone(runner.model)
-        backbone.set_arch(self.draw(backbone.space, runner.iter))
+        find_backbone(runner.model).set_arch(self.draw(self.space, runner.iter))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint['arch_sampling'] = dict(seed=self.seed)
+        checkpoint['arch_sampling'] = dict(seed=self.seed, kind=self._kind)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         state = checkpoint.get('arch_sampling')
-        if state is None or not runner._resume or state['seed'] == self.seed:
+        if state is None or not runner._resume:
             return
-        runner.logger.warning(
-            f'The resumed run drew its paths with seed {state["seed"]}, the config '
-            f'says {self.seed}: going on with {state["seed"]}.'
-        )
-        self.seed = state['seed']
+        if state['seed'] != self.seed:
+            runner.logger.warning(
+                f'The resumed run drew its paths with seed {state["seed"]}, the config '
+                f'says {self.seed}: going on with {state["seed"]}.'
+            )
+            self.seed = state['seed']
+        if state.get('kind', self._kind) != self._kind:
+            runner.logger.warning(
+                f'The resumed run drew its paths with {state["kind"]}, the config '
+                f'says {self._kind}: going on with {self._kind}.'
+            )
+
+    @property
+    def _kind(self) -> str:
+        return f'{self.sampler} by {self.cost}'
+
+    def _costed(self, backbone: nn.Module) -> SearchSpace:
+        if self.cost == 'blocks':
+            return backbone.space
+        return SearchSpace(backbone.space.choices, count(backbone, {}, self.cost))

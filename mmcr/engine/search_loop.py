@@ -14,7 +14,7 @@ from mmcr.engine.export import write_best
 from mmcr.engine.loops import ArchEvalLoop
 from mmcr.engine.progress import SearchProgress
 from mmcr.errors import UserError
-from mmcr.registry import LOOPS, SEARCHERS
+from mmcr.registry import LOOPS, TASK_UTILS
 from mmcr.search import (
     ExhaustiveSearcher,
     GreedySearcher,
@@ -33,7 +33,7 @@ for kind in (
     GreedySearcher,
     RacingGreedySearcher,
 ):
-    SEARCHERS.register_module(module=kind)
+    TASK_UTILS.register_module(module=kind)
 
 
 @LOOPS.register_module()
@@ -98,7 +98,7 @@ class ArchSearchLoop(ArchEvalLoop):
         space = backbone.space
         if budget is not None:
             space = budget_space(backbone, self.final_backbone, budget)
-        return SEARCHERS.build(dict(searcher, space=space))
+        return TASK_UTILS.build(dict(searcher, space=space))
 
     def run(self) -> dict:
         """Searches; returns the metrics of the best architecture."""

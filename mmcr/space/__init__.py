@@ -21,6 +21,12 @@ from mmcr.space.presets import (
     stage_arch,
     stage_blocks_of,
 )
+from mmcr.space.samplers import (
+    CostUniformSampler,
+    PathSampler,
+    StrictlyFairSampler,
+    UniformSampler,
+)
 from mmcr.space.space import Choice, SearchSpace
 from mmcr.space.zoo import PUBLISHED, Published, PublishedMobileNetV2
 
@@ -33,12 +39,16 @@ __all__ = [
     'Budget',
     'BudgetError',
     'Choice',
+    'CostUniformSampler',
     'MobileNetV2Macs',
+    'PathSampler',
     'Published',
     'PublishedMobileNetV2',
     'ResNeXtMacs',
     'ResNetMacs',
     'SearchSpace',
+    'StrictlyFairSampler',
+    'UniformSampler',
     'blocks_cost',
     'dilation_arch',
     'dilations_of',
