@@ -38,6 +38,18 @@ SUPERNETS = {
     'x50-stage': dict(RESNEXT, supernet='stage', stage_choices=FEW),
     'x50-operation': dict(RESNEXT, supernet='operation', stage_blocks=(1, 2, 1, 2)),
     'mobilenetv2-stage': dict(MOBILENETV2, supernet='stage', stage_choices=FEW_OF_FIVE),
+    'r18-prefix-stage': dict(
+        RESNET, depth=18, supernet='stage', share='prefix', stage_choices=FEW
+    ),
+    'r50-prefix-stage': dict(
+        RESNET, depth=50, supernet='stage', share='prefix', stage_choices=FEW
+    ),
+    'x50-prefix-stage': dict(
+        RESNEXT, supernet='stage', share='prefix', stage_choices=FEW
+    ),
+    'mobilenetv2-prefix-stage': dict(
+        MOBILENETV2, supernet='stage', share='prefix', stage_choices=FEW_OF_FIVE
+    ),
     'mobilenetv2-operation': dict(
         MOBILENETV2, supernet='operation', stage_blocks=(1, 2, 1, 1, 2)
     ),

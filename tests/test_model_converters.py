@@ -89,10 +89,12 @@ SUPERNET = dict(
 )
 
 
-def test_extract_subnet(tool, tmp_path):
-    cfg = detector_cfg(SUPERNET).backbone
-    checkpoint = write_checkpoint(tmp_path / 'supernet.pth', SUPERNET)
-    config = write_config(tmp_path / 'config.py', model=detector_cfg(SUPERNET))
+@pytest.mark.parametrize('share', ('branch', 'prefix'))
+def test_extract_subnet(tool, tmp_path, share):
+    backbone = dict(SUPERNET, share=share)
+    cfg = detector_cfg(backbone).backbone
+    checkpoint = write_checkpoint(tmp_path / 'supernet.pth', backbone)
+    config = write_config(tmp_path / 'config.py', model=detector_cfg(backbone))
     (tmp_path / 'best_arch.json').write_text(
         '{"arch": {"stage1": 2, "stage2": 1, "stage3": 1, "stage4": 2}, "score": 0.5}'
     )
@@ -121,6 +123,7 @@ def test_extract_subnet(tool, tmp_path):
         (SUPERNET, None, '{"arch": {"stage1": 9}}', 'stage1'),
         ({}, None, '{}', 'must be a supernet'),
         (dict(SUPERNET, stage_choices={}), None, '{"stage1": 1}', 'missing, unknown'),
+        (dict(SUPERNET, share='prefix'), None, '{"stage1": 1}', 'missing, unknown'),
     ],
 )
 def test_extract_subnet_refuses(

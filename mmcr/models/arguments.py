@@ -6,17 +6,20 @@ from mmcr.errors import UserError
 from mmcr.space import Choice, SearchSpace
 
 SUPERNETS = ('stage', 'operation')
+SHARES = ('branch', 'prefix')
 
 
-def check_supernet(supernet: str | None, dilations: tuple) -> None:
-    """Checks the mode, and that it leaves `dilations` a meaning.
+def check_supernet(supernet: str | None, dilations: tuple, share: str) -> None:
+    """Checks the mode, and that it leaves `dilations` and `share` a meaning.
 
     Args:
         supernet: ``None`` or one of `SUPERNETS`.
         dilations: As `checked_dilations` returns them.
+        share: One of `SHARES`.
 
     Raises:
-        UserError: There is no such mode, or the mode decides the dilations.
+        UserError: There is no such mode, or it decides the dilations, or it has
+            no blocks to share.
     """
     if supernet is not None and supernet not in SUPERNETS:
         raise UserError(
@@ -31,6 +34,13 @@ def check_supernet(supernet: str | None, dilations: tuple) -> None:
         raise UserError(
             f'The operation supernet chooses the dilation of every block, so '
             f'dilations must stay at 1, but got {dilations}.'
+        )
+    if share not in SHARES:
+        raise UserError(f'share must be one of {SHARES}, but got {share!r}.')
+    if share == 'prefix' and supernet != 'stage':
+        raise UserError(
+            f"share='prefix' lets the numbers of blocks of a stage share blocks, so it "
+            f"needs supernet='stage', but got supernet={supernet!r}. Leave share out."
         )
 
 

@@ -1,10 +1,13 @@
 """One place of a supernet where one of several layers runs."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 from mmengine.model import BaseModule, ModuleDict
 from torch import Tensor, nn
+
+from mmcr.space import Choice
 
 
 class LayerChoice(BaseModule):
@@ -33,8 +36,56 @@ class LayerChoice(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         return self.active_option(x)
 
+    def fixed_name(self, name: str, value: int) -> str | None:
+        """What a fixed network of `value` calls the weight `name` of this module.
+
+        ``None``: it has no such weight.
+        """
+        kept = f'options.{value}.'
+        return name.removeprefix(kept) if name.startswith(kept) else None
+
     def extra_repr(self) -> str:
         return f'choice={self.choice!r}, active={self.active}'
+
+
+class ChainChoice(LayerChoice):
+    """Runs as many of the first blocks of one chain as the choice says.
+
+    The blocks after them take no part, as the other options of a `LayerChoice`.
+
+    Args:
+        choice: Name of the choice of the search space that decides here.
+        chain: The blocks, as many as the largest value of the choice.
+        active: How many run at first.
+    """
+
+    def __init__(self, choice: str, chain: nn.Sequential, active: int) -> None:
+        # "options" in a weight's name says that it is a supernet's
+        super().__init__(choice, dict(chain=chain))
+        self.active = active
+
+    @property
+    def active_option(self) -> nn.Module:
+        return nn.Sequential(*islice(self.options['chain'], self.active))
+
+    def fixed_name(self, name: str, value: int) -> str | None:
+        name = name.removeprefix('options.chain.')
+        return name if int(name.split('.')[0]) < value else None
+
+
+def choice_of_stage(
+    choice: Choice, build: Callable[[int], nn.Sequential], share: str
+) -> LayerChoice:
+    """The choice of a stage's number of blocks (CR-NAS, Sec. 3.2).
+
+    Args:
+        choice: Its name and the numbers of blocks.
+        build: Makes a stage of so many blocks.
+        share: ``'branch'`` or ``'prefix'``, as in `CRResNet`.
+    """
+    if share == 'prefix':
+        return ChainChoice(choice.name, build(max(choice.values)), choice.values[0])
+    return LayerChoice(choice.name, {n: build(n) for n in choice.values})
 
 
 def dilate(conv: nn.Module, dilation: int) -> nn.Module:

@@ -11,7 +11,7 @@ from mmcr.models.arguments import (
     is_list,
     stage_space,
 )
-from mmcr.models.layer_choice import LayerChoice, dilate, open_dilation_choice
+from mmcr.models.layer_choice import choice_of_stage, dilate, open_dilation_choice
 from mmcr.models.searchable import SearchableBackbone, Step, stage_steps
 from mmcr.registry import MODELS
 from mmcr.space import (
@@ -55,9 +55,16 @@ class CRMobileNetV2(SearchableBackbone, MobileNetV2):
         stage_choices: For the stage supernet, the numbers of blocks to choose
             from, as ``dict(stage1=(1, 2, 3), ...)``. A stage that is left out
             keeps the paper's choices M1..M5.
+        share: What the choices of a stage share in the stage supernet: with
+            ``'branch'`` nothing (the paper), with ``'prefix'`` their first blocks:
+            k blocks are the first k of one chain, which is as long as the
+            largest choice.
         dilation_choices: For the operation supernet.
         share_dilation_weights: Whether the depthwise convs of a block share one
             weight; the norms stay separate.
+        with_cp: Whether blocks keep their inputs alone for the backward pass and
+            compute the rest again. Unlike mmdet's, also under DDP with
+            ``find_unused_parameters``, and with norms that count each batch once.
 
     Raises:
         UserError: An argument breaks its rule; the message says which.
@@ -69,6 +76,7 @@ class CRMobileNetV2(SearchableBackbone, MobileNetV2):
         dilations: Sequence[int | Sequence[int]] | None = None,
         supernet: str | None = None,
         stage_choices: Mapping[str, Sequence[int]] | None = None,
+        share: str = 'branch',
         dilation_choices: Sequence[int] = (1, 2, 3),
         share_dilation_weights: bool = False,
         **kwargs,
@@ -78,9 +86,10 @@ class CRMobileNetV2(SearchableBackbone, MobileNetV2):
             stage_blocks = [mmdets[i][2] for i in SEARCHED]
         stage_blocks = mobilenetv2_stage_blocks(stage_blocks)
         dilations = _checked_dilations(dilations, stage_blocks)
-        check_supernet(supernet, dilations)
+        check_supernet(supernet, dilations, share)
 
         self.supernet = supernet
+        self.share = share
         self.dilation_choices = dilation_choices
         self.share_dilation_weights = share_dilation_weights
         self.space = None
@@ -107,7 +116,7 @@ class CRMobileNetV2(SearchableBackbone, MobileNetV2):
             )
         ]
         super().__init__(**kwargs)
-        self._collect_choices()
+        self._complete()
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -128,19 +137,16 @@ class CRMobileNetV2(SearchableBackbone, MobileNetV2):
         stage = len(self.layers)
         self._stage_channels.append(out_channels)
 
+        make, in_channels = super().make_layer, self.in_channels
+
         def build(blocks: int) -> nn.Module:
-            return super(CRMobileNetV2, self).make_layer(
-                out_channels, blocks, stride, expand_ratio
-            )
+            self.in_channels = in_channels  # mmdet moves it to the stage's end
+            layer = make(out_channels, blocks, stride, expand_ratio)
+            return self._dilated(layer, stage)
 
         if self.supernet == 'stage' and stage in SEARCHED:
-            choice, in_channels = self.space.choices[stage - 1], self.in_channels
-            options = {}
-            for blocks in choice.values:
-                self.in_channels = in_channels  # mmdet moves it to the stage's end
-                options[blocks] = self._dilated(build(blocks), stage)
-            return LayerChoice(choice.name, options)
-        return self._dilated(build(num_blocks), stage)
+            return choice_of_stage(self.space.choices[stage - 1], build, self.share)
+        return build(num_blocks)
 
     def _dilated(self, layer: nn.Module, stage: int) -> nn.Module:
         """Dilates the blocks of a stage, or opens the choice of it; returns it."""

@@ -13,7 +13,7 @@ from mmcr.models.arguments import (
     checked_dilations,
     stage_space,
 )
-from mmcr.models.layer_choice import LayerChoice, dilate, open_dilation_choice
+from mmcr.models.layer_choice import choice_of_stage, dilate, open_dilation_choice
 from mmcr.models.searchable import SearchableBackbone, Step, stage_steps
 from mmcr.registry import MODELS
 from mmcr.space import RESNET_STAGES, blocks_cost, operation_space
@@ -45,9 +45,16 @@ class CRResNet(SearchableBackbone, ResNet):
         stage_choices: For the stage supernet, the numbers of blocks to choose
             from, as ``dict(stage1=(1, 2, 3), ...)``. A stage that is left out
             keeps the paper's choices T1..T4.
+        share: What the choices of a stage share in the stage supernet: with
+            ``'branch'`` nothing (the paper), with ``'prefix'`` their first blocks:
+            k blocks are the first k of one chain, which is as long as the
+            largest choice.
         dilation_choices: For the operation supernet.
         share_dilation_weights: Whether the 3x3 convs of a block share one
             weight; the norms stay separate.
+        with_cp: Whether blocks keep their inputs alone for the backward pass and
+            compute the rest again. Unlike mmdet's, also under DDP with
+            ``find_unused_parameters``, and with norms that count each batch once.
 
     Raises:
         UserError: An argument breaks its rule; the message says which.
@@ -60,6 +67,7 @@ class CRResNet(SearchableBackbone, ResNet):
         dilations: Sequence[int | Sequence[int]] | None = None,
         supernet: str | None = None,
         stage_choices: Mapping[str, Sequence[int]] | None = None,
+        share: str = 'branch',
         dilation_choices: Sequence[int] = (1, 2, 3),
         share_dilation_weights: bool = False,
         num_stages: int = 4,
@@ -77,9 +85,10 @@ class CRResNet(SearchableBackbone, ResNet):
         if dilations is None:
             dilations = (1,) * num_stages
         dilations = checked_dilations(dilations, stage_blocks)
-        check_supernet(supernet, dilations)
+        check_supernet(supernet, dilations, share)
 
         self.supernet = supernet
+        self.share = share
         self.dilation_choices = dilation_choices
         self.share_dilation_weights = share_dilation_weights
         self.space = None
@@ -103,7 +112,7 @@ class CRResNet(SearchableBackbone, ResNet):
             dilations=tuple(d if isinstance(d, int) else 1 for d in dilations),
             **kwargs,
         )
-        self._collect_choices()
+        self._complete()
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -124,13 +133,12 @@ class CRResNet(SearchableBackbone, ResNet):
         """One stage, or the choice of it; mmdet's constructor calls this."""
         stage = len(self.res_layers)
         if self.supernet == 'stage':
-            choice = self.space.choices[stage]
-            options = {}
-            for num_blocks in choice.values:
-                branch = copy.deepcopy(kwargs)
-                branch['num_blocks'] = num_blocks
-                options[num_blocks] = super().make_res_layer(**branch)
-            return LayerChoice(choice.name, options)
+            make = super().make_res_layer
+
+            def build(blocks: int) -> nn.Module:
+                return make(**{**copy.deepcopy(kwargs), 'num_blocks': blocks})
+
+            return choice_of_stage(self.space.choices[stage], build, self.share)
 
         layer = super().make_res_layer(**kwargs)
         for i, block in enumerate(layer):

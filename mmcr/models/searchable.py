@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
 from mmcr.models.layer_choice import LayerChoice
+from mmcr.models.recomputation import recompute_blocks
 from mmcr.space.arch import Arch
 from mmcr.space.presets import dilations_of, stage_blocks_of
 from mmcr.space.space import SearchSpace
@@ -35,7 +36,7 @@ class SearchableBackbone:
     A subclass has `supernet` (its mode: ``None``, ``'stage'`` or
     ``'operation'``), `space` (``None`` outside supernet mode) and `steps`; it
     calls `_remember` with the arguments that all its fixed networks share, and
-    `_collect_choices` when it is built.
+    `_complete` when it is built.
     """
 
     supernet: str | None
@@ -47,8 +48,9 @@ class SearchableBackbone:
         arguments.pop('pretrained', None)
         self._fixed_cfg = arguments
 
-    def _collect_choices(self) -> None:
+    def _complete(self) -> None:
         self._layer_choices = [m for m in self.modules() if isinstance(m, LayerChoice)]
+        recompute_blocks(self)
 
     @property
     def arch(self) -> Arch:
@@ -145,12 +147,15 @@ def path_state_dict(supernet: SearchableBackbone, arch: Arch) -> OrderedDict:
     for name, module in supernet.named_modules():
         if not isinstance(module, LayerChoice):
             continue
-        inside, kept = f'{name}.options.', f'{name}.options.{arch[module.choice]}.'
-        state = OrderedDict(
-            (f'{name}.{key[len(kept) :]}' if key.startswith(kept) else key, value)
-            for key, value in state.items()
-            if key.startswith(kept) or not key.startswith(inside)
-        )
+        inside, path = f'{name}.', OrderedDict()
+        for key, value in state.items():
+            if not key.startswith(inside):
+                path[key] = value
+                continue
+            kept = module.fixed_name(key[len(inside) :], arch[module.choice])
+            if kept is not None:
+                path[inside + kept] = value
+        state = path
     return state
 
 

@@ -1,0 +1,67 @@
+"""Activation checkpointing (`with_cp`) that supernet training can use.
+
+mmdet's blocks call torch's reentrant variant: it crashes under DDP with
+``find_unused_parameters``, and its second forward moves the norms' running
+statistics once more.
+"""
+
+from contextlib import nullcontext
+from functools import partial
+from types import MethodType
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmcr.models.layer_choice import LayerChoice
+
+
+def recompute_blocks(backbone: nn.Module) -> None:
+    """Blocks of `backbone` built `with_cp` checkpoint themselves this way."""
+    for block in backbone.modules():
+        if block is not backbone and getattr(block, 'with_cp', False):
+            block.with_cp = False
+            block.forward = MethodType(_checkpointed, block)
+
+
+def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    forward = partial(type(block).forward, block)
+    if not x.requires_grad:
+        return forward(x)
+    return checkpoint(
+        forward,
+        x,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _Again(block)),
+    )
+
+
+class _Again:
+    """The second forward: the path is that of the first, and no buffer moves.
+
+    Entered once for every backward pass.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        places = (m for m in block.modules() if isinstance(m, LayerChoice))
+        self.path = [(place, place.active) for place in places]
+        self.block = block
+
+    def __enter__(self) -> None:
+        self.then = [(place, place.active) for place, _ in self.path]
+        self.buffers = [
+            (norm, name, buffer)
+            for norm in self.block.modules()
+            if isinstance(norm, _BatchNorm) and norm.training
+            for name, buffer in norm.named_buffers(recurse=False)
+        ]
+        for place, active in self.path:
+            place.active = active
+        for norm, name, buffer in self.buffers:
+            setattr(norm, name, buffer.clone())
+
+    def __exit__(self, *error) -> None:
+        for place, active in self.then:
+            place.active = active
+        for norm, name, buffer in self.buffers:
+            setattr(norm, name, buffer)
