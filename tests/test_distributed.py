@@ -16,6 +16,7 @@ from mmengine.model import convert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from nets import on_path, snapshot, some_archs
+from pairs import run_pair
 from tiny import (
     OPERATION,
     STAGE,
@@ -29,7 +30,6 @@ from tiny import (
 from mmcr.cli import leave_process_group
 from mmcr.engine import ArchSamplingHook
 from mmcr.errors import UserError
-from mmcr.launch import import_formatter
 from mmcr.search import Complete, Partial, Proposal, read_journal
 from mmcr.space import Arch
 
@@ -160,20 +160,10 @@ def work(rank, root, folder):
 @pytest.fixture(scope='module')
 def pair(shapes, tmp_path_factory):
     """What each of two processes found, and the folder of both."""
-    import_formatter()  # or both write its cache at once
     folder = tmp_path_factory.mktemp('pair')
     for kind, (backbone, _) in SEARCHES.items():
         write_checkpoint(shapes / f'{kind}.pth', backbone)
-    processes = torch.multiprocessing.spawn(
-        work, (shapes, folder), nprocs=2, join=False
-    )
-    deadline = time.monotonic() + SECONDS
-    while not processes.join(max(0, deadline - time.monotonic())):
-        if time.monotonic() > deadline:
-            for process in processes.processes:
-                process.kill()
-            pytest.fail(f'no end after {SECONDS} s')
-    found = [json.loads((folder / f'{rank}.json').read_text()) for rank in (0, 1)]
+    found = run_pair(work, shapes, folder, SECONDS)
     return found, folder
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +13,11 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, loops
 from nets import equal
+from pairs import run_pair
 from tiny import OPERATION, STAGE, loader_cfg, metric_cfg, train_cfg
 
 from mmcr.cli import leave_process_group
 from mmcr.engine.paths import find_backbone
-from mmcr.launch import import_formatter
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
@@ -263,17 +262,7 @@ def work(rank, root, folder):
 
 
 def test_two_processes(shapes, tmp_path):
-    import_formatter()  # or both write its cache at once
-    processes = torch.multiprocessing.spawn(
-        work, (shapes, tmp_path), nprocs=2, join=False
-    )
-    deadline = time.monotonic() + SECONDS
-    while not processes.join(max(0, deadline - time.monotonic())):
-        if time.monotonic() > deadline:
-            for process in processes.processes:
-                process.kill()
-            pytest.fail(f'no end after {SECONDS} s')
-    runs = [json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1)]
+    runs = run_pair(work, shapes, tmp_path, SECONDS)
     for seen, rest in runs:
         assert len(seen) == 6 and rest == seen[3:]
     assert runs[0][0] != runs[1][0]

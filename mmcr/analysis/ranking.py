@@ -7,6 +7,7 @@ between seeds says nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.stats import chi2, kendalltau
@@ -112,7 +113,14 @@ class Ranking:
 
     def tau(self, predictor: str) -> Interval:
         """Kendall's tau-b of a predictor with the means over seeds."""
-        values = self.predicted[predictor]
+        return self._taus[predictor]
+
+    @cached_property
+    def _taus(self) -> dict[str, Interval]:
+        # once: table, figure and file ask for them, and they take the time
+        return {name: self._tau(values) for name, values in self.predicted.items()}
+
+    def _tau(self, values: np.ndarray) -> Interval:
         networks, seeds = self.alone.shape
         rng = np.random.default_rng(self._rng_seed)
         taus = []
