@@ -10,11 +10,12 @@ from mmcr.analysis.latency import supernet_of
 from mmcr.analysis.ranking import Ranking
 from mmcr.analysis.ranking_page import write_ranking
 from mmcr.analysis.training_free import training_free_scores
-from mmcr.atomic import write_bytes
+from mmcr.atomic import write_bytes, write_json
+from mmcr.engine.budget import budget_space
 from mmcr.engine.export import arch_fragment
 from mmcr.errors import UserError
 from mmcr.search import read_journal
-from mmcr.space import Arch
+from mmcr.space import Arch, SearchSpace
 from mmcr.steps import Step, StepRunner
 
 METRIC = 'coco/bbox_mAP'
@@ -25,11 +26,14 @@ class RankingStudy(StepRunner):
 
     AP in points of 100 throughout.
 
+    The members are spread over the stage space that the config searches, under its
+    budget, and listed in ``members.json`` in the work dir: what `ListedSearcher` takes.
+
     Args:
         config: A config that follows ``CR_STEP``, as for `Pipeline`.
         work_dir: Where every network gets a folder, and the tables go.
-        searches: By name, work dirs of finished searches of one stage space that
-            scored every member on all of archval (exhaustive).
+        searches: By name, work dirs of finished searches that scored the members on
+            all of archval (exhaustive, or of these members alone).
         members: How many members to train.
         seeds: How many times each, with the seeds 0, 1, 2, ... for all.
         depth: Of the ResNet.
@@ -37,8 +41,8 @@ class RankingStudy(StepRunner):
         say: Where to tell how things go.
 
     Raises:
-        UserError: The searches have no scores of the same architectures, or there
-            are fewer than `members`.
+        UserError: The config searches no stage space under one budget, or one with
+            fewer members, or a search has no score of one.
     """
 
     def __init__(
@@ -53,30 +57,34 @@ class RankingStudy(StepRunner):
         say: Callable[[str], None] = print,
     ) -> None:
         super().__init__(config, work_dir, [], jobs, say)
+        self.search_step = Step('search', f'crnas/stage_search_r{depth}')
+        self.backbone, self.final = supernet_of(self.resolved(self.search_step))
+        self.members = spread(list(self._space()), members)
+        self.seeds = range(seeds)
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.work_dir / 'members.json', [_values(arch) for arch in self.members]
+        )
         self.scores = {
-            name: _scores(Path(folder, 'trials.jsonl'))
+            name: _scores(Path(folder, 'trials.jsonl'), self.members)
             for name, folder in searches.items()
         }
-        if not self.scores:
-            raise UserError('A study needs one finished search at least, but has none.')
-        common = set.intersection(*map(set, self.scores.values()))
-        if len(common) < members:
-            raise UserError(
-                f'{members} members are to be trained, but the searches have scores on '
-                f'all of archval of only {len(common)} common architectures. Search '
-                f'exhaustively, under the same budget, or train fewer members.'
-            )
-        self.members = spread(sorted(common, key=_values), members)
-        self.seeds = range(seeds)
-        self.search_step = Step('search', f'crnas/stage_search_r{depth}')
         self.network = f'faster_rcnn/faster-rcnn_cr-r{depth}_fpn_1x_coco'
-        self.backbone, self.final = supernet_of(self.resolved(self.search_step))
-        for arch in self.members:
-            self.backbone.space.validate(arch)
         # seed by seed: a study stopped early has whole rows
         self.steps = [
             self._step(arch, seed) for seed in self.seeds for arch in self.members
         ]
+
+    def _space(self) -> SearchSpace:
+        budget = self.resolved(self.search_step).test_cfg.get('budget')
+        if isinstance(budget, list) or self.backbone.supernet != 'stage':
+            raise UserError(
+                f'A study takes a stage space under one budget, but {self.config} has '
+                f'supernet={self.backbone.supernet!r} and budget={budget}.'
+            )
+        if budget is None:
+            return self.backbone.space
+        return budget_space(self.backbone, self.final, budget)
 
     def run(self) -> str:
         """Trains what is not trained yet; returns the tables."""
@@ -136,7 +144,15 @@ def spread(archs: Sequence[Arch], count: int) -> list[Arch]:
     Args:
         archs: Of one space, in an order that decides ties.
         count: How many to take.
+
+    Raises:
+        UserError: There are fewer.
     """
+    if len(archs) < count:
+        raise UserError(
+            f'{count} members are to be trained, but the space has {len(archs)} under '
+            f'this budget. Train fewer, or search another budget.'
+        )
     points = {arch: _values(arch) for arch in archs}
     columns = list(zip(*points.values()))
     ranges = [max(column) - min(column) or 1 for column in columns]
@@ -159,11 +175,20 @@ def _values(arch: Arch) -> tuple[int, ...]:
     return tuple(arch[name] for name in sorted(arch))
 
 
-def _scores(journal: Path) -> dict[Arch, float]:
-    """Of complete architectures on all of archval."""
+def _scores(journal: Path, members: Sequence[Arch]) -> dict[Arch, float]:
+    """Of the members, on all of archval."""
     _, entries = read_journal(journal)
-    return {
+    scores = {
         Arch.from_json(entry['candidate']['arch']): entry['score']
         for entry in entries
         if entry['portion'] == [0, 1] and 'seed' not in entry['candidate']
     }
+    missing = [name_of(arch) for arch in members if arch not in scores]
+    if missing:
+        raise UserError(
+            f'A search to be compared must have scored all members on all of archval, '
+            f'but {journal} lacks {", ".join(missing)}. Search exhaustively under the '
+            f'same budget, or score the members alone: mmcr.ListedSearcher with '
+            f"archs='.../members.json'."
+        )
+    return {arch: scores[arch] for arch in members}

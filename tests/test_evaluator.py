@@ -50,10 +50,14 @@ def fixed_detector(candidates, arch):
     """A detector of the fixed network `arch`, calibrated by itself."""
     model = copy.deepcopy(candidates.model)
     model.backbone = fixed_of(candidates.backbone, arch)
-    calibrate_alone(
-        model.backbone,
-        [model.data_preprocessor(data)['inputs'] for data in candidates.calibration],
-    )
+    if candidates.calibration is not None:
+        calibrate_alone(
+            model.backbone,
+            [
+                model.data_preprocessor(data)['inputs']
+                for data in candidates.calibration
+            ],
+        )
     model.eval()
     return model
 
@@ -84,6 +88,22 @@ def test_scores_are_those_of_the_fixed_networks(scored, shapes):
         assert trial.metrics == alone(candidates, trial.proposal, shapes)
         assert trial.score == trial.metrics['coco/bbox_mAP'] > 0
     assert len({trial.score for trial in trials}) == len(trials)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_without_calibration_paths_run_on_the_supernets_statistics(kind, shapes):
+    candidates = candidate_evaluator(
+        build_detector(KINDS[kind]), shapes, calibration_images=0, plain=True
+    )
+    torch.manual_seed(0)
+    for name, buffer in candidates.backbone.named_buffers():
+        if name.endswith('running_var'):  # as if it had been trained
+            buffer.uniform_(0.5, 2.0)
+    proposal = Proposal(Complete(some_archs(candidates.backbone.space, 1)[0]))
+    (trial,) = candidates.evaluate([proposal])
+    assert trial.metrics == alone(candidates, proposal, shapes)
+    calibrated = candidate_evaluator(candidates.model, shapes, plain=True)
+    assert trial.score != calibrated.evaluate([proposal])[0].score
 
 
 def test_scores_depend_on_no_other_candidate(scored):

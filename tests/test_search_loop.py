@@ -204,6 +204,7 @@ def test_a_line_that_was_cut_off_is_scored_again(
         (dict(searcher=dict(type='mmcr.GreedySearcher', k=2, seed=5)), 'searcher.seed'),
         (dict(searcher=dict(type='mmcr.ExhaustiveSearcher')), 'searcher.kind'),
         (dict(calibration_images=4), 'calibration.images'),
+        (dict(calibration_images=0), 'calibration.images'),
         (dict(num_minibatches=2), 'num_minibatches'),
         (dict(score='coco/bbox_mAP_s'), 'score'),
         (dict(checkpoint=1), 'checkpoint'),

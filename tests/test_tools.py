@@ -309,14 +309,15 @@ def test_pipeline(workplace, monkeypatch):
 @pytest.mark.slow
 def test_ranking_study(run, supernet, workplace):
     """Networks trained alone, each once, beside what a search said of them."""
-    run('search', 'crnas/stage_search_r18', supernet, '--work-dir', 'ranked')
+    search = 'search', 'crnas/stage_search_r18', supernet
+    run(*search, '--work-dir', 'ranked')
     lines = []
 
-    def study(members=3, **options):
+    def study(members=3, searches=('ranked',), **options):
         return RankingStudy(
             'mine.py',
             'ranking',
-            dict(uniform='ranked'),
+            dict(zip(('uniform', 'listed'), searches)),
             members,
             seeds=2,
             say=lines.append,
@@ -345,8 +346,19 @@ def test_ranking_study(run, supernet, workplace):
     lines.clear()
     assert study().run() == table
     assert sum('done already' in line for line in lines) == 6
-    with pytest.raises(UserError, match='10 members .* only 9 common'):
+    with pytest.raises(UserError, match='10 members .* the space has 9'):
         study(members=10)
+
+    # the members alone, without calibration
+    listed = 'test_cfg.searcher.type=mmcr.ListedSearcher'
+    members = f'test_cfg.searcher.archs={workplace}/ranking/members.json'
+    study()
+    options = '--cfg-options', listed, members, 'test_cfg.calibration_images=0'
+    run(*search, '--work-dir', 'listed', *options)
+    searches = 'ranked', 'listed'
+    assert '| supernet: listed |' in study(searches=searches).run()
+    with pytest.raises(UserError, match='must have scored all members .* lacks'):
+        study(members=4, searches=searches)
 
 
 @pytest.mark.parametrize(

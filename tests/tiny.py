@@ -71,18 +71,23 @@ def _faster_rcnn() -> dict:
 
 
 def detector_cfg(backbone: dict) -> dict:
-    """Faster R-CNN that keeps every detection, so that no AP is without signal."""
+    """Faster R-CNN that keeps every detection, so that no AP is without signal.
+
+    A backbone without a type is a small `CRResNet`.
+    """
     cfg = copy.deepcopy(_faster_rcnn())
-    cfg.backbone = dict(
-        dict(
-            type='mmcr.CRResNet',
-            depth=18,
-            base_channels=8,
-            norm_eval=False,
-            zero_init_residual=False,
-        ),
-        **backbone,
-    )  # every weight of a path learns at once
+    cfg.backbone = backbone
+    if 'type' not in backbone:
+        cfg.backbone = dict(
+            dict(
+                type='mmcr.CRResNet',
+                depth=18,
+                base_channels=8,
+                norm_eval=False,
+                zero_init_residual=False,
+            ),
+            **backbone,
+        )  # every weight of a path learns at once
     cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
     cfg.rpn_head.update(in_channels=16, feat_channels=16)
     cfg.roi_head.bbox_roi_extractor.update(out_channels=16)
@@ -173,7 +178,9 @@ def candidate_evaluator(
     archval = build_loader(loader_cfg(root, 'archval'), 'archval')
     evaluator = Evaluator(metric_cfg(root))
     evaluator.dataset_meta = archval.dataset.metainfo
-    calibration = build_loader(
-        loader_cfg(root, 'archtrain'), 'calibration', calibration_images
-    )
+    calibration = None
+    if calibration_images != 0:
+        calibration = build_loader(
+            loader_cfg(root, 'archtrain'), 'calibration', calibration_images
+        )
     return CandidateEvaluator(model, evaluator, archval, calibration, **options)

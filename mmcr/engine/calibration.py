@@ -40,6 +40,8 @@ class PathNorms:
         fold: Whether to fold norms into the convolutions before them, which
             rounds otherwise; ``None`` does so on a CPU, where it saves a third of
             a backbone's time, and not on a GPU, where nothing was measured.
+        adapt: Whether to re-estimate at all; otherwise every path runs on the
+            statistics that the supernet's training left.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class PathNorms:
         backbone: nn.Module,
         keep_bytes: int = 2**28,
         fold: bool | None = None,
+        adapt: bool = True,
     ) -> None:
         self.backbone = backbone
         self.keep_bytes = keep_bytes
@@ -54,7 +57,8 @@ class PathNorms:
         self._adapting = {
             module
             for module in backbone.modules()
-            if isinstance(module, _BatchNorm)
+            if adapt
+            and isinstance(module, _BatchNorm)
             and module.training
             and module.track_running_stats
         }

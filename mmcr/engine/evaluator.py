@@ -60,7 +60,9 @@ class CandidateEvaluator:
         model: A detector whose backbone is a supernet, or its wrapper.
         evaluator: With mmengine metrics, their `dataset_meta` set.
         archval: Loader of the images to score on (`batches.build_loader`).
-        calibration: Loader of the training images for the batch norms.
+        calibration: Loader of the training images for the batch norms; ``None`` runs
+            all paths on the statistics that the supernet's training left, a mix of
+            those of all paths.
         score: Name of the metric value to rank by, larger is better.
         num_minibatches: c of Sec. 3.3.
         fp16: Whether to run under autocast.
@@ -82,7 +84,7 @@ class CandidateEvaluator:
         model: nn.Module,
         evaluator: Evaluator,
         archval: DataLoader,
-        calibration: DataLoader,
+        calibration: DataLoader | None,
         score: str = 'coco/bbox_mAP',
         num_minibatches: int = 10,
         fp16: bool = False,
@@ -203,6 +205,8 @@ class CandidateEvaluator:
 
     def _num_calibration(self, proposal: Proposal) -> int:
         """How many calibration batches a proposal's norms rest on."""
+        if self.calibration is None:
+            return 0
         sampler = self.calibration.sampler
         least = ceil(LEAST_CALIBRATION / sampler.batch_size)
         part = ceil(round(proposal.width * sampler.num_batches, 6))
@@ -224,14 +228,17 @@ class CandidateEvaluator:
         ):
             if self._norms is None:
                 fold = False if self.plain else None
-                self._norms = PathNorms(self.backbone, self.norms_bytes, fold)
+                self._norms = PathNorms(
+                    self.backbone, self.norms_bytes, fold, self.calibration is not None
+                )
             missing = self._norms.missing(archs, num_batches)
             total = len(missing) + len(plan)
-            batches = self._batches(
-                self.calibration, missing, lambda j: progress(j / total)
-            )
-            images = ((j, data['inputs']) for j, data in batches)
-            self._norms.calibrate(archs, images, num_batches)
+            if self.calibration is not None:
+                batches = self._batches(
+                    self.calibration, missing, lambda j: progress(j / total)
+                )
+                images = ((j, data['inputs']) for j, data in batches)
+                self._norms.calibrate(archs, images, num_batches)
             self.model.eval()
             return self._predict(
                 plan, len(proposals), lambda j: progress((len(missing) + j) / total)

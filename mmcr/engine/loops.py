@@ -28,7 +28,8 @@ class ArchEvalLoop(BaseLoop):
         calibration_dataloader: Config of the loader of the images that re-estimate
             the batch norms; ``None`` takes the config's training set, read like
             archval.
-        calibration_images: How many of them to take.
+        calibration_images: How many of them to take; 0 runs all paths on the
+            statistics that the supernet's training left, a mix of those of all paths.
         calibration_seed: Of the draw of these images.
         archval_seed: Of the order of archval's images: its parts, and with them
             mini-batches, are random samples of it.
@@ -66,7 +67,7 @@ class ArchEvalLoop(BaseLoop):
                 "fp16 needs a GPU: mmcv's operators have no half precision on a CPU. "
                 'Leave it out.'
             )
-        if calibration_dataloader is None:
+        if calibration_images and calibration_dataloader is None:
             calibration_dataloader = calibration_cfg(
                 runner.cfg.get('train_dataloader'), dataloader
             )
@@ -78,12 +79,14 @@ class ArchEvalLoop(BaseLoop):
         evaluator.dataset_meta = archval.dataset.metainfo
         runner.visualizer.dataset_meta = archval.dataset.metainfo
         self.evaluator = evaluator
-        calibration = build_loader(
-            calibration_dataloader,
-            'the calibration set',
-            calibration_images,
-            calibration_seed,
-        )
+        calibration = None
+        if calibration_images:
+            calibration = build_loader(
+                calibration_dataloader,
+                'the calibration set',
+                calibration_images,
+                calibration_seed,
+            )
         self.candidates = CandidateEvaluator(
             runner.model,
             evaluator,
@@ -111,6 +114,14 @@ class ArchEvalLoop(BaseLoop):
         Reads whole annotation files: for those who keep scores.
         """
         images, seed, dataloader = self._calibration
+        calibration = dict(images=0)
+        if images:
+            calibration = dict(
+                images=images,
+                least=LEAST_CALIBRATION,
+                seed=seed,
+                data=data_digest(dataloader),
+            )
         return dict(
             score=self.candidates.score,
             num_minibatches=self.candidates.num_minibatches,
@@ -124,12 +135,7 @@ class ArchEvalLoop(BaseLoop):
                 batch_size=self.dataloader.sampler.batch_size,
                 data=data_digest(self._archval),
             ),
-            calibration=dict(
-                images=images,
-                least=LEAST_CALIBRATION,
-                seed=seed,
-                data=data_digest(dataloader),
-            ),
+            calibration=calibration,
         )
 
 

@@ -21,6 +21,7 @@ from mmcr.search import (
     HalvingSearcher,
     JointSearcher,
     Journal,
+    ListedSearcher,
     Proposal,
     RacingGreedySearcher,
     Trial,
@@ -32,6 +33,7 @@ for kind in (
     HalvingSearcher,
     GreedySearcher,
     RacingGreedySearcher,
+    ListedSearcher,
 ):
     TASK_UTILS.register_module(module=kind)
 

@@ -10,6 +10,7 @@ from mmcr.search.greedy import GreedySearcher
 from mmcr.search.halving import HalvingSearcher
 from mmcr.search.joint import JointSearcher
 from mmcr.search.journal import Journal, JournalError, read_journal
+from mmcr.search.listed import ListedSearcher
 from mmcr.search.racing import RacingGreedySearcher, sign_flip_p_value
 from mmcr.search.searcher import Searcher
 
@@ -22,6 +23,7 @@ __all__ = [
     'JointSearcher',
     'Journal',
     'JournalError',
+    'ListedSearcher',
     'Partial',
     'Proposal',
     'RacingGreedySearcher',

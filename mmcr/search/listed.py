@@ -1,0 +1,67 @@
+"""Score the architectures of a list, and no others."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmcr.errors import UserError
+from mmcr.search.candidate import Complete, Proposal
+from mmcr.search.searcher import Rounds, Searcher
+from mmcr.space import Arch, SearchSpace
+
+
+class ListedSearcher(Searcher):
+    """Asks for every architecture of a list, in one round.
+
+    Args:
+        space: What they are members of.
+        archs: Each a mapping from choice to value, or a list of the values in the
+            order of the choices; or the name of a JSON file with such a list.
+
+    Raises:
+        UserError: There is none, the file holds no list, or one of them is not a
+            member of the space.
+    """
+
+    def __init__(self, space: SearchSpace, archs: Sequence[Mapping | Sequence] | str):
+        super().__init__(space)
+        if isinstance(archs, str | Path):
+            archs = _read(Path(archs))
+        self.archs = tuple(dict.fromkeys(self._member(arch) for arch in archs))
+        if not self.archs:
+            raise UserError('archs must list one architecture at least, but is empty')
+
+    def _member(self, values: Mapping | Sequence) -> Arch:
+        names = [choice.name for choice in self.space.choices]
+        if not isinstance(values, Mapping):
+            if not isinstance(values, Sequence) or len(values) != len(names):
+                raise UserError(
+                    f'an architecture in archs must be a mapping or have one value for '
+                    f'each of the choices {", ".join(names)}, but got {values!r}'
+                )
+            values = dict(zip(names, values))
+        self.space.validate(values)
+        return Arch({name: values[name] for name in names})
+
+    def rounds(self) -> Rounds:
+        yield [Proposal(Complete(arch)) for arch in self.archs]
+
+    @property
+    def total(self) -> int:
+        return len(self.archs)
+
+    def to_json(self) -> dict:
+        return {'kind': 'listed', 'archs': [list(arch.values()) for arch in self.archs]}
+
+
+def _read(path: Path) -> list:
+    try:
+        archs = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f'archs must be a list or name a JSON file with one, but {path} cannot be '
+            f'read: {error}'
+        ) from None
+    if not isinstance(archs, list):
+        raise UserError(f'{path} must hold a list of architectures, but holds {archs}')
+    return archs
