@@ -152,7 +152,7 @@ def measure(root: Path, count: int, memory: float) -> dict:
         peak_growth_mib=(peak_bytes() - before) / 2**20,
         largest_group=max(sizes),
         groups=len(sizes),
-        kib_per_image=candidates._bytes_per_image / 2**10,
+        kib_per_image=candidates.grouping.bytes_per_image / 2**10,
         seconds_per_candidate=(time.perf_counter() - start) / count,
     )
 

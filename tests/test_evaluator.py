@@ -250,10 +250,10 @@ def test_progress_goes_from_0_to_1(scored):
         assert seen == sorted(seen) and len(set(seen)) == len(seen) == batches
         assert seen[0] == 0 and 0.7 < seen[-1] <= 1
     seen.clear()
-    candidates.group_size = 2
+    candidates.grouping.size = 2
     candidates.evaluate(proposals, seen.append)
     assert seen == sorted(seen) and seen[-1] > 0.9
-    candidates.group_size = 64
+    candidates.grouping.size = 64
 
 
 def test_groups_change_nothing(scored, monkeypatch):
@@ -266,10 +266,15 @@ def test_groups_change_nothing(scored, monkeypatch):
         lambda group, *args: sizes.append(len(group)) or run(group, *args),
     )
     for size, groups in ((1, 6), (2, 3), (6, 1)):
-        monkeypatch.setattr(candidates, 'group_size', size)
+        monkeypatch.setattr(candidates.grouping, 'size', size)
         sizes.clear()
         assert candidates.evaluate(proposals) == together
         assert len(sizes) == groups
+
+
+def groups_of(candidates, proposals):
+    names = [choice.name for choice in candidates.backbone.space.choices]
+    return candidates.grouping.groups(proposals, names, candidates._num_calibration)
 
 
 def test_groups_fit_the_memory(shapes):
@@ -277,15 +282,15 @@ def test_groups_fit_the_memory(shapes):
     proposals = [
         Proposal(Complete(a)) for a in some_archs(candidates.backbone.space, 3)
     ]
-    assert [len(group) for group in candidates._groups(proposals)] == [1, 1, 1]
+    assert [len(group) for group in groups_of(candidates, proposals)] == [1, 1, 1]
     candidates.evaluate(proposals[:1])
     images = len(candidates.archval.dataset)
-    measured = candidates._bytes_per_image
+    measured = candidates.grouping.bytes_per_image
     assert 500 < measured < 100_000
-    candidates.group_bytes = 2.1 * images * measured
-    assert [len(group) for group in candidates._groups(proposals)] == [2, 1]
+    candidates.grouping.bytes = 2.1 * images * measured
+    assert [len(group) for group in groups_of(candidates, proposals)] == [2, 1]
     halves = [Proposal(p.candidate, (0, 0.5)) for p in proposals]
-    assert [len(group) for group in candidates._groups(halves)] == [3]
+    assert [len(group) for group in groups_of(candidates, halves)] == [3]
 
 
 def test_detections_keep_no_other_boxes_in_memory(shapes):
@@ -329,7 +334,7 @@ def test_scoring_processes_change_nothing(scored, shapes):
         group_size=4,
     )
     try:
-        assert other.group_size == 2
+        assert other.grouping.size == 2
         assert other.evaluate(proposals) == together
     finally:
         other.close()

@@ -79,8 +79,23 @@ def calibration_cfg(train: dict | None, archval: dict) -> dict:
             f'be a plain data set with a pipeline, but got {dataset or None}. Set '
             'calibration_dataloader in val_cfg or test_cfg.'
         )
-    dataset = {**dataset, 'pipeline': archval['dataset']['pipeline'], 'test_mode': True}
+    pipeline = _annotations_first(archval['dataset']['pipeline'])
+    dataset = {**dataset, 'pipeline': pipeline, 'test_mode': True}
     return {**archval, 'dataset': dataset}
+
+
+def _annotations_first(pipeline: list[dict]) -> list[dict]:
+    """The pipeline with boxes read right after the image, so that they move with it.
+
+    mmdet's test pipelines read them last, in the coordinates of the original image.
+    """
+    kinds = [step['type'] for step in pipeline]
+    if not {'LoadImageFromFile', 'LoadAnnotations'} <= set(kinds):
+        return pipeline
+    steps = list(pipeline)
+    boxes = steps.pop(kinds.index('LoadAnnotations'))
+    steps.insert(kinds.index('LoadImageFromFile') + 1, boxes)
+    return steps
 
 
 def build_loader(

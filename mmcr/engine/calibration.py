@@ -6,8 +6,10 @@ its norms see in training mode. Nothing of the supernet's statistics is left in
 them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import zip_longest
 from types import MethodType
 
 import torch
@@ -28,13 +30,16 @@ class PathNorms:
 
     Only norms that the backbone's own training mode leaves in training mode
     are re-estimated: with `norm_eval` or frozen stages the supernet was trained
-    on its stored statistics, and so it is evaluated. Norms outside the backbone
-    (of necks and heads, where there are any) keep what training left in them.
+    on its stored statistics, and so it is evaluated.
+
+    Norms of necks and heads see what the whole path gives them: they are one more
+    step behind the backbone's, which every architecture has to itself.
 
     Args:
         backbone: A searchable backbone in supernet mode. Its mode and buffers
             are changed; the caller gives them back (`paths.untouched`). Its
             weights must stay as they are.
+        behind: The norms of neck and heads to re-estimate, likewise changed.
         keep_bytes: Host or device memory above which prefixes that are not
             asked for any more are forgotten.
         fold: Whether to fold norms into the convolutions before them, which
@@ -47,11 +52,13 @@ class PathNorms:
     def __init__(
         self,
         backbone: nn.Module,
+        behind: Sequence[_BatchNorm] = (),
         keep_bytes: int = 2**28,
         fold: bool | None = None,
         adapt: bool = True,
     ) -> None:
         self.backbone = backbone
+        self.behind = list(behind) if adapt else []
         self.keep_bytes = keep_bytes
         backbone.train()
         self._adapting = {
@@ -63,6 +70,7 @@ class PathNorms:
             and module.track_running_stats
         }
         self._pairs = ConvNormPairs(backbone.modules(), self._adapting)
+        self._depth = len(backbone.steps())
         on_cpu = next(backbone.parameters()).device.type == 'cpu'
         self._folding = on_cpu if fold is None else fold
         # per prefix this rank's sums over images, of the means and then the variances
@@ -74,7 +82,7 @@ class PathNorms:
     @property
     def needed(self) -> bool:
         """Whether there is a norm to calibrate at all."""
-        return bool(self._adapting)
+        return bool(self._adapting or self.behind)
 
     def missing(self, archs: Sequence[Arch], num_batches: int) -> range:
         """Which of the first `num_batches` batches some prefix of `archs` lacks."""
@@ -89,6 +97,7 @@ class PathNorms:
         archs: Sequence[Arch],
         batches: Iterable[tuple[int, Tensor]],
         num_batches: int,
+        run_behind: Callable[[tuple[Tensor, ...]], None] | None = None,
     ) -> None:
         """Estimates the statistics of all prefixes of `archs`.
 
@@ -101,8 +110,12 @@ class PathNorms:
             batches: Index and preprocessed images, ``N x C x H x W``, of the
                 batches that are `missing`, in order.
             num_batches: How many batches the statistics are to rest on.
+            run_behind: Runs neck and heads on the backbone's outputs for the batch
+                that was taken last; where there are norms `behind`.
         """
         self.backbone.train()
+        for norm in self.behind:
+            norm.train()
         if not archs or not self.needed:
             return
         sizes = self._sizes(archs)
@@ -115,26 +128,35 @@ class PathNorms:
             if not num_seen[prefix]:
                 self._sums[prefix] = like.new_zeros(size + 1, dtype=torch.float64)
 
-        def measure(prefix: Prefix, step, x: Tensor) -> Tensor:
-            norms = self._norms_of(step)
+        def measure(prefix: Prefix, norms: list, images: int, run: Callable):
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = 1.0  # the running value becomes the batch's own
-            y = step.run(x)
+            result = run()
             if index >= num_seen[prefix]:
                 # float64 makes the sum independent of the order of the batches
                 values = [n.running_mean for n in norms] + [
                     n.running_var for n in norms
                 ]
                 seen = torch.cat([*values, like.new_ones(1)]).double()
-                self._sums[prefix] += seen * len(x)
-            return y
+                self._sums[prefix] += seen * images
+            return result
 
-        with _unsynchronised(self._adapting), self._pairs.watched():
+        def run_step(prefix: Prefix, step, x: Tensor) -> Tensor:
+            norms = self._norms_of(step)
+            return measure(prefix, norms, len(x), lambda: step.run(x))
+
+        norms = self._adapting.union(self.behind)
+        with _unsynchronised(norms), self._pairs.watched():
             for index, images in batches:
                 todo = [arch for arch in archs if seen_by[arch] <= index]
-                for _ in run_paths(self.backbone, todo, images, measure):
-                    pass
+                for members, features in run_paths(
+                    self.backbone, todo, images, run_step
+                ):
+                    if self.behind:
+                        prefix = self._prefixes(todo[members[0]])[-1]
+                        run = partial(run_behind, features)
+                        measure(prefix, self.behind, len(images), run)
         self._num_seen.update(dict.fromkeys(sizes, num_batches))
         self._pairs.agree()
 
@@ -163,6 +185,23 @@ class PathNorms:
         with folded(pairs, factors):
             return step.run(x)
 
+    def set_behind(self, arch: Arch) -> None:
+        """Gives neck and heads the statistics of an architecture."""
+        if not self.behind:
+            return
+        statistics = self._statistics[self._prefixes(arch)[-1]]
+        values = statistics.split([n.num_features for n in self.behind] * 2)
+        for norm, mean, var in zip(self.behind, values, values[len(self.behind) :]):
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(var)
+
+    def _prefixes(self, arch: Arch) -> list[Prefix]:
+        """Of the backbone's steps and, with norms there, of what is behind them."""
+        prefixes = prefixes_of(self.backbone, arch)
+        if self.behind:
+            prefixes.append((self._depth, prefixes[-1][1]))
+        return prefixes
+
     def _norms_of(self, step) -> list[_BatchNorm]:
         return [
             norm for norm in self.backbone.active_norms(step) if norm in self._adapting
@@ -173,18 +212,16 @@ class PathNorms:
         sizes = {}
         for arch in archs:
             self.backbone.set_arch(arch)
-            for prefix, step in zip(
-                prefixes_of(self.backbone, arch), self.backbone.steps()
+            for prefix, step in zip_longest(
+                self._prefixes(arch), self.backbone.steps()
             ):
                 if prefix not in sizes:
-                    norms = self._norms_of(step)
+                    norms = self.behind if step is None else self._norms_of(step)
                     sizes[prefix] = sum(2 * norm.num_features for norm in norms)
         return sizes
 
     def _seen_by(self, arch: Arch, num_batches: int) -> int:
-        seen = (
-            self._num_seen.get(prefix, 0) for prefix in prefixes_of(self.backbone, arch)
-        )
+        seen = (self._num_seen.get(prefix, 0) for prefix in self._prefixes(arch))
         return min(count if count <= num_batches else 0 for count in seen)
 
     def _forget_but(self, wanted: Iterable[Prefix], num_batches: int) -> None:

@@ -3,13 +3,11 @@
 import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import groupby
 from math import ceil
 
 import torch
 from mmengine.dist import (
     all_gather_object,
-    all_reduce,
     gather_object,
     get_dist_info,
     get_world_size,
@@ -20,7 +18,9 @@ from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmcr.engine.behind import DetectorBatch, norms_behind
 from mmcr.engine.calibration import PathNorms
+from mmcr.engine.grouping import Grouping
 from mmcr.engine.paths import (
     backbone_returns,
     channels_last,
@@ -29,7 +29,7 @@ from mmcr.engine.paths import (
     untouched,
 )
 from mmcr.engine.roi_align import fast_roi_align
-from mmcr.engine.scoring import MetricPool, result_bytes
+from mmcr.engine.scoring import MetricPool
 from mmcr.errors import UserError
 from mmcr.search.candidate import Proposal, Trial
 from mmcr.space.arch import Arch
@@ -37,8 +37,6 @@ from mmcr.space.arch import Arch
 # Batch norms are calibrated on so many images at least, however small the part of
 # archval that a candidate is scored on.
 LEAST_CALIBRATION = 32
-# Of one image's detections, until some have been seen: masks are the largest.
-BYTES_PER_IMAGE = 100 * 1024
 
 
 class CandidateEvaluator:
@@ -93,9 +91,6 @@ class CandidateEvaluator:
         memory: float = 2.0,
         workers: int = 0,
     ) -> None:
-        for name, value in dict(group_size=group_size, memory=memory).items():
-            if not value > 0:
-                raise UserError(f'{name} must be above 0, but got {value!r}.')
         self.backbone = find_backbone(model)
         self.model = model.module if is_model_wrapper(model) else model
         self.evaluator = evaluator
@@ -105,15 +100,10 @@ class CandidateEvaluator:
         self.num_minibatches = num_minibatches
         self.fp16 = fp16
         self.plain = plain
-        # while some are scored others run: together they are one group
-        shares = 2 if workers else 1
-        self.group_size = max(1, group_size // shares)
-        # the rest is for what detections of unequal size take beyond the estimate
-        self.group_bytes = 0.8 * memory * 2**30 / shares
+        self.grouping = Grouping(group_size, memory, workers, len(archval.dataset))
         self.norms_bytes = int(0.1 * memory * 2**30)
         self.workers = workers
         self._pool: MetricPool | None = None
-        self._bytes_per_image = 0.0
         self._norms: PathNorms | None = None
 
     def reset(self) -> None:
@@ -158,7 +148,8 @@ class CandidateEvaluator:
         scoring = None
         if self._pool is None:
             self._pool = MetricPool(self.evaluator.metrics, self.workers)
-        for group in self._groups(proposals):
+        names = [choice.name for choice in self.backbone.space.choices]
+        for group in self.grouping.groups(proposals, names, self._num_calibration):
             share = sum(p.width for p in group)
 
             def within(part: float, done=done, share=share) -> None:
@@ -175,33 +166,6 @@ class CandidateEvaluator:
                 scoring = None
         if scoring is not None:
             yield from self._scored(*scoring)
-
-    def _groups(self, proposals: Sequence[Proposal]) -> Iterator[list[Proposal]]:
-        """Neighbours share beginnings, and all of a group the calibration."""
-        names = [choice.name for choice in self.backbone.space.choices]
-
-        def decided(proposal: Proposal) -> list:
-            arch = proposal.candidate.arch
-            values = [arch[name] for name in names if name in arch]
-            return [self._num_calibration(proposal), values]
-
-        todo = sorted(proposals, key=decided)
-        for _, alike in groupby(todo, self._num_calibration):
-            alike = list(alike)
-            while alike:
-                size = self._fitting(alike)
-                yield alike[:size]
-                alike = alike[size:]
-
-    def _fitting(self, proposals: list[Proposal]) -> int:
-        """How many of them may form the next group; one at least."""
-        each = self._bytes_per_image or BYTES_PER_IMAGE
-        free = self.group_bytes
-        for size, proposal in enumerate(proposals[: self.group_size]):
-            free -= each * proposal.width * len(self.archval.dataset)
-            if size and free < 0:
-                return size
-        return min(len(proposals), self.group_size)
 
     def _num_calibration(self, proposal: Proposal) -> int:
         """How many calibration batches a proposal's norms rest on."""
@@ -229,7 +193,11 @@ class CandidateEvaluator:
             if self._norms is None:
                 fold = False if self.plain else None
                 self._norms = PathNorms(
-                    self.backbone, self.norms_bytes, fold, self.calibration is not None
+                    self.backbone,
+                    norms_behind(self.model, self.backbone),
+                    self.norms_bytes,
+                    fold,
+                    self.calibration is not None,
                 )
             missing = self._norms.missing(archs, num_batches)
             total = len(missing) + len(plan)
@@ -237,8 +205,10 @@ class CandidateEvaluator:
                 batches = self._batches(
                     self.calibration, missing, lambda j: progress(j / total)
                 )
-                images = ((j, data['inputs']) for j, data in batches)
-                self._norms.calibrate(archs, images, num_batches)
+                current = DetectorBatch(self.model)
+                self._norms.calibrate(
+                    archs, current.images(batches), num_batches, current.run_behind
+                )
             self.model.eval()
             return self._predict(
                 plan, len(proposals), lambda j: progress((len(missing) + j) / total)
@@ -296,6 +266,7 @@ class CandidateEvaluator:
             for members, features in run_paths(
                 self.backbone, archs, data['inputs'], self._norms.run_calibrated
             ):
+                self._norms.set_behind(archs[members[0]])
                 with backbone_returns(self.model, features):
                     samples = self.model(**data, mode='predict')
                 for metric in metrics:
@@ -312,7 +283,7 @@ class CandidateEvaluator:
     def _submit(self, proposals: list[Proposal], results: list[list]) -> dict:
         """Starts the metrics of the proposals that fall to this rank."""
         rank, world_size = get_dist_info()
-        self._measure(proposals, results)
+        self.grouping.measure(proposals, results)
         futures = {}
         for i in range(len(proposals)):
             parts = gather_object(results[i], i % world_size)
@@ -320,17 +291,6 @@ class CandidateEvaluator:
             if i % world_size == rank:
                 futures[i] = self._pool.submit(_in_order(parts))
         return futures
-
-    def _measure(self, proposals: list[Proposal], results: list[list]) -> None:
-        """Learns how much memory the detections of an image take."""
-        largest = max(
-            result_bytes([[r for _, found in part for r in found] for part in parts])
-            / (proposal.width * len(self.archval.dataset))
-            for proposal, parts in zip(proposals, results)
-        )
-        size = torch.tensor([largest], dtype=torch.float64)
-        all_reduce(size, 'sum')  # each rank has its share of the images
-        self._bytes_per_image = max(self._bytes_per_image, size.item())
 
     def _scored(self, proposals: list[Proposal], futures: dict) -> Iterator[Trial]:
         """Waits for the metrics of a group; every rank gets all of them."""

@@ -116,10 +116,10 @@ def untouched(model: nn.Module, backbone: nn.Module) -> Iterator[None]:
     """Gives back modes, buffers and the active architecture at the end."""
     arch = backbone.arch
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in backbone.buffers()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     momenta = [
         (module, module.momentum)
-        for module in backbone.modules()
+        for module in model.modules()
         if hasattr(module, 'momentum')
     ]
     try:
