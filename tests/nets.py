@@ -17,6 +17,7 @@ FEW_OF_FIVE = dict(
 RESNET = dict(type='mmcr.CRResNet', base_channels=8, norm_eval=False)
 RESNEXT = dict(RESNET, type='mmcr.CRResNeXt', depth=50, groups=2, base_width=4)
 MOBILENETV2 = dict(type='mmcr.CRMobileNetV2', widen_factor=0.25)
+DETNAS = dict(type='mmcr.DetNASNet', stem_channels=4, stage_channels=(8, 16, 32, 64))
 
 # Add a backbone here, and the whole suite runs on it.
 SUPERNETS = {
@@ -59,6 +60,7 @@ SUPERNETS = {
         stage_blocks=(1, 2, 1, 1, 2),
         share_dilation_weights=True,
     ),
+    'detnas-block': dict(DETNAS, supernet='block', stage_blocks=(1, 2, 1, 2)),
 }
 
 

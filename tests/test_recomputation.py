@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from nets import SUPERNETS, build, equal, images, loss_of, some_archs
+from nets import DETNAS, SUPERNETS, build, equal, images, loss_of, some_archs
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,8 +19,16 @@ FIXED = {
     for name, cfg in SUPERNETS.items()
     if name.endswith('-stage') and 'prefix' not in name
 }
+FIXED['detnas-fixed'] = dict(
+    DETNAS, stage_blocks=(1, 2, 1, 2), blocks=(0, 1, 2, 3, 0, 3)
+)
 NETS = {**SUPERNETS, **FIXED}
-ONE_OF_EACH = ('r18-stage', 'r50-prefix-stage', 'mobilenetv2-operation')
+ONE_OF_EACH = (
+    'r18-stage',
+    'r50-prefix-stage',
+    'mobilenetv2-operation',
+    'detnas-block',
+)
 
 
 @pytest.fixture
@@ -55,7 +63,7 @@ def test_gradients_and_statistics_are_those_without(name):
     assert equal(gradients(plain), gradients(saving))
     # each batch counts once, though blocks run twice
     assert equal(plain.state_dict(), saving.state_dict())
-    norm = saving.conv1.bn if 'mobile' in name else saving.bn1
+    norm = saving.conv1.bn if hasattr(saving.conv1, 'bn') else saving.bn1
     assert norm.num_batches_tracked == 2
 
 

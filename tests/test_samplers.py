@@ -91,6 +91,24 @@ def test_bins_of_a_small_space_by_hand():
     assert [part.size for part in cost_bins(space, 9)] == [1] * 6
 
 
+def test_bins_of_a_range_by_hand():
+    space = SearchSpace(
+        [Choice('a', (0, 1, 4)), Choice('b', (0, 5))], lambda name, value: value / 10
+    )
+    # costs 0 0.1 0.4 0.5 0.6 0.9; two bins of width 0.25
+    parts = cost_bins(space, 2, 0.1, 0.6)
+    assert [[space.cost_of(arch) for arch in part] for part in parts] == [
+        [0.1],
+        [0.5, 0.6, 0.4],
+    ]
+    assert [part.size for part in cost_bins(space, 2, low=0.45)] == [2, 1]
+    assert [part.size for part in cost_bins(space, 2, high=0.2)] == [1, 1]
+    with pytest.raises(UserError, match='from 2 to 3, but .* cost from 0 to 0.9'):
+        cost_bins(space, 2, 2, 3)
+    with pytest.raises(UserError, match='from 1 to None, but'):
+        cost_bins(space, 2, 1)
+
+
 @pytest.mark.parametrize('bins', (3, 10, 54))
 def test_bins_are_a_partition_in_order_of_cost(bins):
     space = resnet_stage_space()
@@ -158,6 +176,14 @@ def test_bins_must_be_a_positive_integer(bins):
         CostUniformSampler(bins=bins)
 
 
+def test_a_range_must_have_a_width():
+    for low, high in ((3, 3), (4, 3)):
+        with pytest.raises(UserError, match=f'low < high .* .low={low}, high={high}'):
+            CostUniformSampler(low=low, high=high)
+    with pytest.raises(UserError, match="finite numbers, but got 'a'"):
+        CostUniformSampler(low='a')
+
+
 @pytest.mark.parametrize('sampler', SAMPLERS, ids=repr)
 def test_configs_name_them(sampler):
     init_default_scope('mmdet')
@@ -175,6 +201,10 @@ def test_the_papers_sampler_is_the_default():
 def test_costs_are_blocks_or_macs():
     with pytest.raises(UserError, match="blocks, macs, but got 'flops'"):
         ArchSamplingHook(cost='flops')
+    with pytest.raises(UserError, match="needs cost='macs', but got cost='blocks'"):
+        ArchSamplingHook(shape=(224, 224))
+    with pytest.raises(UserError, match='height and a width .* 224'):
+        ArchSamplingHook(cost='macs', shape=224)
 
 
 @pytest.mark.usefixtures('quiet_mmdet')

@@ -17,6 +17,7 @@ from mmcr.space.samplers import (
     UniformSampler,
 )
 from mmcr.space.space import SearchSpace
+from mmcr.space.table import checked_shape
 
 for kind in (UniformSampler, StrictlyFairSampler, CostUniformSampler):
     TASK_UTILS.register_module(module=kind)
@@ -38,18 +39,25 @@ class ArchSamplingHook(Hook):
         sampler: Config of the kind of stream (`mmcr.space.samplers`); ``None`` is
             the paper's, `mmcr.UniformSampler`.
         cost: What a sampler that looks at costs counts: ``'blocks'``, the space's
-            own, or ``'macs'``, multiply-accumulates of the supernet's paths at
-            800x1333.
+            own, or ``'macs'``, multiply-accumulates of the supernet's paths.
+        shape: Height and width of the image for macs; ``None``: 800x1333.
 
     Raises:
-        UserError: There is no such cost.
+        UserError: There is no such cost, or it does not depend on an image.
     """
 
     def __init__(
-        self, seed: int = 0, sampler: Mapping | None = None, cost: str = 'blocks'
+        self,
+        seed: int = 0,
+        sampler: Mapping | None = None,
+        cost: str = 'blocks',
+        shape: tuple[int, int] | None = None,
     ) -> None:
         if cost not in COSTS:
             raise UserError(f'cost must be one of {", ".join(COSTS)}, but got {cost!r}')
+        if shape is not None and cost != 'macs':
+            raise UserError(f"shape={shape} needs cost='macs', but got cost={cost!r}")
+        self.shape = None if shape is None else checked_shape(shape)
         self.seed = seed
         self.sampler = (
             UniformSampler() if sampler is None else TASK_UTILS.build(sampler)
@@ -91,9 +99,12 @@ class ArchSamplingHook(Hook):
 
     @property
     def _kind(self) -> str:
-        return f'{self.sampler} by {self.cost}'
+        shape = '' if self.shape is None else ' at {}x{}'.format(*self.shape)
+        return f'{self.sampler} by {self.cost}{shape}'
 
     def _costed(self, backbone: nn.Module) -> SearchSpace:
         if self.cost == 'blocks':
             return backbone.space
-        return SearchSpace(backbone.space.choices, count(backbone, {}, self.cost))
+        return SearchSpace(
+            backbone.space.choices, count(backbone, {}, self.cost, self.shape)
+        )

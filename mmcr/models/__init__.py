@@ -1,5 +1,6 @@
 """What runs: searchable backbones, their supernets, weight inheritance."""
 
+from mmcr.models.detnas import DetNASInit, DetNASNet
 from mmcr.models.mobilenet_v2 import CRMobileNetV2
 from mmcr.models.pretrained import ReallocatedInit, reallocate
 from mmcr.models.resnet import CRResNet
@@ -10,6 +11,8 @@ __all__ = [
     'CRMobileNetV2',
     'CRResNeXt',
     'CRResNet',
+    'DetNASInit',
+    'DetNASNet',
     'ReallocatedInit',
     'SearchableBackbone',
     'inherit_weights',

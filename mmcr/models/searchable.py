@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
+from mmcr.models.arguments import SUPERNETS
 from mmcr.models.layer_choice import LayerChoice
 from mmcr.models.recomputation import recompute_blocks
 from mmcr.space.arch import Arch
@@ -33,12 +34,12 @@ class Step(NamedTuple):
 class SearchableBackbone:
     """Mixin: a backbone whose supernet mode runs one architecture at a time.
 
-    A subclass has `supernet` (its mode: ``None``, ``'stage'`` or
-    ``'operation'``), `space` (``None`` outside supernet mode) and `steps`; it
-    calls `_remember` with the arguments that all its fixed networks share, and
-    `_complete` when it is built.
+    A subclass has `supernet` (its mode: ``None`` or one of `modes`), `space`
+    (``None`` outside supernet mode) and `steps`; it calls `_remember` with the
+    arguments that all its fixed networks share, and `_complete` when it is built.
     """
 
+    modes: tuple[str, ...] = SUPERNETS
     supernet: str | None
     space: SearchSpace | None
 
@@ -79,10 +80,7 @@ class SearchableBackbone:
         self._require_space().validate(arch)
         # copied: mmdet's blocks pop entries of some of these dicts
         cfg = copy.deepcopy(self._fixed_cfg)
-        if self.supernet == 'stage':
-            cfg['stage_blocks'] = stage_blocks_of(arch)
-        else:
-            cfg['dilations'] = dilations_of(arch)
+        cfg.update(self._arguments_of(arch))
         return dict(type=f'mmcr.{type(self).__name__}', **cfg)
 
     def steps(self) -> list[Step]:
@@ -98,12 +96,28 @@ class SearchableBackbone:
             if isinstance(module, _BatchNorm)
         ]
 
+    def active_parameters(self) -> list[nn.Parameter]:
+        """Those that a forward under the active architecture runs, each once."""
+        return list(
+            dict.fromkeys(
+                parameter
+                for module in _active_modules(self)
+                for parameter in module.parameters(recurse=False)
+            )
+        )
+
+    def _arguments_of(self, arch: Arch) -> dict:
+        """The constructor's arguments that tell `arch` from the others."""
+        if self.supernet == 'stage':
+            return dict(stage_blocks=stage_blocks_of(arch))
+        return dict(dilations=dilations_of(arch))
+
     def _require_space(self) -> SearchSpace:
         if self.space is None:
+            modes = ' or '.join(f'supernet={mode!r}' for mode in self.modes)
             raise UserError(
                 f'Only a supernet has architectures to choose from, but this '
-                f'{type(self).__name__} is a fixed network. Build it with '
-                f"supernet='stage' or supernet='operation'."
+                f'{type(self).__name__} is a fixed network. Build it with {modes}.'
             )
         return self.space
 

@@ -1,10 +1,20 @@
-"""What can be chosen and what it costs: the search spaces of CR-NAS.
+"""What can be chosen and what it costs: the search spaces of CR-NAS and DetNAS.
 
 Needs the standard library only.
 """
 
 from mmcr.space.arch import Arch, ArchError
 from mmcr.space.cost import Budget, BudgetError
+from mmcr.space.detnas import (
+    DETNAS_NETS,
+    DetNASSize,
+    block_arch,
+    blocks_of,
+    detnas_macs,
+    detnas_params,
+    detnas_size,
+    detnas_space,
+)
 from mmcr.space.macs import MobileNetV2Macs, ResNetMacs, ResNeXtMacs
 from mmcr.space.presets import (
     MOBILENETV2_STAGES,
@@ -28,9 +38,17 @@ from mmcr.space.samplers import (
     UniformSampler,
 )
 from mmcr.space.space import Choice, SearchSpace
-from mmcr.space.zoo import PUBLISHED, Published, PublishedMobileNetV2
+from mmcr.space.zoo import (
+    DETNAS_PUBLISHED,
+    PUBLISHED,
+    Published,
+    PublishedDetNAS,
+    PublishedMobileNetV2,
+)
 
 __all__ = [
+    'DETNAS_NETS',
+    'DETNAS_PUBLISHED',
     'MOBILENETV2_STAGES',
     'PUBLISHED',
     'RESNET_STAGES',
@@ -40,16 +58,24 @@ __all__ = [
     'BudgetError',
     'Choice',
     'CostUniformSampler',
+    'DetNASSize',
     'MobileNetV2Macs',
     'PathSampler',
     'Published',
+    'PublishedDetNAS',
     'PublishedMobileNetV2',
     'ResNeXtMacs',
     'ResNetMacs',
     'SearchSpace',
     'StrictlyFairSampler',
     'UniformSampler',
+    'block_arch',
     'blocks_cost',
+    'blocks_of',
+    'detnas_macs',
+    'detnas_params',
+    'detnas_size',
+    'detnas_space',
     'dilation_arch',
     'dilations_of',
     'mobilenetv2_cost',

@@ -72,14 +72,20 @@ class CostUniformSampler(PathSampler):
     path. The cost is the space's own, blocks for stages; with a cost in
     multiply-accumulates this is uniform sampling over FLOPs.
 
+    DetNAS trains by seven bins from 290M to 360M, paths outside of them not at all.
+
     Args:
-        bins: How many parts the range from the least to the greatest cost has.
+        bins: How many parts the range has.
+        low: Where the range begins; ``None``: at the least cost.
+        high: Where it ends; ``None``: at the greatest cost.
 
     Raises:
-        UserError: `bins` is below 1.
+        UserError: `bins` is below 1, or `low` is not below `high`.
     """
 
     bins: int = 10
+    low: float | None = None
+    high: float | None = None
     _built: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -87,19 +93,30 @@ class CostUniformSampler(PathSampler):
             raise UserError(f'bins must be an integer, but got {self.bins!r}')
         if self.bins < 1:
             raise UserError(f'bins must be at least 1, but got {self.bins}')
+        ends = [exact(end) for end in (self.low, self.high) if end is not None]
+        if len(ends) == 2 and ends[0] >= ends[1]:
+            raise UserError(
+                f'low < high must hold, but got (low={self.low}, high={self.high})'
+            )
 
     def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
         key = space.choices, id(space.cost)
         if key not in self._built:
             _check_unbounded(space, self)
             # with the cost, lest another takes its place in memory and its id
-            self._built[key] = space.cost, cost_bins(space, self.bins)
+            parts = cost_bins(space, self.bins, self.low, self.high)
+            self._built[key] = space.cost, parts
         rng = Random(f'{seed}/{iteration}')
         return rng.choice(self._built[key][1]).sample(rng)
 
 
-def cost_bins(space: SearchSpace, count: int) -> list[SearchSpace]:
-    """Cuts the range of a space's costs into equal parts.
+def cost_bins(
+    space: SearchSpace,
+    count: int,
+    low: float | None = None,
+    high: float | None = None,
+) -> list[SearchSpace]:
+    """Cuts a range of a space's costs into equal parts.
 
     Costs are added up exactly where architectures have up to `MOST_SUMS` different
     ones, and else rounded to a grid of `GRID` steps first, so that the work does not
@@ -108,29 +125,41 @@ def cost_bins(space: SearchSpace, count: int) -> list[SearchSpace]:
     Args:
         space: Without a budget.
         count: Of the parts, the lower end of each included, and the upper of the last.
+        low: As in `CostUniformSampler`.
+        high: Likewise.
 
     Returns:
         The members of each part that has any, the cheapest first.
 
     Raises:
-        UserError: The space has no cost, or all of its members cost the same.
+        UserError: The space has no cost, or all of its members cost the same, or
+            none is in the range.
     """
     if space.cost is None:
         raise UserError(
             'CostUniformSampler needs choices that cost something, but those of this '
             'space, dilations for example, have no cost: use mmcr.UniformSampler'
         )
-    rows = _integers(space, space.cost)
+    rows, unit = _integers(space, space.cost)
     sums = _sums(rows)
-    low, high = min(sums), max(sums)
-    if low == high:
+    if len(sums) == 1:
         raise UserError(
             'CostUniformSampler needs paths that differ in cost, but all of this '
             'space cost the same: use mmcr.UniformSampler'
         )
+    start = min(sums) if low is None else exact(low) / unit
+    stop = max(sums) if high is None else exact(high) / unit
     parts = defaultdict(list)
     for cost in sums:
-        parts[min((cost - low) * count // (high - low), count - 1)].append(cost)
+        if start <= cost <= stop and start < stop:
+            part = (cost - start) * count // (stop - start)
+            parts[min(part, count - 1)].append(cost)
+    if not parts:
+        ends = (f'{float(end * unit):g}' for end in (min(sums), max(sums)))
+        raise UserError(
+            f'CostUniformSampler needs paths that cost from {low} to {high}, but those '
+            f'of this space cost from {" to ".join(ends)}: give another range'
+        )
     table = {
         (choice.name, value): cost
         for choice, row in zip(space.choices, rows)
@@ -146,13 +175,15 @@ def cost_bins(space: SearchSpace, count: int) -> list[SearchSpace]:
     ]
 
 
-def _integers(space: SearchSpace, cost: Callable[[str, int], float]) -> list[list[int]]:
-    """What the values of every choice cost, in a unit in which sums are few."""
+def _integers(
+    space: SearchSpace, cost: Callable[[str, int], float]
+) -> tuple[list[list[int]], Fraction]:
+    """What the values of every choice cost, and a unit in which sums are few."""
     rows = [[exact(cost(c.name, value)) for value in c.values] for c in space.choices]
     unit = Fraction(1, lcm(*(each.denominator for row in rows for each in row)))
     if _sums(rows, MOST_SUMS) is None:
         unit = sum(max(row) - min(row) for row in rows) / GRID
-    return [[round(each / unit) for each in row] for row in rows]
+    return [[round(each / unit) for each in row] for row in rows], unit
 
 
 def _sums(rows: Iterable[Iterable], limit: int | None = None) -> set | None:

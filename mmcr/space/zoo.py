@@ -1,9 +1,10 @@
-"""The architectures that the paper publishes (CR-NAS, Tables 5 and 6)."""
+"""The architectures that the papers publish (CR-NAS, Tables 5 and 6; DetNAS)."""
 
 from dataclasses import dataclass
 from itertools import islice
 
 from mmcr.space.arch import ArchError
+from mmcr.space.detnas import Blocks, detnas_size, nested_blocks
 from mmcr.space.presets import mobilenetv2_stage_space, stage_arch
 
 
@@ -128,5 +129,73 @@ PUBLISHED = {
         2,
         0,
         0)),
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class PublishedDetNAS:
+    """A backbone that DetNAS found, with the figures published for it.
+
+    Args:
+        net: Its size, a key of `DETNAS_NETS`.
+        blocks: Kinds of its blocks by stage.
+        macs: Multiply-accumulates at 224x224 of the classifier.
+        backbone_macs: Of stem and blocks alone.
+        params: Of the classifier, in millions, without the biases of stem and last
+            convolution.
+        backbone_params: Of stem and blocks alone.
+        top1_error: On ImageNet, in percent.
+        ap: On COCO minival, or mAP on VOC 2007 test, in percent.
+        ap_pytorch: The same of the authors' second implementation; None: none.
+
+    Raises:
+        ArchError: `blocks` are none of such a net.
+    """
+
+    net: str
+    blocks: Blocks
+    macs: int
+    backbone_macs: int
+    params: float
+    backbone_params: float
+    top1_error: float
+    ap: float
+    ap_pytorch: float | None = None
+
+    def __post_init__(self):
+        nested_blocks(self.blocks, detnas_size(self.net).stage_blocks)
+
+
+# The two of VOC are beyond the 300M of the backbone that bound a search.
+# fmt: off
+_COCO_FPN_LARGE = (
+    (0, 0, 3, 1, 2, 1, 0, 2),
+    (0, 3, 1, 2, 3, 3, 2, 0),
+    (2, 1, 1, 3, 2, 0, 2, 2, 2, 1, 3, 1, 0, 3, 3, 3),
+    (1, 3, 3, 3, 3, 3, 3, 3))
+DETNAS_PUBLISHED = {
+    'coco-fpn_300M': PublishedDetNAS(
+        '300M',
+        ((2, 1, 2, 0), (2, 1, 1, 2), (3, 3, 1, 3, 0, 0, 3, 1), (3, 1, 3, 2)),
+        321_219_008, 288_082_368, 3.532, 1.850, 26.2, 36.4, 36.6),
+    'coco-retinanet_300M': PublishedDetNAS(
+        '300M',
+        ((2, 3, 1, 1), (3, 2, 1, 3), (3, 1, 1, 1, 3, 3, 2, 0), (3, 3, 3, 3)),
+        324_342_464, 291_205_824, 3.724, 2.042, 26.0, 33.3, 34.1),
+    'voc-fpn_300M': PublishedDetNAS(
+        '300M',
+        ((2, 1, 0, 3), (1, 3, 0, 3), (2, 0, 1, 1, 3, 3, 3, 3), (3, 3, 3, 1)),
+        349_524_544, 316_387_904, 3.650, 1.968, 25.9, 81.5),
+    'voc-retinanet_300M': PublishedDetNAS(
+        '300M',
+        ((1, 3, 0, 0), (2, 3, 3, 3), (2, 3, 3, 3, 3, 2, 2, 0), (2, 3, 1, 1)),
+        360_625_984, 327_489_344, 3.478, 1.796, 25.4, 80.1),
+    'coco-fpn_1.3G': PublishedDetNAS(
+        '1.3G', _COCO_FPN_LARGE,
+        1_318_374_496, 1_269_181_536, 10.425, 8.415, 22.8, 40.0, 40.3),
+    'coco-fpn_3.8G': PublishedDetNAS(
+        '3.8G', _COCO_FPN_LARGE,
+        4_085_874_080, 3_937_832_864, 31.443, 26.724, 21.6, 42.0),
 }
 # fmt: on

@@ -88,7 +88,12 @@ def main() -> None:
     backbone_cfg = cfg.get('model', {}).get('backbone')
     if backbone_cfg is None:
         raise UserError(f'{args.config} must define model.backbone, but it does not.')
-    supernet = MODELS.build({**backbone_cfg, 'init_cfg': None, 'pretrained': None})
+    backbone_cfg = {
+        key: value
+        for key, value in backbone_cfg.items()
+        if key not in ('init_cfg', 'pretrained')
+    }
+    supernet = MODELS.build(backbone_cfg)
     if not isinstance(supernet, SearchableBackbone) or supernet.space is None:
         raise UserError(
             f'The backbone in {args.config} must be a supernet, but it is a fixed '

@@ -1,0 +1,270 @@
+"""The space of DetNAS (NeurIPS 2019): what each block of a ShuffleNetV2 is.
+
+Choices are `stage1.0`, `stage1.1`, ... with the kind of the block as value: 0, 1 and 2
+are ShuffleNetV2's block with a depthwise 3x3, 5x5 and 7x7, 3 is its Xception variant
+with three depthwise 3x3. The first block of a stage halves the resolution.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
+
+from mmcr.errors import UserError
+from mmcr.space.arch import Arch, ArchError, as_integer
+from mmcr.space.macs import reduced
+from mmcr.space.presets import dilations_of
+from mmcr.space.space import Choice, SearchSpace
+from mmcr.space.table import CostTable, checked_shape
+
+KERNELS = (3, 5, 7, 3)  # of the depthwise convolutions, by kind
+XCEPTION = 3
+SHAPE = (224, 224)  # of the image for which DetNAS counts multiply-accumulates
+
+Blocks = tuple[tuple[int, ...], ...]
+
+
+def _positive(value, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f'{name} must be at least 1 each, but got {value!r}')
+    return value
+
+
+@dataclass(frozen=True)
+class DetNASSize:
+    """How deep and how wide a net of the space is, whatever its blocks are.
+
+    Args:
+        stage_blocks: Blocks per stage; strides 4, 8, 16, 32.
+        stem_channels: Of the stem, at stride 2.
+        stage_channels: Of the stages; even, and more in each than before it.
+        last_channels: Of the 1x1 convolution before a classifier.
+
+    Raises:
+        UserError: A number breaks its rule.
+    """
+
+    stage_blocks: tuple[int, int, int, int]
+    stem_channels: int
+    stage_channels: tuple[int, int, int, int]
+    last_channels: int = 1024
+
+    def __post_init__(self):
+        for name in ('stage_blocks', 'stage_channels'):
+            values = getattr(self, name)
+            if not isinstance(values, (list, tuple)) or len(values) != 4:
+                raise UserError(f'{name} must hold four numbers, but got {values!r}')
+            values = tuple(_positive(value, name) for value in values)
+            object.__setattr__(self, name, values)
+        for name in ('stem_channels', 'last_channels'):
+            _positive(getattr(self, name), name)
+        widths = (self.stem_channels, *self.stage_channels)
+        if any(a >= b for a, b in zip(widths, widths[1:])):
+            raise UserError(
+                'each stage must be wider than what is before it, the stem before the '
+                f'first, but got stem_channels={self.stem_channels} and '
+                f'stage_channels={self.stage_channels}'
+            )
+        if any(channels % 2 for channels in self.stage_channels):
+            raise UserError(
+                'blocks halve their channels, so stage_channels must be even, but got '
+                f'{self.stage_channels}'
+            )
+
+
+DETNAS_NETS = {
+    '300M': DetNASSize((4, 4, 8, 4), 16, (64, 160, 320, 640)),
+    '1.3G': DetNASSize((8, 8, 16, 8), 48, (96, 240, 480, 960)),
+    # the published number of parameters fits 1024 last channels, the code has 1728
+    '3.8G': DetNASSize((8, 8, 16, 8), 72, (172, 432, 864, 1728), 1728),
+}
+
+
+def detnas_size(net: str, **changes) -> DetNASSize:
+    """Returns the size of a published net, or one derived from it.
+
+    Args:
+        net: '300M', '1.3G' or '3.8G'.
+        changes: Fields of `DetNASSize` to replace; None keeps the net's own.
+
+    Raises:
+        UserError: There is no such net, or a number breaks its rule.
+    """
+    if net not in DETNAS_NETS:
+        raise UserError(f'net must be one of {", ".join(DETNAS_NETS)}, but got {net!r}')
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(DETNAS_NETS[net], **given)
+
+
+def detnas_space(size: DetNASSize) -> SearchSpace:
+    """Returns the space of all blocks, 4^20 for the 300M net and else 4^40.
+
+    What a path costs are the multiply-accumulates of the backbone (stem and blocks)
+    at 224x224, which DetNAS bounds.
+    """
+    kinds = range(len(KERNELS))
+    choices = [Choice(place.choice, kinds) for place in block_places(size)]
+    return SearchSpace(choices, detnas_macs(size))
+
+
+class Place(NamedTuple):
+    """Where a block is: its choice, and what goes in and comes out."""
+
+    choice: str
+    inputs: int
+    outputs: int
+    stride: int
+    reduction: int  # of the block's input against the image
+
+    @property
+    def stage(self) -> str:
+        return self.choice.split('.')[0]
+
+
+def block_places(size: DetNASSize) -> Iterator[Place]:
+    """Yields the places of all blocks in order."""
+    inputs, reduction = size.stem_channels, 2
+    stages = zip(size.stage_blocks, size.stage_channels)
+    for stage, (blocks, outputs) in enumerate(stages, start=1):
+        for block in range(blocks):
+            stride = 2 if block == 0 else 1
+            yield Place(f'stage{stage}.{block}', inputs, outputs, stride, reduction)
+            inputs, reduction = outputs, reduction * stride
+
+
+def nested_blocks(blocks: Sequence, stage_blocks: Sequence[int]) -> Blocks:
+    """Returns the kinds of the blocks by stage.
+
+    Args:
+        blocks: Kinds, one list per stage or one list in all.
+        stage_blocks: How many each stage has.
+
+    Raises:
+        ArchError: There are too few, too many, or others than 0, 1, 2, 3.
+    """
+    stages = blocks if isinstance(blocks, (list, tuple)) else ()
+    if len(stages) == sum(stage_blocks) and not isinstance(stages[0], (list, tuple)):
+        flat = iter(stages)
+        stages = [tuple(islice(flat, number)) for number in stage_blocks]
+    found = [len(s) if isinstance(s, (list, tuple)) else None for s in stages]
+    if found != list(stage_blocks):
+        raise ArchError(
+            'blocks must hold the kind of every block, by stage or in one list, for '
+            f'{list(stage_blocks)} blocks, but got {blocks!r}'
+        )
+    return tuple(tuple(map(_kind, stage)) for stage in stages)
+
+
+def block_arch(blocks: Sequence[Sequence[int]]) -> Arch:
+    """Returns the architecture with these kinds of blocks, a list per stage."""
+    return Arch(
+        {
+            f'stage{stage}.{block}': _kind(kind)
+            for stage, kinds in enumerate(blocks, start=1)
+            for block, kind in enumerate(kinds)
+        }
+    )
+
+
+def blocks_of(arch: Mapping[str, int]) -> Blocks:
+    """Returns the kinds of the blocks of a complete architecture, by stage.
+
+    Raises:
+        ArchError: `arch` decides anything but consecutive blocks of all stages.
+    """
+    stages = dilations_of(arch)  # named alike, so nested alike
+    return tuple(tuple(map(_kind, stage)) for stage in stages)
+
+
+def detnas_macs(size: DetNASSize, shape: tuple[int, int] = SHAPE) -> CostTable:
+    """Returns the multiply-accumulates of the backbone's convolutions by arithmetic.
+
+    The stem is the table's rest; the 1x1 convolution before a classifier is no part.
+
+    Args:
+        size: Of the net.
+        shape: Height and width of the image in pixels; any, odd ones too.
+
+    Raises:
+        UserError: `shape` is no such pair.
+    """
+    shape = checked_shape(shape)
+
+    def macs(place: Place, kind: int) -> int:
+        total = 0
+        for chain in _chains(place, kind):
+            at = reduced(shape, place.reduction)
+            for conv in chain:
+                at = reduced(at, conv.stride)
+                total += at[0] * at[1] * conv.weights
+        return total
+
+    height, width = reduced(shape, 2)
+    stem = height * width * _Conv(3, size.stem_channels, 3).weights
+    rows = _rows(size, macs)
+    return CostTable('macs', 'multiply-accumulates', rows, stem, shape)
+
+
+def detnas_params(size: DetNASSize) -> CostTable:
+    """Returns the parameters of the backbone by arithmetic, norms with two a channel.
+
+    The stem's are the table's rest, the bias of its convolution included, which
+    published counts leave out.
+    """
+
+    def params(place: Place, kind: int) -> int:
+        convs = [conv for chain in _chains(place, kind) for conv in chain]
+        return sum(conv.weights + 2 * conv.outputs for conv in convs)
+
+    stem = _Conv(3, size.stem_channels, 3).weights + 3 * size.stem_channels
+    return CostTable('params', 'parameters', _rows(size, params), stem)
+
+
+class _Conv(NamedTuple):
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    groups: int = 1
+    stride: int = 1
+
+    @property
+    def weights(self) -> int:
+        return self.inputs // self.groups * self.outputs * self.kernel**2
+
+
+def _rows(size: DetNASSize, cost) -> dict[str, dict[int, int]]:
+    kinds = range(len(KERNELS))
+    return {
+        place.choice: {kind: cost(place, kind) for kind in kinds}
+        for place in block_places(size)
+    }
+
+
+def _chains(place: Place, kind: int) -> list[list[_Conv]]:
+    """The convolutions of a block in order: of its branch, of its projection."""
+    kernel, stride, middle = KERNELS[kind], place.stride, place.outputs // 2
+    projection = []
+    inputs = outputs = middle  # half of the channels pass untouched
+    if stride == 2:
+        inputs, outputs = place.inputs, place.outputs - place.inputs
+        projection = _separable(inputs, inputs, kernel, stride)
+    if kind == XCEPTION:
+        branch = [
+            *_separable(inputs, middle, kernel, stride),
+            *_separable(middle, middle, kernel),
+            *_separable(middle, outputs, kernel),
+        ]
+    else:
+        branch = [_Conv(inputs, middle), *_separable(middle, outputs, kernel, stride)]
+    return [branch, projection]
+
+
+def _separable(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[_Conv]:
+    return [_Conv(inputs, inputs, kernel, inputs, stride), _Conv(inputs, outputs)]
+
+
+def _kind(value) -> int:
+    value = as_integer(value, 'the kind of a block')
+    if value not in range(len(KERNELS)):
+        raise ArchError(f'the kind of a block must be 0, 1, 2 or 3, but got {value}')
+    return value
