@@ -21,3 +21,9 @@ def read(name: str) -> Config:
 @cache
 def _read_once(name: str) -> Config:
     return Config.fromfile(CONFIGS / name)
+
+
+def is_of_search(name: str) -> bool:
+    """Whether a leaf is a supernet or a search."""
+    folder, file = name.split('/')
+    return folder == 'crnas' or file.startswith(('supernet_', 'search_'))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from config_files import LEAVES, read
+from config_files import LEAVES, is_of_search, read
 from mmengine.fileio import load
 
 from mmcr.analysis.complexity import Complexity, Cost
@@ -23,6 +23,12 @@ MODELS = {
     for metafile in METAFILES
     for model in load(ROOT / metafile).get('Models', [])
 }
+COLLECTIONS = {
+    collection['Name']: collection
+    for metafile in METAFILES
+    for collection in load(ROOT / metafile).get('Collections', [])
+}
+BY_PAPER = {'CR-NAS': PUBLISHED, 'DetNAS': 'Published (Chen et al., NeurIPS 2019)'}
 
 
 def test_the_index_names_every_metafile_and_detector():
@@ -30,7 +36,9 @@ def test_the_index_names_every_metafile_and_detector():
     found = {path.relative_to(ROOT).as_posix() for path in files}
     assert found == set(METAFILES)
     detectors = {
-        f'configs/{name}' for name in LEAVES if not name.startswith(('crnas/', 'demo/'))
+        f'configs/{name}'
+        for name in LEAVES
+        if not is_of_search(name) and not name.startswith('demo/')
     }
     assert detectors == set(MODELS)
 
@@ -39,24 +47,25 @@ def test_the_index_names_every_metafile_and_detector():
 def test_an_entry_fits_its_config(config):
     model = MODELS[config]
     assert model['Name'] == Path(config).stem
-    collections = [
-        collection['Name']
-        for metafile in METAFILES
-        for collection in load(ROOT / metafile).get('Collections', [])
-    ]
-    assert model['In Collection'] in collections
-    epochs = read(config.removeprefix('configs/')).train_cfg.max_epochs
-    assert model['Metadata']['Epochs'] == epochs
+    assert model['In Collection'] in COLLECTIONS
+    train_cfg = read(config.removeprefix('configs/')).train_cfg
+    if 'Iterations' in model['Metadata']:
+        assert model['Metadata']['Iterations'] == train_cfg.max_iters
+    else:
+        assert model['Metadata']['Epochs'] == train_cfg.max_epochs
     # nothing has been measured or trained, so nothing may look like it
     assert model.keys().isdisjoint({'Results', 'Weights'})
 
 
-@pytest.mark.parametrize('config', [c for c, m in MODELS.items() if PUBLISHED in m])
-def test_the_zoo_page_has_the_published_numbers(config):
-    page = (ROOT / 'docs/model_zoo.md').read_text()
+@pytest.mark.parametrize(
+    'config', [c for c, m in MODELS.items() if BY_PAPER[m['In Collection']] in m]
+)
+def test_the_page_has_the_published_numbers(config):
+    collection = MODELS[config]['In Collection']
+    page = (ROOT / COLLECTIONS[collection]['README']).read_text()
     (row,) = (line for line in page.splitlines() if f'](../{config})' in line)
     shown = {float(cell) for cell in re.findall(r'\| *([\d.]+) *(?=\|)', row)}
-    published = MODELS[config][PUBLISHED]
+    published = MODELS[config][BY_PAPER[collection]]
     numbers = {
         value for result in published['Results'] for value in result['Metrics'].values()
     }
@@ -65,7 +74,7 @@ def test_the_zoo_page_has_the_published_numbers(config):
     assert shown == numbers
 
 
-@pytest.mark.parametrize('page', ['model_zoo.md', 'costs.md'])
+@pytest.mark.parametrize('page', ['model_zoo.md', 'costs.md', 'detnas.md'])
 def test_links_lead_somewhere(page):
     text = (ROOT / 'docs' / page).read_text()
     links = re.findall(r'\]\(((?!http)[^)]+)\)', text)

@@ -1,0 +1,11 @@
+# CR_ARCH: the backbone, a found best_arch.py in the place of the published one.
+_base_ = [
+    '{{$CR_ARCH:../_base_/archs/detnas_coco-fpn_1300m.py}}',
+    '../_base_/models/faster-rcnn_detnas_fpn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    '../_base_/schedules/schedule_90k.py',
+]
+
+model = dict(
+    backbone=_base_.cr_backbone,
+    neck=dict(in_channels=_base_.cr_neck_in_channels))

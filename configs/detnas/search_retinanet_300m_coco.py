@@ -1,0 +1,9 @@
+_base_ = './supernet_retinanet_300m_coco.py'
+
+test_cfg = dict(
+    _delete_=True,
+    type='mmcr.ArchSearchLoop',
+    searcher=dict(type='mmcr.EvolutionSearcher'),
+    budget=dict(type='macs', limit=300e6, shape=(224, 224)),
+    calibration_images=4000,
+    final_backbone=dict(shuffle=2))

@@ -1,0 +1,19 @@
+# Start it from a pre-trained supernet, as ./supernet_fpn_300m_coco.py.
+_base_ = [
+    '../_base_/models/retinanet_detnas_fpn.py',
+    '../_base_/datasets/coco_archsearch.py',
+    '../_base_/schedules/schedule_90k.py',
+]
+
+optim_wrapper = dict(optimizer=dict(lr=0.01))
+
+custom_hooks = [
+    dict(type='mmcr.ArchSamplingHook', seed=0),
+    dict(type='mmcr.ExactResumeHook'),
+    dict(type='mmcr.PathLogHook'),
+]
+
+val_cfg = dict(
+    _delete_=True,
+    type='mmcr.ArchValLoop',
+    archs=dict(all_3x3=0, all_5x5=1, all_7x7=2, all_xception=3))
