@@ -1,6 +1,6 @@
 # DetNAS: at most 300M multiply-accumulates of the backbone at 224x224, 1,000 of 4^20
-# architectures, norms from 4,000 training images. Found networks shuffle like those that
-# were trained alone.
+# architectures, norms from 4,000 training images. Found networks shuffle like those
+# that were trained alone.
 _base_ = './supernet_fpn_300m_coco.py'
 
 test_cfg = dict(

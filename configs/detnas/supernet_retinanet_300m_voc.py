@@ -1,5 +1,5 @@
-# Start it from a pre-trained supernet, as ./supernet_fpn_300m_coco.py. DetNAS's schedule
-# on VOC is not in what we have: CR-NAS's.
+# Start it from a pre-trained supernet, as ./supernet_fpn_300m_coco.py. The schedule is
+# CR-NAS's on VOC, our decision.
 _base_ = [
     '../_base_/models/retinanet_detnas_fpn.py',
     '../_base_/datasets/voc_archsearch.py',

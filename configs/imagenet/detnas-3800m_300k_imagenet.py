@@ -4,4 +4,6 @@ _base_ = [
     '../_base_/recipes/classifier_300k_imagenet.py',
 ]
 
-model = dict(backbone=dict(_base_.cr_backbone, out_indices=(4, )), head=dict(in_channels=1728))
+model = dict(
+    backbone=dict(_base_.cr_backbone, out_indices=(4, )),
+    head=dict(in_channels=1728))

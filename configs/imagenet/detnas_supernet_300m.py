@@ -7,8 +7,8 @@ model = dict(
     backbone=dict(
         type='mmcr.DetNASNet', net='300M', supernet='block', out_indices=(4, )))
 
-# Paths are drawn uniform over their cost, as DetNAS does: seven bins of 10M from 290M to
-# 360M with the classifier, 1,024,000 of which are the last layer's.
+# Paths are drawn uniform over their cost, as DetNAS does: seven bins of 10M from 290M
+# to 360M with the classifier, 1,024,000 of which are the last layer's.
 custom_hooks = [
     dict(
         type='mmcr.ArchSamplingHook',

@@ -1,5 +1,6 @@
-# A split for searches: the val set of 2007 (2,510 images) scores architectures, the train
-# set of 2007 and the trainval set of 2012 train supernets. DetNAS names no split: ours.
+# A split for searches: the val set of 2007 (2,510 images) scores architectures, the
+# train set of 2007 and the trainval set of 2012 train supernets. DetNAS names no split:
+# it is ours.
 _base_ = './voc0712.py'
 
 voc2007 = _base_.train_dataloader.dataset.dataset.datasets[0]

@@ -1,5 +1,5 @@
-# DetNAS's recipe on COCO: SGD, 90,000 iterations of 16 images. lr 0.02 for Faster R-CNN,
-# 0.01 for RetinaNet.
+# DetNAS's recipe on COCO: SGD, 90,000 iterations of 16 images. lr 0.02 for Faster
+# R-CNN, 0.01 for RetinaNet.
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 max_iters = 90000
