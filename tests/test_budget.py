@@ -1,15 +1,20 @@
 """What budgets bound is what the built backbones cost."""
 
 import itertools
+import random
 import re
 
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from nets import SUPERNETS, some_archs
 from test_macs import counted
+from torch import nn
 
-from mmcr.engine.budget import Piece, budget_name, budget_space, count, macs_of
+from mmcr.engine.budget import Piece, budget_space, count, macs_of
+from mmcr.engine.budget_options import budget_name
+from mmcr.engine.detector_macs import TRACED_ROIS, AllLayers
 from mmcr.errors import UserError
 from mmcr.space import (
     Budget,
@@ -24,7 +29,7 @@ from mmcr.space.table import CostTable
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 STAGE = {name: cfg for name, cfg in SUPERNETS.items() if name.endswith('stage')}
-OPERATION = {name: SUPERNETS[name] for name in SUPERNETS.keys() - STAGE.keys()}
+OPERATION = {name: cfg for name, cfg in SUPERNETS.items() if 'operation' in name}
 SHAPE = (65, 40)
 CHANGES = [  # that cost: another stem, another downsampling, a block with more in it
     dict(deep_stem=True, avg_down=True),
@@ -47,9 +52,11 @@ def supernet(name='r50-stage', **more):
 
 def wider(net):
     """Arguments of a found network that is built wider than the supernet."""
-    return dict(widen_factor=0.5) if hasattr(net, 'widen_factor') else dict(
-        base_channels=16
-    )  # fmt: skip
+    if hasattr(net, 'widen_factor'):
+        return dict(widen_factor=0.5)
+    if net.supernet == 'block':
+        return dict(stage_channels=(8, 20, 36, 64))
+    return dict(base_channels=16)
 
 
 def built(net, final, arch):
@@ -115,6 +122,79 @@ def test_the_members_are_those_within_the_tolerance(name, kind):
     assert list(space) == expected
     assert 1 <= len(expected) < len(archs)
     assert all(space.cost_of(arch) == cost(arch) for arch in expected)
+
+
+@pytest.mark.parametrize('kind', ['macs', 'params'])
+@pytest.mark.parametrize('name', ['r50-stage', 'mobilenetv2-stage', 'detnas-block'])
+def test_the_members_are_those_within_the_limit(name, kind):
+    net = supernet(name)
+    shape = dict(shape=SHAPE) if kind == 'macs' else {}
+    cost = count(net, wider(net), kind, **shape).total
+    rng = random.Random(0)
+    archs = [net.space.sample(rng) for _ in range(60)]
+    limit = sorted(map(cost, archs))[20]
+    space = budget_space(net, wider(net), dict(type=kind, limit=limit, **shape))
+    assert [arch in space for arch in archs] == [cost(a) <= limit for a in archs]
+    assert space.budget == Budget(0, limit)
+    with pytest.raises(BudgetError, match='nearest reachable costs are'):
+        budget_space(net, wider(net), dict(type=kind, limit=1, **shape))
+
+
+def by_hooks(detector, shape):
+    """Multiply-accumulates of convs and linear layers, those per RoI apart."""
+    macs = dict(bbox_head=0, mask_head=0, others=0)
+
+    def count(part):
+        def add(layer, inputs, output):
+            is_transposed = isinstance(layer, nn.ConvTranspose2d)
+            times = inputs[0] if is_transposed else output
+            macs[part] += times.numel() * layer.weight[0].numel()
+
+        return add
+
+    for name, layer in detector.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            part = f'{name}..'.split('.')[1]
+            layer.register_forward_hook(count(part if part in macs else 'others'))
+    with torch.no_grad():
+        AllLayers(detector.eval())(torch.zeros(1, 3, *shape))
+    return macs
+
+
+@pytest.mark.parametrize(
+    'base, name',
+    [
+        ('faster-rcnn_r50_fpn', 'r50-stage'),
+        ('faster-rcnn_r50_fpn', 'detnas-block'),
+        ('retinanet_r50_fpn', 'detnas-block'),
+        ('cascade-mask-rcnn_r50_fpn', 'mobilenetv2-stage'),
+    ],
+)
+def test_macs_of_the_whole_detector(base, name):
+    path, _ = Config._get_cfg_path(f'mmdet::_base_/models/{base}.py', '')
+    model = Config.fromfile(path).model
+    net = supernet(name)
+    budget = dict(type='macs', limit=1e12, shape=(64, 96), of='detector')
+    # the neck of the supernet takes other channels than that of what is found
+    supernet_model = dict(model, backbone=SUPERNETS[name])
+    space = budget_space(net, wider(net), budget, supernet_model)
+    for arch in some_archs(net.space, 2):
+        model.backbone = {**net.arch_cfg(arch), **wider(net)}
+        model.neck.in_channels = list(MODELS.build(model.backbone).out_channels)
+        macs = by_hooks(MODELS.build(model), (64, 96))
+        per_roi = macs['bbox_head'] * 1000 + macs['mask_head'] * 100
+        assert space.cost_of(arch) == macs['others'] + per_roi // TRACED_ROIS
+    with pytest.raises(UserError, match='needs the detector'):
+        budget_space(net, wider(net), budget)
+
+
+def test_a_detector_that_needs_more_than_shapes_is_not_counted():
+    path = 'mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py'
+    model = Config.fromfile(Config._get_cfg_path(path, '')[0]).model
+    model.backbone = SUPERNETS['r18-stage']
+    budget = dict(type='macs', limit=1e12, shape=(64, 96), of='detector')
+    with pytest.raises(UserError, match='SparseRCNN.* cannot run there.*backbone'):
+        budget_space(supernet('r18-stage'), {}, budget, model)
 
 
 def test_without_tolerance_a_cost_is_met_exactly():
@@ -232,14 +312,24 @@ def test_a_latency_table_of_another_backbone(tmp_path):
         (dict(type=['macs'], value=3), r"but got \['macs'\]"),
         (dict(type='macs'), 'needs value'),
         (dict(type='latency', value=3), 'needs table, value'),
-        (dict(type='params', value=3, shape=(1, 2)), 'takes tolerance, value'),
-        (dict(type='macs', value=3, table='x'), 'takes shape, tolerance, value'),
+        (dict(type='params', value=3, shape=(1, 2)), 'takes limit, tolerance, value'),
+        (
+            dict(type='macs', value=3, table='x'),
+            'takes limit, of, shape, tolerance, value',
+        ),
         (dict(type='macs', value=0), 'above 0, but got 0'),
         (dict(type='macs', value='4e9'), "value must be a .* '4e9'"),
         (dict(type='macs', value=4, tolerance=-1), 'from 0 to 100 percent.* -1'),
         (dict(type='macs', value=4, tolerance=None), 'tolerance must .* None'),
         (dict(type='macs', value=4, shape=800), 'height and a width .* 800'),
         (dict(type='latency', value=4, table=3), 'name a file, but got 3'),
+        (dict(type='latency', limit=4), 'needs table, value or limit'),
+        (dict(type='macs', limit=0), 'limit of a budget must be above 0, but got 0'),
+        (dict(type='macs', limit=None), 'limit must be a finite number, but got None'),
+        (dict(type='macs', limit=4, value=4), 'or a limit.* but got both'),
+        (dict(type='params', limit=4, tolerance=1), 'or a limit.* but got both'),
+        (dict(type='params', limit=4, of='detector'), 'takes limit, tolerance, value'),
+        (dict(type='macs', limit=4, of='neck'), "backbone or the detector.* of='neck'"),
     ],
 )
 def test_bad_budgets(budget, message):
@@ -263,6 +353,10 @@ def test_bad_budgets(budget, message):
         (dict(type='macs', value=87416857600), 'macs_8.74168576e10'),
         (dict(type='params', value=23500000, tolerance=0.5), 'params_2.35e7_tol0.5'),
         (dict(type='latency', value=12.5, table='a/latency.json'), 'latency_12.5'),
+        (dict(type='macs', limit=300e6, shape=(224, 224)), 'macs_max3e8_224x224'),
+        (dict(type='macs', value=2e11, of='detector'), 'macs_2e11_detector'),
+        (dict(type='macs', limit=4.1e9, of='backbone'), 'macs_max4.1e9'),
+        (dict(type='latency', limit=40, table='latency.json'), 'latency_max40'),
         (
             dict(type='latency', value=40, table='my table/rtx 3090.json'),
             'latency_40_rtx-3090',
@@ -298,4 +392,4 @@ def test_a_layer_that_cannot_run_without_data():
         return x if x.sum() > 0 else -x
 
     with pytest.raises(UserError, match='device meta, but a layer'):
-        macs_of(Piece(run, (torch.nn.ReLU(),), None, (1, 3, 4, 4)))
+        macs_of(Piece(run, (nn.ReLU(),), None, (1, 3, 4, 4)))

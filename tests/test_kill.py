@@ -28,12 +28,21 @@ GROUP = 3
 HALVING = dict(type='mmcr.HalvingSearcher', eta=2, rungs=2, finalists=2)
 GREEDY = dict(type='mmcr.GreedySearcher', k=2)
 RACING = dict(type='mmcr.RacingGreedySearcher', k=2, slices=3, level=0.25)
+EVOLUTION = dict(
+    type='mmcr.EvolutionSearcher',
+    population=3,
+    generations=3,
+    top=2,
+    mutations=1,
+    crossovers=1,
+)
 SEARCHES = dict(
     exhaustive=(STAGE, {}),
     workers=(STAGE, dict(workers=1, group_size=2 * GROUP)),  # two at once
     halving=(STAGE, dict(searcher=HALVING)),
     greedy=(OPERATION, dict(searcher=GREEDY, num_minibatches=3)),
     racing=(OPERATION, dict(searcher=RACING)),
+    evolution=(OPERATION, dict(searcher=EVOLUTION)),
     joint=(STAGE, dict(searcher=GREEDY, budget=[7, 8])),
 )
 # where a search spends its time, and where it writes

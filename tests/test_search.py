@@ -11,6 +11,7 @@ import pytest
 from mmcr.errors import UserError
 from mmcr.search import (
     Complete,
+    EvolutionSearcher,
     ExhaustiveSearcher,
     GreedySearcher,
     HalvingSearcher,
@@ -53,8 +54,20 @@ SEARCHERS = {
         operation_space([1, 2]), k=2, seed=3, slices=6
     ),
     'racing under a budget': lambda: RacingGreedySearcher(bounded(9), k=1, slices=5),
+    'evolution': lambda: EvolutionSearcher(
+        operation_space([2, 2]), 6, 4, top=3, mutations=2, crossovers=2, seed=2
+    ),
+    'evolution of all members': lambda: EvolutionSearcher(
+        bounded(9), 5, 9, top=3, mutations=2, crossovers=2
+    ),
+    'evolution for a front': lambda: EvolutionSearcher(
+        resnet_stage_space(), 5, 4, top=4, mutations=2, crossovers=2, pareto=True
+    ),
     'joint': lambda: JointSearcher(
         {
+            'evolution': EvolutionSearcher(
+                bounded(8), 4, 3, top=2, mutations=1, crossovers=1
+            ),
             'greedy': GreedySearcher(bounded(8), k=2),
             'racing': RacingGreedySearcher(bounded(9), k=1, slices=5),
             'halving': HalvingSearcher(bounded(8), finalists=3),

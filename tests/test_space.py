@@ -1,11 +1,13 @@
 import json
 import pickle
+from collections import Counter
 from itertools import islice, product
 from random import Random
 
 import pytest
 
 from mmcr.errors import UserError
+from mmcr.search import ExhaustiveSearcher
 from mmcr.space import (
     RESNET_STAGES,
     Arch,
@@ -14,6 +16,8 @@ from mmcr.space import (
     BudgetError,
     Choice,
     SearchSpace,
+    detnas_size,
+    detnas_space,
     operation_space,
     resnet_stage_space,
     stage_arch,
@@ -290,6 +294,106 @@ class TestCost:
         space = resnet_stage_space(16).under(Budget.exactly(33))
         assert space.size == 374
         assert list(space) == list(resnet_stage_space(33))
+
+
+def random_costs(choices, values=3, seed=0):
+    """A space of as many different costs as architectures."""
+    rng = Random(seed)
+    costs = {(f'c{i}', v): rng.random() for i in range(choices) for v in range(values)}
+    names = [Choice(f'c{i}', range(values)) for i in range(choices)]
+    return SearchSpace(names, lambda *item: costs[item])
+
+
+class TestLargeSpacesUnderABudget:
+    DETNAS = detnas_space(detnas_size('300M')).under(Budget(0, 300e6))
+    UNCOUNTED = random_costs(40).under(Budget(0, 20))  # from 12.76 to 31.69
+
+    def test_of_detnas_is_counted_exactly(self):
+        # 69% of all meet the limit of the paper
+        assert self.DETNAS.countable
+        assert self.DETNAS.size == 757_185_372_520
+        assert len({self.DETNAS.sample(Random(i)) for i in range(100)}) == 100
+
+    def test_counts_of_a_part_and_of_the_rest_add_up_to_all(self):
+        space = random_costs(9)
+        below = space.under(Budget(0, 4))
+        above = space.under(Budget(4, 9))  # no sum is 4 exactly
+        assert below.size == len(list(below)) and below.size + above.size == 3**9
+
+    def test_members_are_told_and_drawn(self):
+        space = self.UNCOUNTED
+        assert not space.countable
+        drawn = [space.sample(rng) for rng in [Random(0)] for _ in range(200)]
+        assert len(set(drawn)) == 200
+        for arch in drawn:
+            assert arch in space and space.cost_of(arch) <= 20
+        dear = Arch(
+            {
+                c.name: max(c.values, key=lambda v: space.cost(c.name, v))
+                for c in space.choices
+            }
+        )
+        with pytest.raises(ArchError, match='costs 31.6.* misses the budget'):
+            space.validate(dear)
+        assert [space.sample(rng) for rng in [Random(0)] for _ in range(200)] == drawn
+
+    def test_draws_are_uniform(self, monkeypatch):
+        """Those of a small space, taken for a large one."""
+        space = random_costs(4).under(Budget(1.2, 2.0))
+        assert 5 < space.size < 40
+        members, size = list(space), space.size
+        monkeypatch.setattr('mmcr.space.cost.MOST_COUNTED', 0)
+        space = space.under(space.budget)
+        assert not space.countable
+        rng = Random(0)
+        counts = Counter(space.sample(rng) for _ in range(100 * size))
+        assert set(counts) == set(members)
+        assert all(60 < n < 140 for n in counts.values())
+
+    def test_parts_are_completed(self):
+        space = self.UNCOUNTED
+        given = {c.name: 1 for c in space.choices[:5]}
+        arch = space.sample(Random(0), given)
+        assert arch in space and given.items() <= arch.items()
+        almost_all = {c.name: arch[c.name] for c in space.choices[3:]}
+        assert space.sample(Random(1), almost_all) in space
+        dear = {
+            c.name: max(c.values, key=lambda v: space.cost(c.name, v))
+            for c in space.choices[:30]
+        }
+        with pytest.raises(ArchError, match='every completion .* between 0 and 20'):
+            space.sample(Random(0), dear)
+        assert space.reachable() == space.choices
+
+    @pytest.mark.parametrize('use', [len, list, lambda space: space.size, iter])
+    def test_are_neither_counted_nor_listed(self, use):
+        words = 'between 0 and 20.* 40 choices add up .* EvolutionSearcher'
+        with pytest.raises(UserError, match=words):
+            use(self.UNCOUNTED)
+
+    @pytest.mark.parametrize(
+        ('budget', 'message'),
+        [
+            (Budget(0, 12), 'nearest reachable costs are 12.756'),
+            (Budget(32, 40), 'nearest reachable costs are 31.69'),
+            (
+                Budget(15, 15.000001),
+                'was found that costs .* from 12.756.* to 31.69.*: widen the budget',
+            ),
+        ],
+    )
+    def test_budgets_that_none_meets(self, budget, message):
+        with pytest.raises(BudgetError, match=message):
+            self.UNCOUNTED.under(budget)
+
+    def test_a_narrow_budget_is_met_but_not_drawn(self):
+        space = self.UNCOUNTED.under(Budget(15, 15.001))
+        with pytest.raises(BudgetError, match='10,000 .* none costs between 15 and'):
+            space.sample(Random(0))
+
+    def test_an_exhaustive_search_names_a_way_out(self):
+        with pytest.raises(UserError, match='too many to count.*EvolutionSearcher'):
+            ExhaustiveSearcher(self.UNCOUNTED)
 
 
 def test_reachable_leaves_out_values_of_no_member():

@@ -5,17 +5,15 @@ from functools import partial
 from math import ceil, prod
 
 import torch
-from mmdet.models import TwoStageDetector
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmcr.engine.detector_macs import TRACED_ROIS, AllLayers, has_rois
 from mmcr.errors import UserError
 
 
@@ -58,7 +56,6 @@ PRODUCTS = ('conv', 'linear', 'addmm', 'mm', 'matmul', 'bmm', 'einsum')
 LAYERS = ('batch_norm', 'relu', 'relu_', 'relu6', 'hardtanh', 'hardtanh_')
 ROI_PARTS = {'roi_head.bbox_head': 'box', 'roi_head.mask_head': 'mask'}
 OTHER = 'other'
-TRACED_ROIS = 4  # any number: what an RoI costs does not depend on it
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ def _params(module: nn.Module) -> int:
 
 
 def _rois(detector: nn.Module, rule: Convention) -> dict[str, int]:
-    if not _has_rois(detector):
+    if not has_rois(detector):
         return {}
     test_cfg = detector.test_cfg
     rois = {'box': rule.proposals or test_cfg.rpn.max_per_img}
@@ -188,41 +185,12 @@ def _rois(detector: nn.Module, rule: Convention) -> dict[str, int]:
     return rois
 
 
-def _has_rois(detector: nn.Module) -> bool:
-    # a forward or proposals of their own feed the heads of some two-stage kinds
-    return getattr(
-        type(detector), '_forward', None
-    ) is TwoStageDetector._forward and 'max_per_img' in (
-        detector.test_cfg.get('rpn') or {}
-    )
-
-
-class _Forward(nn.Module):
-    """All layers of a detector once, without what depends on weights' values."""
-
-    def __init__(self, detector: nn.Module) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images: Tensor) -> tuple:
-        size = tuple(images.shape[-2:])
-        sample = DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size))
-        if not _has_rois(self.detector):
-            return self.detector(images, [sample], mode='tensor')
-        features = self.detector.extract_feat(images)
-        boxes = images.new_tensor([[0, 0, 16, 16]]).repeat(TRACED_ROIS, 1)
-        # the trace drops what does not reach the result
-        return self.detector.rpn_head(features), self.detector.roi_head.forward(
-            features, [InstanceData(bboxes=boxes)], [sample]
-        )
-
-
 @torch.no_grad()
 def _count(
     detector: nn.Module, shape: tuple[int, int], rule: Convention
 ) -> dict[str, int]:
     """Multiply-accumulates by part, the roi head's for `TRACED_ROIS`."""
-    model = _Forward(detector)
+    model = AllLayers(detector)
     analyzer = FlopAnalyzer(model, torch.zeros(1, 3, *shape))
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     if rule.norms_and_activations:

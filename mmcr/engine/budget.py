@@ -6,38 +6,32 @@ between them. Pieces that read alike and take inputs of one size cost the same, 
 kind of piece is counted once, and a choice's value costs what its pieces cost.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from decimal import Decimal
-from math import isfinite
-from numbers import Real
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmcr.engine.budget_options import SHAPE, bounds, checked_budget, number
+from mmcr.engine.detector_macs import macs_beside_backbone
 from mmcr.errors import UserError
 from mmcr.registry import MODELS
 from mmcr.space.arch import Arch
-from mmcr.space.cost import Budget, BudgetError, exact, plain
+from mmcr.space.cost import Budget, BudgetError
 from mmcr.space.space import SearchSpace
 from mmcr.space.table import CostTable, checked_shape
 
-OPTIONS = {
-    'macs': {'value', 'tolerance', 'shape'},
-    'params': {'value', 'tolerance'},
-    'latency': {'value', 'tolerance', 'table'},
-}
-TOLERANCE = 1.0  # percent
-SHAPE = (800, 1333)  # the largest image of the recipes
 UNITS = {'macs': 'multiply-accumulates', 'params': 'parameters'}
 
 
 def budget_space(
-    backbone: nn.Module, final_backbone: Mapping, budget: float | Mapping
+    backbone: nn.Module,
+    final_backbone: Mapping,
+    budget: float | Mapping,
+    detector: Mapping | None = None,
 ) -> SearchSpace:
     """Returns the supernet's space with only the architectures of a cost.
 
@@ -47,19 +41,24 @@ def budget_space(
             supernet's (usually their full width).
         budget: A number: the cost in the space's own unit, blocks, met exactly. Or a
             dict of ``type`` ('macs': multiply-accumulates of one image; 'params';
-            'latency': milliseconds per image by a measured table), ``value`` and
-            ``tolerance``, percent of the value up and down (1.0); with macs the
-            ``shape`` of the image (800, 1333), with latency the ``table``, a file of
+            'latency': milliseconds per image by a measured table), and either of
+            ``limit``, the most that is allowed, or ``value`` and ``tolerance``,
+            percent of the value up and down (1.0); with macs the ``shape`` of the
+            image (800, 1333) and ``of``, 'backbone' or the whole 'detector'
+            ('backbone'), with latency the ``table``, a file of
             tools/analysis_tools/latency_table.py.
+        detector: Config of the detector that has the supernet; only for macs of the
+            whole of it.
 
     Raises:
         BudgetError: No architecture meets the budget, or it bounds nothing because
             all architectures cost the same.
-        UserError: The dict breaks its rule, or the table is none of this backbone.
+        UserError: The dict breaks its rule, or the table is none of this backbone, or
+            the detector is not given or cannot be counted.
     """
     space = backbone.space
     if not isinstance(budget, Mapping):
-        _number(budget, 'budget')
+        number(budget, 'budget')
         if space.cost is None:
             raise BudgetError(
                 f'a budget in blocks ({budget}) needs choices of numbers of blocks; '
@@ -67,7 +66,7 @@ def budget_space(
                 f"out, or give a dict of type 'latency'"
             )
         return space.under(Budget.exactly(budget))
-    options = _checked(budget)
+    options = checked_budget(budget)
     kind = options['type']
     if kind == 'latency':
         table = CostTable.read(options['table'])
@@ -80,33 +79,28 @@ def budget_space(
             f'architecture of this space (of dilations, for example) has '
             f'{table.total(next(iter(space)))} {table.unit}: leave budget out'
         )
-    value, share = exact(options['value']), exact(options['tolerance']) / 100
-    bounds = Budget(plain(value * (1 - share)), plain(value * (1 + share)))
-    return SearchSpace(space.choices, table, bounds)
+    if options.get('of') == 'detector':
+        table = _with_detector(table, backbone, final_backbone, detector)
+    return SearchSpace(space.choices, table, bounds(options))
 
 
-def budget_name(budget: float | Mapping | None) -> str:
-    """Returns a short name of a budget for files and folders, as ``macs_4.1e9``.
-
-    Budgets of one search have different names unless they differ in the folder of
-    their latency tables alone. None, no budget, is ``all``.
-
-    Raises:
-        UserError: It is no budget that `budget_space` takes.
-    """
-    if budget is None:
-        return 'all'
-    if not isinstance(budget, Mapping):
-        return _short(_number(budget, 'budget'))
-    options = _checked(budget)
-    parts = [options['type'], _short(options['value'])]
-    if options.get('shape', SHAPE) != SHAPE:
-        parts.append('{}x{}'.format(*options['shape']))
-    if options['type'] == 'latency' and Path(options['table']).stem != 'latency':
-        parts.append(re.sub(r'[^\w.-]', '-', Path(options['table']).stem))
-    if options['tolerance'] != TOLERANCE:
-        parts.append(f'tol{_short(options["tolerance"])}')
-    return '_'.join(parts)
+def _with_detector(
+    table: CostTable,
+    backbone: nn.Module,
+    final_backbone: Mapping,
+    detector: Mapping | None,
+) -> CostTable:
+    """Adds neck and heads, which cost the same for all, to what no choice decides."""
+    if detector is None:
+        raise UserError(
+            "a budget of='detector' needs the detector of a search, but there is none "
+            'here: give a budget of the backbone'
+        )
+    arch = next(iter(backbone.space))
+    net_cfg = {**backbone.arch_cfg(arch), **final_backbone}
+    channels = build_fixed(backbone, final_backbone, arch).out_channels
+    others = macs_beside_backbone(detector, net_cfg, list(channels), table.shape)
+    return replace(table, rest=table.rest + others)
 
 
 def count(
@@ -263,45 +257,13 @@ def _cut(
             yield None, step.run, step.modules
             continue
         for i, block in enumerate(step.modules[0]):
-            if i > 0 and backbone.supernet == 'operation':  # its steps are blocks
+            if i > 0 and backbone.supernet != 'stage':  # its steps are blocks
                 choices = next(steps).choices
             yield choices[0], block, (block,)
 
 
 def _image_channels(net: nn.Module) -> int:
     return next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))
-
-
-def _checked(budget: Mapping) -> dict:
-    """The options of a budget dict, `tolerance` filled in."""
-    options = dict(budget)
-    kind = options.get('type')
-    if not isinstance(kind, str) or kind not in OPTIONS:
-        raise UserError(
-            f'the type of a budget must be one of {", ".join(OPTIONS)}, but got '
-            f'{kind!r} in {options}; a budget in blocks is a plain number'
-        )
-    needed = {'value'} | ({'table'} & OPTIONS[kind])
-    names = set(options) - {'type'}
-    if not needed <= names <= OPTIONS[kind]:
-        raise UserError(
-            f'a budget of type {kind} takes {", ".join(sorted(OPTIONS[kind]))} and '
-            f'needs {", ".join(sorted(needed))}, but got {options}'
-        )
-    options.setdefault('tolerance', TOLERANCE)
-    if _number(options['value'], 'value') <= 0:
-        raise UserError(
-            f'the value of a budget must be above 0, but got {options["value"]}'
-        )
-    if not 0 <= _number(options['tolerance'], 'tolerance') <= 100:
-        raise UserError(
-            f'tolerance must be from 0 to 100 percent, but got {options["tolerance"]}'
-        )
-    if 'shape' in options:
-        options['shape'] = checked_shape(options['shape'])
-    if not isinstance(options.get('table', ''), (str, Path)):
-        raise UserError(f'table must name a file, but got {options["table"]!r}')
-    return options
 
 
 def _check_latency_table(
@@ -329,16 +291,3 @@ def _check_latency_table(
                     f'{theirs.rest} that nothing decides), this one {cost} (and '
                     f'{mine.rest}). Measure again.'
                 )
-
-
-def _number(value, name: str) -> Real:
-    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
-        raise BudgetError(f'{name} must be a finite number, but got {value!r}')
-    return value
-
-
-def _short(number: Real) -> str:
-    digits = Decimal(str(number)).normalize()
-    if 1e-3 <= abs(digits) < 1e5 or digits == 0:
-        return f'{digits:f}'
-    return f'{digits:e}'.replace('+', '')

@@ -1,11 +1,13 @@
 """What a search leaves behind: the architecture, ready for any detector."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmcr.atomic import write_bytes
 from mmcr.registry import MODELS
 from mmcr.search.candidate import Trial
+from mmcr.space.space import SearchSpace
 
 
 def write_best(folder: Path, trial: Trial, backbone_cfg: dict) -> None:
@@ -33,6 +35,23 @@ def write_best(folder: Path, trial: Trial, backbone_cfg: dict) -> None:
     comment = f'Found by search: {trial.score:.4f} on archval with supernet weights.'
     fragment = arch_fragment(backbone_cfg, comment)
     write_bytes(folder / 'best_arch.py', fragment.encode())
+
+
+def write_front(folder: Path, front: Sequence[Trial], space: SearchSpace) -> None:
+    """Writes ``front.json``: architecture, score and cost of each.
+
+    Args:
+        folder: Where to write; there must be one.
+        front: Its trials.
+        space: What was searched, for the costs.
+    """
+    archs = [trial.proposal.candidate.arch for trial in front]
+    members = [
+        dict(arch=arch.to_json(), score=trial.score, cost=space.cost_of(arch))
+        for trial, arch in zip(front, archs)
+    ]
+    text = json.dumps(members, indent=2) + '\n'
+    write_bytes(folder / 'front.json', text.encode())
 
 
 def arch_fragment(backbone_cfg: dict, comment: str) -> str:

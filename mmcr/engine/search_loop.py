@@ -8,14 +8,16 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
-from mmcr.engine.budget import budget_name, budget_space
+from mmcr.engine.budget import budget_space
+from mmcr.engine.budget_options import budget_name
 from mmcr.engine.checkpoint import check_supernet_checkpoint, file_digest
-from mmcr.engine.export import write_best
+from mmcr.engine.export import write_best, write_front
 from mmcr.engine.loops import ArchEvalLoop
 from mmcr.engine.progress import SearchProgress
 from mmcr.errors import UserError
 from mmcr.registry import LOOPS, TASK_UTILS
 from mmcr.search import (
+    EvolutionSearcher,
     ExhaustiveSearcher,
     GreedySearcher,
     HalvingSearcher,
@@ -33,6 +35,7 @@ for kind in (
     HalvingSearcher,
     GreedySearcher,
     RacingGreedySearcher,
+    EvolutionSearcher,
     ListedSearcher,
 ):
     TASK_UTILS.register_module(module=kind)
@@ -45,7 +48,9 @@ class ArchSearchLoop(ArchEvalLoop):
     Used as ``test_cfg``, so that it needs no optimizer. In the work dir it
     keeps the journal ``trials.jsonl``, from which a stopped search goes on, and
     at the end writes ``best_arch.json`` and ``best_arch.py``; with a list of
-    budgets those of each into a folder of its name, such as ``budget_16``.
+    budgets those of each into a folder of its name, such as ``budget_16``. A search
+    for a front writes ``front.json`` as well, and the same two files of each of its
+    architectures into ``front/0``, the cheapest, ``front/1`` and so on.
 
     Args:
         searcher: Config of the search method; it is given the space.
@@ -99,7 +104,9 @@ class ArchSearchLoop(ArchEvalLoop):
         backbone = self.candidates.backbone
         space = backbone.space
         if budget is not None:
-            space = budget_space(backbone, self.final_backbone, budget)
+            space = budget_space(
+                backbone, self.final_backbone, budget, self.runner.cfg.model
+            )
         return TASK_UTILS.build(dict(searcher, space=space))
 
     def run(self) -> dict:
@@ -163,22 +170,28 @@ class ArchSearchLoop(ArchEvalLoop):
             self.journal.append(trial)
 
     def _export(self) -> None:
+        searchers = {'': self.searcher}
         if isinstance(self.searcher, JointSearcher):
-            found = self.searcher.bests()
-        else:
-            found = {'': self.searcher.best()}
-        for name, best in found.items():
+            searchers = self.searcher.searchers
+        for name, searcher in searchers.items():
             folder = Path(self.runner.work_dir, name)
-            arch = best.proposal.candidate.arch
-            backbone = {
-                **self.candidates.backbone.arch_cfg(arch),
-                **self.final_backbone,
-            }
-            write_best(folder, best, backbone)
+            if isinstance(searcher, EvolutionSearcher) and searcher.pareto:
+                front = searcher.front()
+                for i, trial in enumerate(front):
+                    write_best(folder / f'front/{i}', trial, self._found_cfg(trial))
+                write_front(folder, front, searcher.space)
+            best = searcher.best()
+            write_best(folder, best, self._found_cfg(best))
             self.runner.logger.info(
-                f'Best architecture: {arch} with {self.candidates.score} '
-                f'{best.score:.4f}, written to {folder}/best_arch.py'
+                f'Best architecture: {best.proposal.candidate.arch} with '
+                f'{self.candidates.score} {best.score:.4f}, written to '
+                f'{folder}/best_arch.py'
             )
+
+    def _found_cfg(self, trial: Trial) -> dict:
+        """Constructor arguments of the network that was found."""
+        arch = trial.proposal.candidate.arch
+        return {**self.candidates.backbone.arch_cfg(arch), **self.final_backbone}
 
 
 def _work_of(known: Mapping[str, dict]) -> float:

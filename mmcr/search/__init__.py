@@ -5,6 +5,7 @@ Needs the standard library and `mmcr.space` only.
 
 from mmcr.search.candidate import Candidate, Complete, Partial, Proposal, Trial
 from mmcr.search.driver import run_search
+from mmcr.search.evolution import EvolutionSearcher
 from mmcr.search.exhaustive import ExhaustiveSearcher
 from mmcr.search.greedy import GreedySearcher
 from mmcr.search.halving import HalvingSearcher
@@ -17,6 +18,7 @@ from mmcr.search.searcher import Searcher
 __all__ = [
     'Candidate',
     'Complete',
+    'EvolutionSearcher',
     'ExhaustiveSearcher',
     'GreedySearcher',
     'HalvingSearcher',

@@ -19,11 +19,13 @@ class ExhaustiveSearcher(Searcher):
 
     def __init__(self, space: SearchSpace, max_trials: int = 5000):
         super().__init__(space)
-        if space.size > max_trials:
+        if not space.countable or space.size > max_trials:
+            size = f'{space.size:,}' if space.countable else 'too many to count'
             raise UserError(
                 f'{type(self).__name__} scores every member, but this space has '
-                f'{space.size:,}, more than max_trials={max_trials:,}; search it '
-                'greedily (GreedySearcher), tighten its budget, or raise max_trials'
+                f'{size}, more than max_trials={max_trials:,}; search it greedily '
+                f'(GreedySearcher) or by evolution (EvolutionSearcher), tighten its '
+                f'budget, or raise max_trials'
             )
 
     def rounds(self) -> Rounds:

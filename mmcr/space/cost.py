@@ -2,18 +2,25 @@
 
 An architecture costs the sum of what its values cost, so the members of a space
 under a budget can be counted, listed and drawn without enumerating the product
-of the choices: dynamic programming over the cost spent so far.
+of the choices: dynamic programming over the cost spent so far. Where the sums are too
+many for that, a member can still be told from others, found and drawn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import isfinite
+from functools import cached_property
+from math import ceil, floor, isfinite, lcm
 from numbers import Integral, Real
+from random import Random
 
 from mmcr.errors import UserError
 
 Options = Sequence[Sequence[tuple[int, Fraction]]]
+
+MOST_COUNTED = 300_000  # nodes, in a count of all members: a second or so
+MOST_VISITED = 100_000  # nodes, in the search for one member
+MOST_DRAWS = 10_000  # paths, of which one should be a member
 
 
 class BudgetError(UserError):
@@ -77,42 +84,162 @@ class Members:
     """The members of a space as a tree whose level `i` decides choice `i`.
 
     Args:
-        options: For every choice its values, each with what it costs.
-        budget: What the costs along a path must add up to; None for no limit.
+        rows: For every choice its values, each with what it costs in whole units.
+        low: Units that a path must cost at least.
+        high: Units that it may cost.
+        unit: What a unit is.
     """
 
-    def __init__(self, options: Options, budget: Budget | None):
-        self.options = options
-        self.budget = budget
-        self._counts = {}
+    def __init__(
+        self,
+        rows: Sequence[Sequence[tuple[int, int]]],
+        low: int,
+        high: int,
+        unit: Fraction,
+    ):
+        self._rows, self._low, self._high, self._unit = rows, low, high, unit
+        # of what the choices from each level on cost together, and how many paths
+        self._least, self._most, self._paths = [0], [0], [1]
+        for row in reversed(rows):
+            costs = [cost for _, cost in row]
+            self._least.insert(0, self._least[0] + min(costs))
+            self._most.insert(0, self._most[0] + max(costs))
+            self._paths.insert(0, self._paths[0] * len(row))
+        self._counts = [{} for _ in rows]
+        self._counted = 0
 
-    def count(self, level: int = 0, spent: Fraction = Fraction(0)) -> int:
-        """Returns how many members lie below a node that has `spent` so far."""
-        if level == len(self.options):
-            return int(self.budget is None or spent in self.budget)
-        node = level, spent
-        if node not in self._counts:
-            self._counts[node] = sum(
-                self.count(level + 1, spent + cost) for _, cost in self.options[level]
-            )
-        return self._counts[node]
+    @classmethod
+    def within(cls, budget: Budget | None, options: Options) -> 'Members':
+        """Makes the tree of all paths whose costs add up to something in a budget.
 
-    def walk(self, level: int = 0, spent: Fraction = Fraction(0)) -> Iterator[tuple]:
-        """Yields the members in order, and enters no branch that holds none."""
-        if level == len(self.options):
+        Args:
+            budget: None for no limit.
+            options: For every choice its values, each with what it costs.
+        """
+        if budget is None:
+            free = [[(value, 0) for value, _ in row] for row in options]
+            return cls(free, 0, 0, Fraction(1))
+        unit = Fraction(1, lcm(*(c.denominator for row in options for _, c in row)))
+        return cls(
+            [[(value, int(cost / unit)) for value, cost in row] for row in options],
+            ceil(exact(budget.low) / unit),
+            floor(exact(budget.high) / unit),
+            unit,
+        )
+
+    def agreeing(self, given: Mapping[int, int]) -> 'Members':
+        """Returns those with some values given, by level."""
+        rows = [
+            [pair for pair in row if given.get(level, pair[0]) == pair[0]]
+            for level, row in enumerate(self._rows)
+        ]
+        return Members(rows, self._low, self._high, self._unit)
+
+    @cached_property
+    def size(self) -> int | None:
+        """How many there are; None where the sums of costs are too many to count."""
+        try:
+            return self._count()
+        except _TooManySums:
+            return None
+
+    def exist(self) -> bool | None:
+        """Whether there are any, also where they cannot be counted.
+
+        None where neither one was found nor all can be looked at.
+        """
+        middle = self._low + self._high
+
+        def distance(node: tuple[int, int]) -> int:
+            level, spent = node
+            return abs(2 * spent + self._least[level] + self._most[level] - middle)
+
+        nodes, seen = [(0, 0)], set()
+        while nodes and len(seen) < MOST_VISITED:
+            level, spent = node = nodes.pop()
+            least, most = spent + self._least[level], spent + self._most[level]
+            if self._low <= least <= self._high or self._low <= most <= self._high:
+                return True
+            if node not in seen and least < self._low and self._high < most:
+                children = [(level + 1, spent + cost) for _, cost in self._rows[level]]
+                nodes += sorted(children, key=distance, reverse=True)
+            seen.add(node)
+        if not nodes:
+            return False
+        return None if self.size is None else self.size > 0
+
+    def walk(self, level: int = 0, spent: int = 0) -> Iterator[tuple]:
+        """Yields the members in order, and enters no branch that holds none.
+
+        Only where they have a `size`.
+        """
+        if level == len(self._rows):
             yield ()
             return
-        for value, cost in self.options[level]:
-            if self.count(level + 1, spent + cost):
+        for value, cost in self._rows[level]:
+            if self._count(level + 1, spent + cost):
                 for rest in self.walk(level + 1, spent + cost):
                     yield value, *rest
 
-    def nth(self, index: int) -> tuple[int, ...]:
+    def draw(self, rng: Random) -> tuple[int, ...] | None:
+        """Returns one of them, all with the same probability.
+
+        Where they have no `size`, paths are drawn until one is a member; None where
+        that takes too long.
+        """
+        if self.size is not None:
+            return self._nth(rng.randrange(self.size))
+        for _ in range(MOST_DRAWS):
+            path = [rng.choice(row) for row in self._rows]
+            if self._low <= sum(cost for _, cost in path) <= self._high:
+                return tuple(value for value, _ in path)
+        return None
+
+    def nearest_costs(self) -> list[Fraction] | None:
+        """Returns the costs next to the budget that paths have, below and above it.
+
+        None where the sums are too many to look at.
+        """
+        if self._most[0] < self._low:
+            return [self._most[0] * self._unit]
+        if self._least[0] > self._high:
+            return [self._least[0] * self._unit]
+        sums = {0}
+        for row in self._rows:
+            sums = {spent + cost for spent in sums for _, cost in row}
+            if len(sums) > MOST_VISITED:
+                return None
+        below = max(cost for cost in sums if cost < self._low)
+        above = min(cost for cost in sums if cost > self._high)
+        return [below * self._unit, above * self._unit]
+
+    def cost_range(self) -> tuple[Fraction, Fraction]:
+        """Returns what a path costs at least and at most, member or not."""
+        return self._least[0] * self._unit, self._most[0] * self._unit
+
+    def _count(self, level: int = 0, spent: int = 0) -> int:
+        """Returns how many members lie below a node that has `spent` so far."""
+        least, most = spent + self._least[level], spent + self._most[level]
+        if self._low <= least and most <= self._high:
+            return self._paths[level]
+        if most < self._low or self._high < least:
+            return 0
+        counts = self._counts[level]
+        if spent not in counts:
+            self._counted += 1
+            if self._counted > MOST_COUNTED:
+                raise _TooManySums
+            counts[spent] = sum(
+                self._count(level + 1, spent + cost) for _, cost in self._rows[level]
+            )
+        return counts[spent]
+
+    def _nth(self, index: int) -> tuple[int, ...]:
         """Returns the member that `walk` yields after `index` others."""
-        values, spent = [], Fraction(0)
-        for level, options in enumerate(self.options):
-            for value, cost in options:
-                below = self.count(level + 1, spent + cost)
+        values, spent = [], 0
+        for level, row in enumerate(self._rows):
+            for value, cost in row:
+                below = self._count(level + 1, spent + cost)
                 if index < below:
                     values.append(value)
                     spent += cost
@@ -120,9 +247,6 @@ class Members:
                 index -= below
         return tuple(values)
 
-    def costs(self) -> set[Fraction]:
-        """Returns every cost that a path has, within the budget or not."""
-        sums = {Fraction(0)}
-        for options in self.options:
-            sums = {spent + cost for spent in sums for _, cost in options}
-        return sums
+
+class _TooManySums(Exception):
+    """To count members would take too many steps."""

@@ -10,7 +10,7 @@ from random import Random
 
 from mmcr.errors import UserError
 from mmcr.space.arch import Arch, ArchError, as_integer
-from mmcr.space.cost import Budget, BudgetError, Members, exact, plain
+from mmcr.space.cost import MOST_DRAWS, Budget, BudgetError, Members, exact, plain
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class SearchSpace:
     """The architectures that take one value per choice and meet the budget.
 
     The only authority on what is a member. Sizes, lists and draws are exact and
-    never enumerate the product of the choices.
+    never enumerate the product of the choices. Under a budget, a space whose
+    architectures have too many different costs has no size and no list; members are
+    told and drawn all the same.
 
     Args:
         choices: In the order in which architectures are written and searched.
@@ -51,7 +53,8 @@ class SearchSpace:
 
     Raises:
         UserError: There is no choice, or two have one name.
-        BudgetError: No architecture meets the budget, or it has no cost to bound.
+        BudgetError: No architecture that meets the budget was found, or it has no cost
+            to bound.
     """
 
     def __init__(
@@ -71,12 +74,12 @@ class SearchSpace:
             raise BudgetError(
                 f'a budget ({budget}) needs a space with a cost; this one has none'
             )
-        self._members = self._members_with({})
-        if not self.size:
-            raise BudgetError(
-                f'no architecture of this space costs {budget}; the nearest '
-                f'reachable costs are {self._nearest_costs()}'
-            )
+        self._members = Members.within(
+            budget,
+            [[(v, self._cost(c.name, v)) for v in c.values] for c in self.choices],
+        )
+        if not self._members.exist():
+            raise BudgetError(self._why_empty())
 
     def check(self, arch: Mapping[str, int], partial: bool = False) -> ArchError | None:
         """Returns what keeps `arch` out of the space, or None for a member.
@@ -106,13 +109,16 @@ class SearchSpace:
                 f'the architecture ({arch}) is incomplete: {missing[0].name} is '
                 f'missing; {missing[0]}'
             )
-        if self.budget is not None and not self._members_with(arch).count():
-            completed = ', and so does every completion of it' if missing else ''
-            return ArchError(
-                f'the architecture ({arch}) costs {self.cost_of(arch)} and misses the '
-                f'budget{completed}: the cost must be {self.budget}'
-            )
-        return None
+        exist = self.budget is None or self._members_with(arch).exist()
+        if exist:
+            return None
+        completed = ', and so does every completion of it' if missing else ''
+        if exist is None:
+            completed = ', and no completion was found that does not'
+        return ArchError(
+            f'the architecture ({arch}) costs {self.cost_of(arch)} and misses the '
+            f'budget{completed}: the cost must be {self.budget}'
+        )
 
     def validate(self, arch: Mapping[str, int], partial: bool = False) -> None:
         """Raises the `ArchError` that `check` returns."""
@@ -124,9 +130,25 @@ class SearchSpace:
         return self.check(arch) is None
 
     @property
+    def countable(self) -> bool:
+        """Whether the members can be counted and listed; always without a budget."""
+        return self._members.size is not None
+
+    @property
     def size(self) -> int:
-        """How many members there are, exactly and of any magnitude."""
-        return self._members.count()
+        """How many members there are, exactly and of any magnitude.
+
+        Raises:
+            UserError: The space is not countable.
+        """
+        if not self.countable:
+            raise UserError(
+                f'the members of this space under its budget ({self.budget}) cannot be '
+                f'counted or listed: its {len(self.choices)} choices add up to too '
+                f'many different costs; draw from it, or search it by a method that '
+                f'draws, as EvolutionSearcher'
+            )
+        return self._members.size
 
     def __len__(self) -> int:
         return self.size
@@ -136,14 +158,22 @@ class SearchSpace:
         return True
 
     def __iter__(self) -> Iterator[Arch]:
-        """Yields the members lazily, the last choice varying fastest."""
+        """Yields the members lazily, the last choice varying fastest.
+
+        Raises:
+            UserError: The space is not countable.
+        """
+        self.size  # noqa: B018, raises
         return map(self._arch, self._members.walk())
 
     def reachable(self) -> tuple[Choice, ...]:
-        """Returns the choices with only the values that some member takes."""
+        """Returns the choices with only the values that some member takes.
+
+        In a space that is not countable one may be left in that none takes.
+        """
 
         def occurs(name, value):
-            return self._members_with({name: value}).count() > 0
+            return self._members_with({name: value}).exist() is not False
 
         return tuple(
             Choice(name, tuple(v for v in choice.values if occurs(name, v)))
@@ -154,7 +184,8 @@ class SearchSpace:
         """Draws one member, all with the same probability.
 
         Without a budget the undecided choices are drawn one by one in order, so
-        equal states of `rng` decide equal sets of undecided choices alike.
+        equal states of `rng` decide equal sets of undecided choices alike. In a space
+        that is not countable that is repeated until the budget is met.
 
         Args:
             rng: The only source of chance.
@@ -162,6 +193,8 @@ class SearchSpace:
 
         Raises:
             ArchError: No member agrees with `given`.
+            BudgetError: Hardly any architecture meets the budget of a space that is
+                not countable.
         """
         given = given or {}
         if given:
@@ -174,7 +207,14 @@ class SearchSpace:
                 }
             )
         members = self._members_with(given) if given else self._members
-        return self._arch(members.nth(rng.randrange(members.count())))
+        values = members.draw(rng)
+        if values is None:
+            raise BudgetError(
+                f'members can be drawn from a space as large as this one where its '
+                f'budget leaves enough of it, but of {MOST_DRAWS:,} architectures none '
+                f'costs {self.budget}; widen the budget'
+            )
+        return self._arch(values)
 
     def cost_of(self, arch: Mapping[str, int]) -> float:
         """Returns the summed cost of what `arch` decides, member or not.
@@ -200,7 +240,7 @@ class SearchSpace:
         """A short string for what values cost; None where that decides nothing."""
         if self.budget is None:
             return None
-        costs = json.dumps(self.to_json()['costs'], sort_keys=True)
+        costs = json.dumps(self.costs_to_json(), sort_keys=True)
         return sha256(costs.encode()).hexdigest()[:12]
 
     def to_json(self) -> dict:
@@ -210,33 +250,43 @@ class SearchSpace:
             'budget': None if self.budget is None else self.budget.to_json(),
         }
         if self.budget is not None:
-            obj['costs'] = {
-                choice.name: {
-                    str(value): plain(exact(self.cost(choice.name, value)))
-                    for value in choice.values
-                }
-                for choice in self.choices
-            }
+            obj['costs'] = self.costs_to_json()
         return obj
+
+    def costs_to_json(self) -> dict[str, dict[str, float]]:
+        """Returns what the values of every choice cost; the space must have a cost."""
+        return {
+            choice.name: {
+                str(value): plain(exact(self.cost(choice.name, value)))
+                for value in choice.values
+            }
+            for choice in self.choices
+        }
 
     def _arch(self, values: tuple[int, ...]) -> Arch:
         return Arch(dict(zip(self._by_name, values)))
 
+    def _cost(self, name: str, value: int) -> Fraction:
+        # free where nothing is bounded
+        return Fraction(0) if self.budget is None else exact(self.cost(name, value))
+
     def _members_with(self, given: Mapping[str, int]) -> Members:
-        def cost(name, value):
-            # Free where nothing is bounded: a count then takes a step per choice.
-            return Fraction(0) if self.budget is None else exact(self.cost(name, value))
+        if not given:
+            return self._members
+        levels = {name: level for level, name in enumerate(self._by_name)}
+        return self._members.agreeing({levels[n]: v for n, v in given.items()})
 
-        return Members(
-            [
-                [(v, cost(name, v)) for v in choice.values if given.get(name, v) == v]
-                for name, choice in self._by_name.items()
-            ],
-            self.budget,
+    def _why_empty(self) -> str:
+        nearest = self._members.nearest_costs()
+        if nearest is not None:
+            costs = ' and '.join(str(plain(cost)) for cost in nearest)
+            return (
+                f'no architecture of this space costs {self.budget}; the nearest '
+                f'reachable costs are {costs}'
+            )
+        least, most = map(plain, self._members.cost_range())
+        return (
+            f'no architecture of this space was found that costs {self.budget}; they '
+            f'cost from {least} to {most}, with too many different costs to name the '
+            f'nearest: widen the budget'
         )
-
-    def _nearest_costs(self) -> str:
-        costs = sorted(self._members.costs())
-        below = [cost for cost in costs if cost < exact(self.budget.low)]
-        above = [cost for cost in costs if cost > exact(self.budget.high)]
-        return ' and '.join(str(plain(cost)) for cost in below[-1:] + above[:1])

@@ -1,0 +1,196 @@
+"""Evolutionary search (DetNAS, NeurIPS 2019), also for a whole front of costs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from random import Random
+
+from mmcr.errors import UserError
+from mmcr.search.candidate import Complete, Proposal, Trial
+from mmcr.search.pareto import Point, pareto_front, select
+from mmcr.search.searcher import Rounds, Searcher, check_integer, ranked
+from mmcr.space import Arch, BudgetError, SearchSpace
+
+
+class EvolutionSearcher(Searcher):
+    """Breeds each generation from the best architectures of all before it.
+
+    The first generation is drawn at random. Of every other one, `mutations` are
+    copies of a parent whose values are drawn anew with a chance of `mutation_rate`
+    each, `crossovers` take every value from one of two parents, and the rest are
+    drawn at random. Parents are drawn from the `top` best so far. No architecture is
+    proposed twice, and all are members of the space: what breaks either rule is drawn
+    again. Where breeding finds nothing new in `max_tries`, as when the parents are
+    few or alike, random members take the place; a space of which all members are
+    proposed ends the search.
+
+    With `pareto` two objectives count, a high score and a low cost as the space has
+    it: parents are drawn from those that no other surpasses in both, from those that
+    only these surpass, and so on, up to `top` (NSGA-II). The search then ends with a
+    `front` beside the best score.
+
+    Args:
+        space: What to search, under a budget or not.
+        population: Size of a generation.
+        generations: How many there are, the first, random one among them.
+        top: How many may be parents.
+        mutations: Of each generation but the first.
+        crossovers: Likewise.
+        mutation_rate: From 0 to 1.
+        seed: Of all that is drawn.
+        max_tries: For each architecture of a generation.
+        pareto: Whether cost is an objective; the space then needs one.
+
+    Raises:
+        UserError: An option is out of range, there is no cost to weigh, or the budget
+            leaves too little of the space to draw from.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        population: int = 50,
+        generations: int = 20,
+        top: int = 10,
+        mutations: int = 20,
+        crossovers: int = 20,
+        mutation_rate: float = 0.1,
+        seed: int = 0,
+        max_tries: int = 100,
+        pareto: bool = False,
+    ):
+        super().__init__(space)
+        for name, value in dict(
+            population=population, generations=generations, top=top, max_tries=max_tries
+        ).items():
+            check_integer(name, value)
+        check_integer('mutations', mutations, at_least=0)
+        check_integer('crossovers', crossovers, at_least=0)
+        if mutations + crossovers > population:
+            raise UserError(
+                f'mutations + crossovers <= population must hold, but got '
+                f'{mutations} + {crossovers} and {population}'
+            )
+        if not isinstance(mutation_rate, int | float) or not 0 < mutation_rate <= 1:
+            raise UserError(
+                f'0 < mutation_rate <= 1 must hold, but got {mutation_rate!r}'
+            )
+        if pareto and space.cost is None:
+            raise UserError(
+                'pareto weighs scores against costs, but the choices of this space, '
+                'dilations for example, have no cost: leave pareto out, or give the '
+                'search a budget that has one, as '
+                "budget=dict(type='latency', limit=..., table=...)"
+            )
+        self.population = population
+        self.generations = generations
+        self.top = top
+        self.mutations = mutations
+        self.crossovers = crossovers
+        self.mutation_rate = mutation_rate
+        self.seed = seed
+        self.max_tries = max_tries
+        self.pareto = pareto
+        self.trials: list[Trial] = []  # of all generations so far
+        space.sample(Random(f'{seed}'))  # now, not in the midst of a search
+
+    def rounds(self) -> Rounds:
+        for generation in range(self.generations):
+            archs = list(self._generation(Random(f'{self.seed}/{generation}')))
+            if not archs:
+                return
+            self.trials += yield [Proposal(Complete(arch)) for arch in archs]
+
+    def parents(self) -> list[Trial]:
+        """Returns the trials whose architectures the next generation is bred from."""
+        if self.pareto:
+            return [self.trials[i] for i in select(self._points(), self.top)]
+        return ranked(self.trials)[: self.top]
+
+    def front(self) -> list[Trial]:
+        """Returns the trials that no other surpasses in score and cost, by rising cost.
+
+        Raises:
+            BudgetError: The space has no cost.
+        """
+        return [self.trials[i] for i in pareto_front(self._points())]
+
+    def _points(self) -> list[Point]:
+        return [
+            Point(trial.score, self.space.cost_of(trial.proposal.candidate.arch))
+            for trial in self.trials
+        ]
+
+    def _generation(self, rng: Random) -> Iterator[Arch]:
+        """Yields what no generation has had yet; less than asked where all is known."""
+        known = {trial.proposal.candidate.arch for trial in self.trials}
+        parents = [trial.proposal.candidate.arch for trial in self.parents()]
+
+        def mutant() -> Arch:
+            return self._mutated(rng.choice(parents), rng)
+
+        def child() -> Arch:
+            return _crossed(rng.choice(parents), rng.choice(parents), rng)
+
+        bred = self.mutations + self.crossovers if parents else 0
+        for i in range(self.population):
+            breed = mutant if i < self.mutations else child
+            arch = self._new(breed, known) if i < bred else None
+            arch = arch or self._fresh(rng, known)
+            if arch is None:
+                return
+            known.add(arch)
+            yield arch
+
+    def _new(self, draw: Callable[[], Arch], known: set[Arch]) -> Arch | None:
+        for _ in range(self.max_tries):
+            arch = draw()
+            if arch not in known and arch in self.space:
+                return arch
+        return None
+
+    def _fresh(self, rng: Random, known: set[Arch]) -> Arch | None:
+        with suppress(BudgetError):  # of a large space, members too rare to be drawn
+            arch = self._new(lambda: self.space.sample(rng), known)
+            if arch is not None:
+                return arch
+        if not self.space.countable:
+            return None
+        return next((arch for arch in self.space if arch not in known), None)
+
+    def _mutated(self, parent: Arch, rng: Random) -> Arch:
+        return Arch(
+            {
+                choice.name: rng.choice(choice.values)
+                if rng.random() < self.mutation_rate
+                else parent[choice.name]
+                for choice in self.space.choices
+            }
+        )
+
+    @property
+    def total(self) -> int:
+        asked = self.population * self.generations
+        return min(asked, self.space.size) if self.space.countable else asked
+
+    def to_json(self) -> dict:
+        obj = {
+            'kind': 'evolution',
+            'population': self.population,
+            'generations': self.generations,
+            'top': self.top,
+            'mutations': self.mutations,
+            'crossovers': self.crossovers,
+            'mutation_rate': self.mutation_rate,
+            'seed': self.seed,
+            'max_tries': self.max_tries,
+            'pareto': self.pareto,
+        }
+        if self.pareto:
+            obj['unit'] = getattr(self.space.cost, 'unit', 'cost')
+            if self.space.budget is None:  # with one, the space itself notes them
+                obj['costs'] = self.space.costs_to_json()
+        return obj
+
+
+def _crossed(one: Arch, other: Arch, rng: Random) -> Arch:
+    return Arch({name: rng.choice((one, other))[name] for name in one})
