@@ -1,6 +1,6 @@
-# What the ranking study trains and searches: networks of 16 basic blocks at an eighth of
-# ResNet-18's widths, so narrow that it matters where the blocks are, on images of the
-# embedded data set, sized for a CPU.
+# What the ranking study trains and searches: networks of 16 basic blocks at an eighth
+# of ResNet-18's widths, so narrow that it matters where the blocks are, on images of
+# the embedded data set, sized for a CPU.
 step = '{{$CR_STEP:crnas/supernet_r18}}'
 _base_ = '../configs/demo/shapes.py'
 

@@ -36,7 +36,8 @@ def norms_of(net):
 
 def calibrate(norms, archs, batches):
     missing = norms.missing(archs, len(batches))
-    norms.calibrate(archs, [(j, batches[j]) for j in missing], len(batches))
+    todo = [(j, dict(inputs=batches[j])) for j in missing]
+    norms.calibrate(archs, todo, len(batches))
 
 
 def calibrated_paths(supernet, archs, batches, x=None, norms=None):
@@ -181,7 +182,7 @@ def test_a_calibration_that_was_cut_off_leaves_nothing(supernet):
     calibrate(norms, archs, UNEQUAL[:1])
 
     def cut_off():
-        yield 1, UNEQUAL[1]
+        yield 1, dict(inputs=UNEQUAL[1])
         raise OSError
 
     with pytest.raises(OSError):

@@ -286,3 +286,15 @@ class TestPareto:
         run(searcher)
         with pytest.raises(BudgetError, match='no cost'):
             searcher.front()
+
+
+def test_where_members_are_too_rare_to_be_drawn_breeding_goes_on(monkeypatch):
+    space = detnas_space(detnas_size('3.8G')).under(Budget(0, 4e9))
+    assert not space.countable
+    searcher = EvolutionSearcher(space, **SMALL)
+    searcher.tell(evaluate(searcher.ask()))
+    monkeypatch.setattr('mmcr.space.cost.MOST_DRAWS', 0)
+    bred = SMALL['mutations'] + SMALL['crossovers']
+    assert len(searcher.ask()) == bred  # the places of the random ones stay empty
+    with pytest.raises(BudgetError, match='widen the budget'):
+        EvolutionSearcher(space, **SMALL)

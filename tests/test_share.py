@@ -67,7 +67,8 @@ def test_a_shared_block_has_statistics_for_every_path_before_it():
     archs = [stage_arch((1, 1, 1, 1)), stage_arch((3, 2, 1, 1))]
     norms = PathNorms(net, fold=False)
     batches = [images(seed=seed) for seed in range(2)]
-    norms.calibrate(archs, list(enumerate(batches)), len(batches))
+    todo = [(j, dict(inputs=batch)) for j, batch in enumerate(batches)]
+    norms.calibrate(archs, todo, len(batches))
     net.eval()
     found = {}
     for members, _ in run_paths(net, archs, images(), norms.run_calibrated):

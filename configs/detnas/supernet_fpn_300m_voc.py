@@ -14,6 +14,7 @@ custom_hooks = [
     dict(type='mmcr.ExactResumeHook'),
     dict(type='mmcr.PathLogHook'),
 ]
+model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
 
 val_cfg = dict(
     _delete_=True,

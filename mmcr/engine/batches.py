@@ -79,23 +79,28 @@ def calibration_cfg(train: dict | None, archval: dict) -> dict:
             f'be a plain data set with a pipeline, but got {dataset or None}. Set '
             'calibration_dataloader in val_cfg or test_cfg.'
         )
-    pipeline = _annotations_first(archval['dataset']['pipeline'])
-    dataset = {**dataset, 'pipeline': pipeline, 'test_mode': True}
+    dataset = {**dataset, 'pipeline': archval['dataset']['pipeline']}
     return {**archval, 'dataset': dataset}
 
 
-def _annotations_first(pipeline: list[dict]) -> list[dict]:
-    """The pipeline with boxes read right after the image, so that they move with it.
+def annotations_first(loader: dict) -> dict:
+    """The loader with boxes read right after the image, so that they move with it.
 
     mmdet's test pipelines read them last, in the coordinates of the original image.
     """
-    kinds = [step['type'] for step in pipeline]
-    if not {'LoadImageFromFile', 'LoadAnnotations'} <= set(kinds):
-        return pipeline
-    steps = list(pipeline)
+    steps = list(loader['dataset'].get('pipeline', ()))
+    kinds = [_kind(step) for step in steps]
+    images = [i for i, kind in enumerate(kinds) if kind.startswith('LoadImage')]
+    if not images or 'LoadAnnotations' not in kinds:
+        return loader
     boxes = steps.pop(kinds.index('LoadAnnotations'))
-    steps.insert(kinds.index('LoadImageFromFile') + 1, boxes)
-    return steps
+    steps.insert(images[0] + 1, boxes)
+    return {**loader, 'dataset': {**loader['dataset'], 'pipeline': steps}}
+
+
+def _kind(step: dict) -> str:
+    kind = step['type']
+    return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
 def build_loader(

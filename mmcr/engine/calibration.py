@@ -95,9 +95,9 @@ class PathNorms:
     def calibrate(
         self,
         archs: Sequence[Arch],
-        batches: Iterable[tuple[int, Tensor]],
+        batches: Iterable[tuple[int, dict]],
         num_batches: int,
-        run_behind: Callable[[tuple[Tensor, ...]], None] | None = None,
+        run_behind: Callable[[int, dict, tuple[Tensor, ...]], None] | None = None,
     ) -> None:
         """Estimates the statistics of all prefixes of `archs`.
 
@@ -107,11 +107,11 @@ class PathNorms:
 
         Args:
             archs: Complete members of the backbone's space.
-            batches: Index and preprocessed images, ``N x C x H x W``, of the
-                batches that are `missing`, in order.
+            batches: Index and preprocessed data, ``inputs`` of ``N x C x H x W``, of
+                the batches that are `missing`, in order.
             num_batches: How many batches the statistics are to rest on.
-            run_behind: Runs neck and heads on the backbone's outputs for the batch
-                that was taken last; where there are norms `behind`.
+            run_behind: Runs neck and heads, given a batch and the backbone's outputs
+                for it; where there are norms `behind`.
         """
         self.backbone.train()
         for norm in self.behind:
@@ -131,7 +131,9 @@ class PathNorms:
         def measure(prefix: Prefix, norms: list, images: int, run: Callable):
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = 1.0  # the running value becomes the batch's own
+                # the running value becomes the batch's own; the mean of all calls of
+                # a head that is run on each level (which a GPU waits for)
+                norm.momentum = None if norms is self.behind else 1.0
             result = run()
             if index >= num_seen[prefix]:
                 # float64 makes the sum independent of the order of the batches
@@ -148,14 +150,15 @@ class PathNorms:
 
         norms = self._adapting.union(self.behind)
         with _unsynchronised(norms), self._pairs.watched():
-            for index, images in batches:
+            for index, data in batches:
+                images = data['inputs']
                 todo = [arch for arch in archs if seen_by[arch] <= index]
                 for members, features in run_paths(
                     self.backbone, todo, images, run_step
                 ):
                     if self.behind:
                         prefix = self._prefixes(todo[members[0]])[-1]
-                        run = partial(run_behind, features)
+                        run = partial(run_behind, index, data, features)
                         measure(prefix, self.behind, len(images), run)
         self._num_seen.update(dict.fromkeys(sizes, num_batches))
         self._pairs.agree()

@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmcr.engine.paths import backbone_returns
 from mmcr.errors import UserError
 
 TRACED_ROIS = 4  # any number: what an RoI costs does not depend on it
@@ -47,10 +48,10 @@ def macs_beside_backbone(
         with torch.random.fork_rng(devices=[]), torch.device('meta'):
             detector = revert_sync_batchnorm(MODELS.build(cfg)).to('meta').eval()
             images = torch.zeros(1, 3, *shape)
+            _replace_extractors(detector)
             with torch.no_grad():
-                detector.backbone = _Given(detector.backbone(images))
-                _replace_extractors(detector)
-                with counter:
+                features = detector.backbone(images)
+                with backbone_returns(detector, features), counter:
                     AllLayers(detector)(images)
     except Exception as error:  # whatever a detector's own forward raises
         raise UserError(
@@ -107,17 +108,6 @@ class AllLayers(nn.Module):
         return self.detector.rpn_head(features), self.detector.roi_head.forward(
             features, [InstanceData(bboxes=boxes)], [sample]
         )
-
-
-class _Given(nn.Module):
-    """Stands for a backbone."""
-
-    def __init__(self, features: tuple[Tensor, ...]) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.features
 
 
 class _Regions(nn.Module):

@@ -1,8 +1,8 @@
 """Scores many candidates in one pass over archval (CR-NAS, Sec. 3.2 and 3.3)."""
 
-import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
+from functools import cache, partial
 from math import ceil
 
 import torch
@@ -18,9 +18,9 @@ from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcr.engine.behind import DetectorBatch, norms_behind
 from mmcr.engine.calibration import PathNorms
 from mmcr.engine.grouping import Grouping
+from mmcr.engine.neck_and_heads import norms_behind, run_behind
 from mmcr.engine.paths import (
     backbone_returns,
     channels_last,
@@ -190,11 +190,14 @@ class CandidateEvaluator:
             nullcontext() if self.plain else fast_roi_align(self.model),
             autocast(enabled=self.fp16),
         ):
+            self.model.train()
+            behind = norms_behind(self.model, self.backbone)
+            self.model.eval()  # but for what is calibrated
             if self._norms is None:
                 fold = False if self.plain else None
                 self._norms = PathNorms(
                     self.backbone,
-                    norms_behind(self.model, self.backbone),
+                    behind,
                     self.norms_bytes,
                     fold,
                     self.calibration is not None,
@@ -205,9 +208,8 @@ class CandidateEvaluator:
                 batches = self._batches(
                     self.calibration, missing, lambda j: progress(j / total)
                 )
-                current = DetectorBatch(self.model)
                 self._norms.calibrate(
-                    archs, current.images(batches), num_batches, current.run_behind
+                    archs, batches, num_batches, partial(run_behind, self.model)
                 )
             self.model.eval()
             return self._predict(
@@ -221,7 +223,7 @@ class CandidateEvaluator:
         plan: dict[int, dict[Arch, list[int]]] = {}
         for i, proposal in enumerate(proposals):
             start, stop = proposal.portion
-            arch_for = functools.cache(proposal.candidate.arch_for)
+            arch_for = cache(proposal.candidate.arch_for)
             own = [
                 batch
                 for batch in range(num_batches)

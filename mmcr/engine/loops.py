@@ -6,7 +6,7 @@ from mmengine.device import is_cuda_available
 from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop, Runner
 
-from mmcr.engine.batches import build_loader, calibration_cfg
+from mmcr.engine.batches import annotations_first, build_loader, calibration_cfg
 from mmcr.engine.conditions import data_digest, digest, metrics_digest
 from mmcr.engine.evaluator import LEAST_CALIBRATION, CandidateEvaluator
 from mmcr.errors import UserError
@@ -81,6 +81,7 @@ class ArchEvalLoop(BaseLoop):
         self.evaluator = evaluator
         calibration = None
         if calibration_images:
+            calibration_dataloader = annotations_first(calibration_dataloader)
             calibration = build_loader(
                 calibration_dataloader,
                 'the calibration set',

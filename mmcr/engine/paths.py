@@ -28,7 +28,8 @@ def find_backbone(model: nn.Module) -> nn.Module:
         raise UserError(
             f'The backbone must be a supernet, but {type(model).__name__} has '
             f'{type(backbone).__name__}. Set model.backbone to a searchable type such '
-            f"as 'mmcr.CRResNet' with supernet='stage' or supernet='operation'."
+            f"as 'mmcr.CRResNet' with supernet='stage' or 'operation', or "
+            f"'mmcr.DetNASNet' with supernet='block'."
         )
     return backbone
 

@@ -175,7 +175,7 @@ class ArchSearchLoop(ArchEvalLoop):
             searchers = self.searcher.searchers
         for name, searcher in searchers.items():
             folder = Path(self.runner.work_dir, name)
-            if isinstance(searcher, EvolutionSearcher) and searcher.pareto:
+            if getattr(searcher, 'pareto', False):
                 front = searcher.front()
                 for i, trial in enumerate(front):
                     write_best(folder / f'front/{i}', trial, self._found_cfg(trial))

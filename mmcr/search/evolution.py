@@ -1,7 +1,6 @@
 """Evolutionary search (DetNAS, NeurIPS 2019), also for a whole front of costs."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from random import Random
 
 from mmcr.errors import UserError
@@ -136,10 +135,11 @@ class EvolutionSearcher(Searcher):
             breed = mutant if i < self.mutations else child
             arch = self._new(breed, known) if i < bred else None
             arch = arch or self._fresh(rng, known)
-            if arch is None:
+            if arch is not None:
+                known.add(arch)
+                yield arch
+            elif self.space.countable:  # all is known
                 return
-            known.add(arch)
-            yield arch
 
     def _new(self, draw: Callable[[], Arch], known: set[Arch]) -> Arch | None:
         for _ in range(self.max_tries):
@@ -149,12 +149,14 @@ class EvolutionSearcher(Searcher):
         return None
 
     def _fresh(self, rng: Random, known: set[Arch]) -> Arch | None:
-        with suppress(BudgetError):  # of a large space, members too rare to be drawn
+        try:
             arch = self._new(lambda: self.space.sample(rng), known)
-            if arch is not None:
-                return arch
-        if not self.space.countable:
-            return None
+        except BudgetError:  # of a large space, members too rare to be drawn
+            if not self.trials:
+                raise
+            return None  # a place stays empty; the next may be bred
+        if arch is not None or not self.space.countable:
+            return arch
         return next((arch for arch in self.space if arch not in known), None)
 
     def _mutated(self, parent: Arch, rng: Random) -> Arch:

@@ -74,6 +74,7 @@ class SearchSpace:
             raise BudgetError(
                 f'a budget ({budget}) needs a space with a cost; this one has none'
             )
+        self._last_given = None
         self._members = Members.within(
             budget,
             [[(v, self._cost(c.name, v)) for v in c.values] for c in self.choices],
@@ -273,8 +274,14 @@ class SearchSpace:
     def _members_with(self, given: Mapping[str, int]) -> Members:
         if not given:
             return self._members
-        levels = {name: level for level, name in enumerate(self._by_name)}
-        return self._members.agreeing({levels[n]: v for n, v in given.items()})
+        # kept for the next: completions of one architecture are drawn in a row
+        if self._last_given != dict(given):
+            levels = {name: level for level, name in enumerate(self._by_name)}
+            self._last_members = self._members.agreeing(
+                {levels[name]: value for name, value in given.items()}
+            )
+            self._last_given = dict(given)
+        return self._last_members
 
     def _why_empty(self) -> str:
         nearest = self._members.nearest_costs()

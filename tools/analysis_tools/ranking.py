@@ -22,8 +22,8 @@ def parse_args() -> argparse.Namespace:
         action='append',
         default=[],
         metavar='NAME=FOLDER',
-        help='work dir of a finished stage search that scored the members; may be given '
-        'many times, for supernets that were trained or scored in other ways',
+        help='work dir of a finished stage search that scored the members; may be '
+        'given many times, for supernets that were trained or scored in other ways',
     )
     parser.add_argument('--work-dir', required=True, help='where results go')
     parser.add_argument(

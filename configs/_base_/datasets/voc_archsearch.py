@@ -26,6 +26,4 @@ scored = dict(
         dataset=dict(
             voc2007,
             ann_file=archtrain,
-            pipeline=[
-                _base_.test_pipeline[i] for i in (0, 2, 1, 3)  # boxes before Resize
-            ])))
+            pipeline=_base_.test_pipeline)))

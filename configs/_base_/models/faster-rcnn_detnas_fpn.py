@@ -2,7 +2,7 @@
 # convolutions. Its supernet.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 
-norm_cfg = dict(type='BN')  # SyncBN in distributed runs
+norm_cfg = dict(type='BN')  # SyncBN in distributed runs, as the schedules' sync_bn says
 model = dict(
     backbone=dict(
         _delete_=True, type='mmcr.DetNASNet', net='300M', supernet='block'),
