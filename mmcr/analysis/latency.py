@@ -119,8 +119,8 @@ def supernet_of(cfg: Config) -> tuple[nn.Module, dict]:
     if getattr(backbone, 'space', None) is None:
         raise UserError(
             f"The config's backbone must be a supernet, with supernet='stage', "
-            f"'operation' or 'block', but it is a fixed {type(backbone).__name__}: give "
-            f'the config of the search.'
+            f"'operation' or 'block', but it is a fixed {type(backbone).__name__}: "
+            f'give the config of the search.'
         )
     return backbone, dict((cfg.get('test_cfg') or {}).get('final_backbone') or {})
 
