@@ -41,10 +41,18 @@ class Trainee:
         model: The detector.
         device: ``'cpu'`` or ``'cuda'``.
         amp: Whether steps run under automatic mixed precision.
+        wrap: What wraps the model for several processes.
     """
 
-    def __init__(self, model: nn.Module, device: str, amp: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str,
+        amp: bool = False,
+        wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
+    ) -> None:
         self.model = model.to(device).train()
+        self.wrapped = wrap(self.model)
         self.device = device
         self.optimizer = build_optim_wrapper(
             self.model,
@@ -59,7 +67,7 @@ class Trainee:
         torch.manual_seed(0)  # the same sample of proposals
         if arch is not None:
             self.model.backbone.set_arch(arch)
-        losses = self.model.train_step(batch, self.optimizer)
+        losses = self.wrapped.train_step(batch, self.optimizer)
         return losses['loss'].item()
 
     def timed(self, batch: dict, arch: Arch | None = None) -> tuple[float, float]:

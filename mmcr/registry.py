@@ -10,12 +10,19 @@ registry imports its room when it is first asked, so no config needs
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmdet.registry import LOOPS as MMDET_LOOPS
 from mmdet.registry import METRICS as MMDET_METRICS
+from mmdet.registry import MODEL_WRAPPERS as MMDET_MODEL_WRAPPERS
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmdet.registry import WEIGHT_INITIALIZERS as MMDET_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMDET_MODELS, scope='mmcr', locations=['mmcr.models'])
+MODEL_WRAPPERS = Registry(
+    'model_wrapper',
+    parent=MMDET_MODEL_WRAPPERS,
+    scope='mmcr',
+    locations=['mmcr.engine'],
+)
 HOOKS = Registry('hook', parent=MMDET_HOOKS, scope='mmcr', locations=['mmcr.engine'])
 LOOPS = Registry('loop', parent=MMDET_LOOPS, scope='mmcr', locations=['mmcr.engine'])
 METRICS = Registry(
@@ -32,5 +39,13 @@ WEIGHT_INITIALIZERS = Registry(
 )
 
 # From a scope beside mmdet's, mmengine looks for mmcr among the root's children.
-for _registry in (MODELS, HOOKS, LOOPS, METRICS, TASK_UTILS, WEIGHT_INITIALIZERS):
+for _registry in (
+    MODELS,
+    MODEL_WRAPPERS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    TASK_UTILS,
+    WEIGHT_INITIALIZERS,
+):
     _registry.root.children[_registry.scope] = _registry

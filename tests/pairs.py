@@ -1,4 +1,4 @@
-"""Two processes that work together, and an end to their waiting."""
+"""Processes that work together, mostly two, and an end to their waiting."""
 
 import json
 import time
@@ -9,14 +9,16 @@ import torch
 from mmcr.launch import import_formatter
 
 
-def run_pair(work, root, folder, seconds):
+def run_pair(work, root, folder, seconds, count=2):
     """What each rank wrote to its file; a hang ends after so many seconds."""
-    import_formatter()  # or both write its cache at once
-    processes = torch.multiprocessing.spawn(work, (root, folder), nprocs=2, join=False)
+    import_formatter()  # or all write its cache at once
+    processes = torch.multiprocessing.spawn(
+        work, (root, folder), nprocs=count, join=False
+    )
     deadline = time.monotonic() + seconds
     while not processes.join(max(0, deadline - time.monotonic())):
         if time.monotonic() > deadline:
             for process in processes.processes:
                 process.kill()
             pytest.fail(f'no end after {seconds} s')
-    return [json.loads((folder / f'{rank}.json').read_text()) for rank in (0, 1)]
+    return [json.loads((folder / f'{rank}.json').read_text()) for rank in range(count)]

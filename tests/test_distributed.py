@@ -103,13 +103,19 @@ def scores(root, synchronised):
     return [trial.metrics for trial in candidates.evaluate(proposals)]
 
 
-def train(root, folder):
-    """The paths, whether they and nothing else have changed, and a checksum."""
-    cfg = train_cfg(root, folder / 'train', iterations=3)
-    cfg.launcher = 'pytorch'
-    cfg.model_wrapper_cfg = dict(
+WRAPPERS = dict(
+    active=dict(type='mmcr.ActivePathDDP'),
+    ddp=dict(
         type='MMDistributedDataParallel', device_ids=None, find_unused_parameters=True
-    )
+    ),
+)
+
+
+def train(root, folder, wrapper):
+    """The paths, whether they and nothing else have changed, and a checksum."""
+    cfg = train_cfg(root, folder / 'train' / wrapper, iterations=3)
+    cfg.launcher = 'pytorch'
+    cfg.model_wrapper_cfg = WRAPPERS[wrapper]
     runner = Runner.from_cfg(cfg)
     backbone = runner.model.module.backbone
     paths, exact = [], []
@@ -146,7 +152,7 @@ def work(rank, root, folder):
         {kind: search(root, folder, kind) for kind in SEARCHES},
         scores=scores(root, False),
         synchronised=scores(root, True),
-        train=train(root, folder),
+        train={wrapper: train(root, folder, wrapper) for wrapper in WRAPPERS},
         errors={
             fail.__name__: message(fail, root, folder)
             for fail in (other_search, missing_checkpoint, unknown_score)
@@ -204,11 +210,12 @@ def test_a_users_error_ends_both(pair, error, words):
 def test_both_train_the_same_paths_and_nothing_else(pair):
     (first, second), _ = pair
     assert first['train'] == second['train']
+    assert first['train']['active'] == first['train']['ddp']  # the same bits
     space = build_detector(STAGE).backbone.space
-    assert first['train']['paths'] == [
+    assert first['train']['active']['paths'] == [
         ArchSamplingHook(seed=7).draw(space, i).to_json() for i in range(3)
     ]
-    assert first['train']['exact'] == [True] * 3
+    assert first['train']['active']['exact'] == [True] * 3
 
 
 ENDING = """

@@ -233,7 +233,7 @@ def test_what_cannot_be_exact_is_said(shapes, tmp_path):
 
 
 def work(rank, root, folder):
-    """One of two processes: a whole training, and the end of it once more."""
+    """One of two processes: a whole training, and the end of it twice more."""
     torch.set_num_threads(1)
     os.environ['LOCAL_RANK'] = str(rank)
     MMLogger.get_instance('quiet', log_level='ERROR')
@@ -242,28 +242,33 @@ def work(rank, root, folder):
         'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
     )
 
-    def cfg(name):
+    def cfg(name, **wrapper):
         made = cfg_of(root, folder / name, sampler=SHUFFLED)
         made.train_cfg = dict(BY_EPOCH, max_epochs=3)
         made.launcher = 'pytorch'
-        made.model_wrapper_cfg = dict(
-            type='MMDistributedDataParallel',
-            device_ids=None,
-            find_unused_parameters=True,
-        )
+        made.model_wrapper_cfg = wrapper or dict(type='mmcr.ActivePathDDP')
         return made
 
     _, seen = train(cfg('whole'))
     torch.distributed.barrier()
-    _, rest = train(cfg('rest'), folder / 'whole' / 'iter_3.pth')
-    (folder / f'{rank}.json').write_text(json.dumps([seen, rest]))
+    checkpoint = folder / 'whole' / 'iter_3.pth'
+    _, rest = train(cfg('rest'), checkpoint)
+    ddp = cfg(
+        'ddp',
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        find_unused_parameters=True,
+    )
+    _, same = train(ddp, checkpoint)
+    (folder / f'{rank}.json').write_text(json.dumps([seen, rest, same]))
     torch.distributed.barrier()
     leave_process_group()
 
 
 def test_two_processes(shapes, tmp_path):
     runs = run_pair(work, shapes, tmp_path, SECONDS)
-    for seen, rest in runs:
-        assert len(seen) == 6 and rest == seen[3:]
+    for seen, rest, same in runs:
+        assert len(seen) == 6 and rest == same == seen[3:]
     assert runs[0][0] != runs[1][0]
-    assert agree(state(tmp_path / 'rest'), state(tmp_path / 'whole'))
+    for name in ('rest', 'ddp'):
+        assert agree(state(tmp_path / name), state(tmp_path / 'whole'))

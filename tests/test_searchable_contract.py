@@ -154,6 +154,9 @@ def test_the_path_and_nothing_else_gets_gradients(cfg):
         got = {n for n, p in net.named_parameters() if p.grad is not None}
         assert got == on_path(net, arch)
         assert got < {name for name, _ in net.named_parameters()}
+        active = net.active_parameters()
+        assert {n for n, p in net.named_parameters() if p in {*active}} == got
+        assert len(active) == len(got)  # each once, where convs share a weight too
         grads = {p.data_ptr(): p.grad for p in net.parameters()}
         path = path_state_dict(net, arch)
         for name, parameter in fixed.named_parameters():

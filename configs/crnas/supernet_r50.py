@@ -11,7 +11,7 @@ custom_hooks = [
     dict(type='mmcr.ExactResumeHook'),
     dict(type='mmcr.PathLogHook'),
 ]
-find_unused_parameters = True  # a path uses a part of the supernet
+model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
 
 val_cfg = dict(
     _delete_=True,

@@ -18,7 +18,7 @@ custom_hooks = [
     dict(type='mmcr.ExactResumeHook'),
     dict(type='mmcr.PathLogHook'),
 ]
-find_unused_parameters = True  # a path uses a part of the supernet
+model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
 
 # A path's accuracy says nothing before its norms are calibrated.
 val_cfg = val_dataloader = val_evaluator = None

@@ -1,5 +1,6 @@
 """Sampling, calibration, scoring and search as parts of an mmengine Runner."""
 
+from mmcr.engine.active_path_ddp import ActivePathDDP
 from mmcr.engine.calibration import PathNorms
 from mmcr.engine.checkpoint import CheckpointError, check_supernet_checkpoint
 from mmcr.engine.evaluator import CandidateEvaluator
@@ -11,6 +12,7 @@ from mmcr.engine.sampling_hook import ArchSamplingHook
 from mmcr.engine.search_loop import ArchSearchLoop
 
 __all__ = [
+    'ActivePathDDP',
     'ArchSamplingHook',
     'ArchSearchLoop',
     'ArchValLoop',
