@@ -1,8 +1,9 @@
-# make demo     the whole method on a small data set    -> work_dirs/demo
-# make test     the tests                  (ARGS=... goes to pytest)
-# make lint     the linter
-# make env      only the environment that these three need, .venv
-# make clean    removes .venv and what tools left behind; work_dirs/ stays
+# make demo         CR-NAS on a small data set          -> work_dirs/demo
+# make demo-detnas  DetNAS on the same data set         -> work_dirs/demo-detnas
+# make test         the tests                  (ARGS=... goes to pytest)
+# make lint         the linter
+# make env          only the environment that these four need, .venv
+# make clean        removes .venv and what tools left behind; work_dirs/ stays
 #
 # PYTHON=/path/to/python: use that environment, which has torch and the mm
 # packages, and build or install nothing.
@@ -17,7 +18,7 @@ else
 PY := .venv/bin/python
 endif
 
-.PHONY: help env demo test lint clean
+.PHONY: help env shapes demo demo-detnas test lint clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -32,12 +33,18 @@ else
 	@"$(BASE_PYTHON)" tools/make_env.py
 endif
 
-demo: env
+shapes: env
 	"$(PY)" tools/dataset_converters/make_shapes.py --out-dir data/shapes \
 		--train 400 --val 0 --test 100 --image-size 192
 	"$(PY)" tools/dataset_converters/split_coco.py data/shapes/train.json \
 		--archval 100 --out-dir data/shapes
+
+demo: shapes
 	"$(PY)" tools/reallocate.py configs/demo/shapes.py --work-dir work_dirs/demo --jobs 2
+
+demo-detnas: shapes
+	"$(PY)" tools/reallocate.py configs/demo/shapes.py --method detnas \
+		--work-dir work_dirs/demo-detnas --jobs 2
 
 # One thread each: the tests' networks are too small to share out.
 test: env

@@ -27,7 +27,10 @@ from mmcr.launch import read_config
 from mmcr.processes import Processes
 
 ROOT = Path(__file__).parents[1]
-SEARCHED = ('stage_supernet', 'stage_search', 'op_supernet', 'op_search')
+SEARCHED = (
+    *('stage_supernet', 'stage_search', 'op_supernet', 'op_search'),  # of CR-NAS
+    *('supernet', 'search'),  # of DetNAS
+)
 
 
 @dataclass(frozen=True)

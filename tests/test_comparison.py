@@ -4,10 +4,11 @@ import pytest
 
 from mmcr.analysis.comparison import Row, coco_points, verdict, write_comparison
 from mmcr.analysis.complexity import Complexity, Cost
+from mmcr.analysis.sketch import DILATIONS, KINDS
 from mmcr.errors import UserError
 
 
-def row(name, ap, macs=2_000_000_000, params=3_000_000, dilations=None):
+def row(name, ap, macs=2_000_000_000, params=3_000_000, values=None, legend=DILATIONS):
     costs = {'backbone': Cost(macs - 5, params - 5), 'neck': Cost(5, 5)}
     metrics = {
         'coco/bbox_mAP': ap,
@@ -15,9 +16,8 @@ def row(name, ap, macs=2_000_000_000, params=3_000_000, dilations=None):
         'coco/bbox_mAP_s': -1.0,
         'time': float('nan'),
     }
-    return Row(
-        name, (1, 2), dilations, Complexity(costs, (64, 64), 'mmengine', {}), metrics
-    )
+    complexity = Complexity(costs, (64, 64), 'mmengine', {})
+    return Row(name, (1, 2), values, complexity, metrics, legend)
 
 
 class TestComparison:
@@ -54,10 +54,12 @@ class TestComparison:
             '| 45.0 M | 3.50 M |',
         ]
         assert verdict(rows) in text and rows[0].complexity.conditions in text
+        dilations = 'Dilations block by block, a space between stages. MACs:'
+        assert f'AP in points of 100. {dilations}' in text
         assert rows[1].caption == '45.0 M MACs  ·  3.50 M params  ·  30.00 AP'
 
     def test_the_json_file(self, tmp_path):
-        rows = [row('baseline', 0.3), row('found', 0.4, dilations=(1, 2))]
+        rows = [row('baseline', 0.3), row('found', 0.4, values=(1, 2))]
         write_comparison(rows, tmp_path)
         found = json.loads((tmp_path / 'comparison.json').read_text())
         assert found['baseline'] == 'baseline' and found['verdict'] == verdict(rows)
@@ -67,6 +69,21 @@ class TestComparison:
         assert network['points']['AP'] == pytest.approx(40)
         assert network['ap_difference'] == pytest.approx(10)
         assert network['metrics']['time'] is None
+
+    def test_of_kinds_of_blocks(self, tmp_path):
+        rows = [
+            row('ShuffleNetV2', 0.3, values=(0, 0), legend=KINDS),
+            row('DetNAS', 0.4, values=((3,), (2, 1)), legend=KINDS),
+        ]
+        text = write_comparison(rows, tmp_path)
+        header, _, plain, found = text.splitlines()[:4]
+        assert header.startswith('| network | stages | kinds | AP |')
+        assert plain.startswith('| ShuffleNetV2 | [1, 2] | 3 33 |')
+        assert found.startswith('| DetNAS | [1, 2] | X 75 |')
+        assert f'Kinds block by block, a space between stages: {KINDS.title}.' in text
+        record = json.loads((tmp_path / 'comparison.json').read_text())
+        assert record['networks'][1]['kinds'] == [[3], [2, 1]]
+        assert rows[1].network.text == 'X 75' and '40.00 AP' in rows[1].network.caption
 
     @pytest.mark.parametrize(
         'ap, said',

@@ -157,6 +157,7 @@ def test_search_has_its_own_split(name):
         assert loader.dataset.ann_file.endswith('archval.json')
         assert loader.dataset.data_prefix.img == 'train2017/'
     assert cfg.custom_hooks[0].type == 'mmcr.ArchSamplingHook'
+    assert cfg.model_wrapper_cfg.type == 'mmcr.ActivePathDDP'
 
 
 def keys_and_shapes(backbone):

@@ -5,9 +5,11 @@ from random import Random
 import pytest
 
 from mmcr.analysis.report import arch_text, read_search, write_report
-from mmcr.analysis.score_figure import score_figure
+from mmcr.analysis.score_figure import front_figure, score_figure
+from mmcr.analysis.sketch import KINDS
 from mmcr.analysis.slices import ALL, Slices
 from mmcr.search import (
+    EvolutionSearcher,
     ExhaustiveSearcher,
     GreedySearcher,
     HalvingSearcher,
@@ -24,6 +26,9 @@ from mmcr.space import (
     Budget,
     Choice,
     SearchSpace,
+    block_arch,
+    detnas_size,
+    detnas_space,
     dilation_arch,
     operation_space,
     resnet_stage_space,
@@ -225,6 +230,50 @@ class TestReport:
         assert 'slices 1-5 of 10 (50 of 100 images)' in words
         assert 'mean coco/bbox_mAP' in words and '4, final' in words
 
+    def test_of_an_evolution(self, tmp_path):
+        searcher = EvolutionSearcher(operation_space((3, 4, 6, 3)), generations=4)
+        best = search(tmp_path, searcher)
+        (found,) = read_search(tmp_path).courses
+        assert by_slices(found) == [{ALL: 50}] * 4 and found.finished
+        assert found.ranking[0].arch == best.proposal.candidate.arch
+        scores = []
+        for step in found.steps[:-1]:
+            scores += [(scored.score, scored.arch) for scored in step.scored]
+            top = {arch for _, arch in sorted(scores, key=lambda s: -s[0])[:10]}
+            assert step.kept == top & {scored.arch for scored in step.scored}
+        assert found.steps[-1].kept is None
+        page = Page(write_report(tmp_path).read_text())
+        words = ' '.join(page.words.split())
+        assert 'Generations' in words and 'best in score of all before it' in words
+        assert f'1 50 all images {len(found.steps[0].kept)}' in words
+        assert 'Front' not in words
+
+    def test_of_a_search_for_a_front(self, tmp_path):
+        space = detnas_space(detnas_size('300M')).under(Budget(0, 300e6))
+        searcher = EvolutionSearcher(space, generations=3, pareto=True)
+        search(tmp_path, searcher)
+        cut(tmp_path, 120)
+        (found,) = read_search(tmp_path).courses
+        assert not found.finished and len(found.ranking) == 120
+        search(tmp_path, EvolutionSearcher(space, generations=3, pareto=True))
+        (found,) = read_search(tmp_path).courses
+        front = searcher.front()
+        assert [scored.arch for scored in found.front] == [
+            trial.proposal.candidate.arch for trial in front
+        ]
+        page = Page(write_report(tmp_path).read_text())
+        words = ' '.join(page.words.split())
+        for i, trial in enumerate(front):
+            arch = trial.proposal.candidate.arch
+            text = arch_text(arch, KINDS)
+            row = f'{i} {text} {space.cost_of(arch):,} {100 * trial.score:.2f}'
+            assert row in words
+        assert page.tags.count('svg') == 3
+        assert 'Xception block' in words and 'dilation' not in words
+        others, dots = front_figure(found, 'AP', 100).axes[0].collections
+        assert len(dots.get_offsets()) == len(front)
+        assert len(others.get_offsets()) == 150 - len(front)
+
     def test_of_several_budgets(self, tmp_path):
         kinds = dict(budget_8=HalvingSearcher, budget_16=HalvingSearcher)
         joint = JointSearcher(
@@ -322,6 +371,7 @@ class TestReport:
     def test_architectures_in_words(self):
         assert arch_text(Arch({'stage1': 3, 'stage2': 4})) == '[3, 4]'
         assert arch_text(dilation_arch(((1,), (2, 3)))) == '1 23'
+        assert arch_text(block_arch(((0,), (2, 3))), KINDS) == '3 7X'
         assert arch_text(Arch({'kernel': 3})) == 'kernel=3'
 
     def test_slices_in_words(self):

@@ -7,6 +7,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from mmcr.analysis.sketch import (
     COLOURS,
+    KINDS,
     OTHER_COLOUR,
     STEM,
     Network,
@@ -14,7 +15,7 @@ from mmcr.analysis.sketch import (
     draw_architectures,
 )
 from mmcr.errors import UserError
-from mmcr.space import PUBLISHED
+from mmcr.space import DETNAS_PUBLISHED, PUBLISHED
 
 CAPTION = '192.10 G MACs  ·  58.06 M params  ·  38.30 AP'
 
@@ -55,28 +56,70 @@ def test_every_block_in_the_colour_of_its_dilation():
 def test_one_rate_for_a_stage_and_rates_beyond_the_papers():
     *_, last = drawn(architecture_figure([Network('net', (1, 2), (1, 4))]))
     assert to_hex(last.get_facecolor()) == OTHER_COLOUR
-    assert Network('net', (1, 2), (1, 4)).rates == [[1], [4, 4]]
+    assert Network('net', (1, 2), (1, 4)).blocks == [[1], [4, 4]]
+
+
+def test_kinds_of_blocks():
+    kinds = ((2, 1), (0, 3))
+    net = Network('net', (2, 2), kinds, legend=KINDS)
+    figure = architecture_figure([net])
+    _, *blocks = drawn(figure)
+    assert [to_hex(b.get_facecolor()) for b in blocks] == [
+        KINDS.colours[kind] for stage in kinds for kind in stage
+    ]
+    assert len(set(KINDS.colours.values())) == 4
+    texts = Counter(text.get_text() for text in figure.axes[0].texts)
+    assert net.text == '75 3X' and KINDS.title in texts
+    # once in a block and once in the legend
+    assert {texts[label] for label in '357X'} == {2}
+    with pytest.raises(UserError, match='kinds must give a value for each'):
+        Network('net', (2, 2), ((2, 1), (0,)), legend=KINDS)
+
+
+def published_of_detnas():
+    return [
+        Network(key, [len(stage) for stage in net.blocks], net.blocks, CAPTION, KINDS)
+        for key, net in DETNAS_PUBLISHED.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    'networks',
+    [
+        pytest.param(published_of_detnas(), id='detnas'),
+        pytest.param([Network('net', (1,) * 4, ((3,),) * 4, legend=KINDS)], id='small'),
+        pytest.param([Network('net', (1,) * 4, (1, 4, 5, 6))], id='further'),
+    ],
+)
+def test_texts_lie_inside_and_apart(networks):
+    texts = texts_apart(networks)
+    assert texts[networks[0].name] == texts['height: resolution of the stage'] == 1
 
 
 @pytest.mark.parametrize('key', ['r18', 'r50', 'r101'])
-def test_texts_lie_inside_and_apart(key):
-    figure = architecture_figure(trio(key))
+def test_texts_of_a_trio(key):
+    texts = texts_apart(trio(key))
+    tau = ', '.join(map(str, PUBLISHED[key].stage_cr))
+    assert texts[f'{key} full CR'] == texts[CAPTION] == 1
+    assert texts[f'τ = [{tau}]'] == 2 and texts['stride 32'] == texts['stem'] == 3
+
+
+def texts_apart(networks):
+    """The texts of a picture, none of which lies on another or outside."""
+    figure = architecture_figure(networks)
     FigureCanvasAgg(figure).draw()
     # digits stand on blocks of their own width
     boxes = [
         (text.get_text(), text.get_window_extent())
         for text in figure.axes[0].texts
-        if not text.get_text().isdigit()
+        if len(text.get_text()) > 1
     ]
-    texts = Counter(text for text, _ in boxes)
-    tau = ', '.join(map(str, PUBLISHED[key].stage_cr))
-    assert texts[f'{key} full CR'] == texts[CAPTION] == 1
-    assert texts[f'τ = [{tau}]'] == 2 and texts['stride 32'] == texts['stem'] == 3
     for i, (text, box) in enumerate(boxes):
         assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
         for other, its_box in boxes[:i]:
-            assert not text or not other or not box.overlaps(its_box), (text, other)
+            assert not box.overlaps(its_box), (text, other)
+    return Counter(text for text, _ in boxes)
 
 
 @pytest.mark.parametrize(

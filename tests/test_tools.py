@@ -10,31 +10,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmcr.data.shapes import write_shapes
-from mmcr.data.split import split_coco
 from mmcr.errors import UserError
-from mmcr.pipeline import Pipeline
 from mmcr.study import RankingStudy
 
 ROOT = Path(__file__).parents[1]
 FINAL = 'faster_rcnn/faster-rcnn_cr-r18_fpn_1x_coco'
-
-
-@pytest.fixture(scope='module')
-def workplace(tmp_path_factory):
-    """A folder with the demo's data set, as small as it gets, and a user's config."""
-    folder = tmp_path_factory.mktemp('workplace')
-    data = folder / 'data/shapes'
-    train = write_shapes(data, 24, (96, 96), split='train')
-    write_shapes(data, 8, (96, 96), split='test')
-    split_coco(train, 8, data)
-    (folder / 'mine.py').write_text(
-        f"_base_ = '{ROOT}/configs/demo/shapes.py'\n"
-        'train_cfg = dict(max_epochs=1)\n'
-        'val_dataloader = test_dataloader = dict(batch_size=4)\n'
-        'cost_shape = (96, 96)\n'
-    )
-    return folder
 
 
 @pytest.fixture
@@ -244,69 +224,6 @@ def test_work_dir_of_another_search(run, supernet, capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_pipeline(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-    lines = []
-    pipeline = Pipeline('mine.py', 'pipeline', jobs=2, say=lines.append)
-    table = pipeline.run()
-    for name in ('baseline', 'stage CR', 'full CR'):
-        assert f'| {name} |' in table
-    for name in (
-        'best_arch.json',
-        'best_arch.py',
-        'comparison.md',
-        'architectures.png',
-        'stage_search/trials.jsonl',
-        'op_search/trials.jsonl',
-    ):
-        assert (workplace / 'pipeline' / name).is_file()
-
-    def run_again(config='mine.py'):
-        lines.clear()
-        return Pipeline(config, 'pipeline', say=lines.append).run()
-
-    assert run_again() == table
-    assert sum('done already' in line for line in lines) == 7
-
-    # as if it had been stopped in the middle of the operation search
-    journal = workplace / 'pipeline/op_search/trials.jsonl'
-    trials = journal.read_text()
-    journal.write_text(trials[: len(trials) // 2])
-    state = workplace / 'pipeline/op_search/step.json'
-    state.write_text(json.dumps({**json.loads(state.read_text()), 'done': False}))
-    assert run_again() == table
-    assert sum('done already' in line for line in lines) == 6
-    assert journal.read_text() == trials
-
-    with pytest.raises(UserError, match='stage_search must .* another'):
-        Pipeline('mine.py', 'pipeline', say=lines.append, fast=True).run()
-
-    changed = workplace / 'changed.py'
-    changed.write_text(
-        (workplace / 'mine.py').read_text() + 'randomness = dict(seed=1)\n'
-    )
-    with pytest.raises(UserError, match='another'):
-        run_again('changed.py')
-
-    with Pipeline('mine.py', 'pipeline').processes.alone():
-        with pytest.raises(UserError, match='Only one run'):
-            run_again()
-
-    supernet = workplace / 'pipeline/stage_supernet/epoch_1.pth'
-    supernet.write_bytes(supernet.read_bytes() + b'trained anew')
-    with pytest.raises(UserError, match='stage_search must .* another supernet'):
-        run_again()
-    archval = workplace / 'data/shapes/archval.json'
-    annotations = archval.read_text()
-    try:
-        archval.write_text(annotations + ' ')
-        with pytest.raises(UserError, match='stage_supernet must .* other data'):
-            run_again()
-    finally:
-        archval.write_text(annotations)
-
-
-@pytest.mark.slow
 def test_ranking_study(run, supernet, workplace):
     """Networks trained alone, each once, beside what a search said of them."""
     search = 'search', 'crnas/stage_search_r18', supernet
@@ -359,20 +276,6 @@ def test_ranking_study(run, supernet, workplace):
     assert '| supernet: listed |' in study(searches=searches).run()
     with pytest.raises(UserError, match='must have scored all members .* lacks'):
         study(members=4, searches=searches)
-
-
-@pytest.mark.parametrize(
-    'config, jobs, words',
-    [
-        ('x = 1', 1, 'CR_STEP'),
-        ('x = int("one")', 1, 'config that mmengine can read: ValueError'),
-        ('x = 1', 0, 'jobs must be at least 1'),
-    ],
-)
-def test_pipeline_refuses(tmp_path, config, jobs, words):
-    (tmp_path / 'mine.py').write_text(config)
-    with pytest.raises(UserError, match=words):
-        Pipeline(tmp_path / 'mine.py', tmp_path / 'work', jobs=jobs).run()
 
 
 @pytest.mark.slow

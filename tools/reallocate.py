@@ -1,8 +1,9 @@
 """Reallocates a backbone's computation on your data, from supernet to comparison.
 
-Runs the stage supernet and search, the operation supernet and search, and
-trains the baseline, the stage-reallocated and the fully reallocated network by
-one recipe. Started again, it goes on where it was.
+With CR-NAS it runs the stage supernet and search, the operation supernet and
+search, and trains the baseline, the stage-reallocated and the fully reallocated
+network by one recipe; with DetNAS the supernet and the evolutionary search, and it
+trains ShuffleNetV2 and the found network. Started again, it goes on where it was.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 
 from mmcr.cli import user_errors
-from mmcr.pipeline import Pipeline
+from mmcr.pipeline import METHODS, Pipeline
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,7 +21,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config that inherits from $CR_STEP')
     parser.add_argument('--work-dir', help='where logs and results go')
     parser.add_argument(
-        '--depth', type=int, choices=[18, 50], default=18, help='of the ResNet'
+        '--method', choices=METHODS, default=METHODS[0], help='(default: %(default)s)'
+    )
+    parser.add_argument(
+        '--depth',
+        type=int,
+        choices=[18, 50],
+        help='of the ResNet of crnas (default: 18)',
     )
     parser.add_argument(
         '--jobs',
@@ -31,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--fast',
         action='store_true',
-        help='search by halving and racing, as with tools/search.py --fast',
+        help='search by halving and racing, as with tools/search.py --fast; crnas only',
     )
     return parser.parse_args()
 
@@ -44,7 +51,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         pipeline = Pipeline(
-            args.config, work_dir, args.depth, args.jobs, fast=args.fast
+            args.config,
+            work_dir,
+            args.depth,
+            args.jobs,
+            fast=args.fast,
+            method=args.method,
         )
         print(pipeline.run())
     except KeyboardInterrupt:

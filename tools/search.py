@@ -52,7 +52,7 @@ def main() -> None:
         raise UserError(
             f"A search config has test_cfg = dict(type='mmcr.ArchSearchLoop', ...), "
             f'but {args.config} has {cfg.get("test_cfg")}. '
-            'Inherit one of configs/crnas.'
+            'Inherit one of configs/crnas or configs/detnas.'
         )
     if args.fast:
         cfg.test_cfg.searcher.type = fast(cfg.test_cfg.searcher.type)

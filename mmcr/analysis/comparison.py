@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mmcr.analysis.complexity import Complexity
-from mmcr.analysis.sketch import Network
+from mmcr.analysis.sketch import DILATIONS, Legend, Network
 from mmcr.atomic import write_bytes
 from mmcr.errors import UserError
 
@@ -44,11 +44,6 @@ def coco_points(
     return points
 
 
-def dilation_digits(rates: Sequence[Sequence[int]]) -> str:
-    """Dilations of all blocks as digits, with a space between stages."""
-    return ' '.join(''.join(map(str, stage)) for stage in rates)
-
-
 @dataclass(frozen=True)
 class Row:
     """One network of a comparison.
@@ -56,16 +51,18 @@ class Row:
     Args:
         name: What to call it.
         stage_blocks: Blocks per stage (tau).
-        dilations: Per stage one rate per block, or one for all; ``None``: all 1.
+        values: Per stage one value per block, or one for all; ``None``: all 1.
         complexity: What the detector costs.
         metrics: What its evaluation returned, as in `coco_points`.
+        legend: What the values are; the same in all rows of a comparison.
     """
 
     name: str
     stage_blocks: Sequence[int]
-    dilations: Sequence[int | Sequence[int]] | None
+    values: Sequence[int | Sequence[int]] | None
     complexity: Complexity
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    legend: Legend = DILATIONS
 
     @property
     def ap(self) -> float | None:
@@ -91,9 +88,11 @@ class Row:
         return '  ·  '.join(figures)
 
     @property
-    def rates(self) -> list[list[int]]:
-        """The dilation of every block, per stage."""
-        return Network(self.name, self.stage_blocks, self.dilations).rates
+    def network(self) -> Network:
+        """Its backbone, for a sketch."""
+        return Network(
+            self.name, self.stage_blocks, self.values, self.caption, self.legend
+        )
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -120,7 +119,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     columns = [
         'network',
         'stages',
-        'dilations',
+        baseline.legend.name,
         *COCO_COLUMNS,
         'AP − baseline',
         'MACs',
@@ -133,7 +132,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
             [
                 _cell(row.name),
                 str(list(row.stage_blocks)),
-                dilation_digits(row.rates),
+                row.network.text,
                 *('-' if value is None else f'{value:.2f}' for value in points),
                 _difference(row, baseline),
                 _macs(row.macs),
@@ -164,8 +163,8 @@ def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     said, conditions = verdict(rows), rows[0].complexity.conditions
     text = (
-        f'{markdown_table(rows)}\n{said}\n\nAP in points of 100. Dilations block '
-        f'by block, a space between stages. MACs: {conditions}\n'
+        f'{markdown_table(rows)}\n{said}\n\nAP in points of 100. {_explained(rows)} '
+        f'MACs: {conditions}\n'
     )
     record = dict(
         baseline=rows[0].name,
@@ -181,12 +180,20 @@ def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
     return text
 
 
+def _explained(rows: Sequence[Row]) -> str:
+    """How to read the column of the blocks' values."""
+    legend = rows[0].legend
+    meaning = f': {legend.title}' if legend.labels else ''
+    words = f'{legend.name.capitalize()} block by block, a space between stages'
+    return f'{words}{meaning}.'
+
+
 def _record(row: Row, baseline: Row) -> dict:
     known = None not in (row.ap, baseline.ap)
     return dict(
         name=row.name,
         stage_blocks=list(row.stage_blocks),
-        dilations=row.rates,
+        **{row.legend.name: row.network.blocks},
         macs=row.macs,
         params=row.params,
         parts={part: asdict(cost) for part, cost in row.complexity.parts.items()},

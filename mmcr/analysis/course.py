@@ -1,13 +1,14 @@
 """The course of a search, told from its journal by replay."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from statistics import fmean
 
 from mmcr.analysis.slices import ALL, Portions
 from mmcr.errors import UserError
 from mmcr.search import (
+    EvolutionSearcher,
     ExhaustiveSearcher,
     GreedySearcher,
     HalvingSearcher,
@@ -16,6 +17,7 @@ from mmcr.search import (
     Trial,
 )
 from mmcr.search.candidate import proposal_key
+from mmcr.search.pareto import Point, pareto_front
 from mmcr.space import (
     Arch,
     Budget,
@@ -28,7 +30,9 @@ KINDS = dict(
     halving=HalvingSearcher,
     greedy=GreedySearcher,
     racing=RacingGreedySearcher,
+    evolution=EvolutionSearcher,
 )
+NUMBERED = dict(halving='rung', evolution='generation')  # steps, by kind
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Step:
     Attributes:
         asked: How many there are.
         scored: Those with a score so far, in the order of the search.
-        kept: Those that went on to the next step; ``None`` as long as that is
-            open, and in the last step.
+        kept: Those that went on to the next step, or are parents of the next
+            generation; ``None`` as long as that is open, and in the last step.
     """
 
     asked: int
@@ -88,11 +92,13 @@ class Course:
 
     Attributes:
         name: Its folder in the work dir, where it is one of several; or ''.
-        kind: 'exhaustive', 'halving', 'greedy', 'racing' or another.
+        kind: 'exhaustive', 'halving', 'greedy', 'racing', 'evolution' or another.
         choices: How many there are.
         budget: Least and largest cost, where there is a budget.
         steps: As far as there are scores.
         finished: Whether all that the search asks for is scored.
+        costs: Of all that is scored, where the search weighs scores against costs.
+        unit: Of these.
     """
 
     name: str
@@ -101,6 +107,8 @@ class Course:
     budget: tuple[float, float] | None
     steps: Sequence[Step]
     finished: bool
+    costs: Mapping[Arch, float] = field(default_factory=dict)
+    unit: str = 'cost'
 
     @property
     def ranking(self) -> list[Scored]:
@@ -116,9 +124,16 @@ class Course:
         ]
         return sorted(complete, key=lambda scored: -scored.score)
 
+    @property
+    def front(self) -> list[Scored]:
+        """Those that none surpasses in score and cost, by rising cost."""
+        ranking = self.ranking
+        points = [Point(scored.score, self.costs[scored.arch]) for scored in ranking]
+        return [ranking[i] for i in pareto_front(points)]
+
     def label(self, step: Step) -> str:
-        """What to call a step: its rung, or how many choices are decided."""
-        if self.kind == 'halving':
+        """What to call a step: its number, or how many choices are decided."""
+        if self.kind in NUMBERED:
             return str(1 + list(self.steps).index(step))
         if self.kind == 'racing' and step.on_all:
             return f'{step.decided}, final'
@@ -130,6 +145,7 @@ class _Round:
     archs: frozenset[Arch]  # that were asked
     start: float  # where the first of its slices begins
     entries: Sequence[Mapping]  # in the order of the search
+    parents: frozenset[Arch] | None = None  # of the next generation
 
 
 def courses_of(header: Mapping, entries: Sequence[Mapping]) -> list[Course]:
@@ -160,6 +176,10 @@ def courses_of(header: Mapping, entries: Sequence[Mapping]) -> list[Course]:
     for name, searcher in searchers.items():
         budget = searcher.space.budget
         steps = _steps(list(_replay(searcher, known)))
+        costs = {}
+        if parts[name].get('pareto'):
+            archs = [scored.arch for step in steps for scored in step.scored]
+            costs = {arch: searcher.space.cost_of(arch) for arch in archs}
         courses.append(
             Course(
                 name,
@@ -168,6 +188,8 @@ def courses_of(header: Mapping, entries: Sequence[Mapping]) -> list[Course]:
                 budget and (budget.low, budget.high),
                 steps,
                 not searcher.ask(),
+                costs,
+                parts[name].get('unit', 'cost'),
             )
         )
     return courses
@@ -177,19 +199,26 @@ def _replay(searcher: Searcher, known: Mapping) -> Iterator[_Round]:
     while proposals := searcher.ask():
         entries = [known[p.key] for p in proposals if p.key in known]
         archs = frozenset(p.candidate.arch for p in proposals)
-        yield _Round(archs, min(p.portion[0] for p in proposals), entries)
+        start = min(p.portion[0] for p in proposals)
         if len(entries) < len(proposals):
+            yield _Round(archs, start, entries)
             return
         searcher.tell(
             [Trial(p, e['score'], e['metrics']) for p, e in zip(proposals, entries)]
         )
+        parents = None
+        if isinstance(searcher, EvolutionSearcher):
+            parents = frozenset(t.proposal.candidate.arch for t in searcher.parents())
+        yield _Round(archs, start, entries, parents)
 
 
 def _searcher(obj: Mapping) -> Searcher | None:
     """Builds a searcher again from its JSON form; ``None`` where that fails."""
-    options = dict(obj)
+    options = {name: value for name, value in obj.items() if name != 'unit'}
     try:
-        kind, space = KINDS[options.pop('kind')], _space(options.pop('space'))
+        kind = KINDS[options.pop('kind')]
+        noted = {'costs': options.pop('costs')} if 'costs' in options else {}
+        space = _space({**options.pop('space'), **noted})
         if issubclass(kind, ExhaustiveSearcher):
             options['max_trials'] = space.size
         return kind(space, **options)
@@ -199,9 +228,9 @@ def _searcher(obj: Mapping) -> Searcher | None:
 
 def _space(obj: Mapping) -> SearchSpace:
     choices = [Choice(name, tuple(values)) for name, values in obj['choices'].items()]
-    if obj['budget'] is None:
+    budget = None if obj['budget'] is None else Budget(**obj['budget'])
+    if budget is None and 'costs' not in obj:
         return SearchSpace(choices)
-    budget = Budget(**obj['budget'])
     costs = obj['costs']
     return SearchSpace(choices, lambda name, value: costs[name][str(value)], budget)
 
@@ -233,6 +262,8 @@ def _steps(rounds: Sequence[_Round]) -> list[Step]:
         if following is not None:
             later = following[0].archs
             kept = frozenset(arch for arch in race[0].archs if _goes_on(arch, later))
+            if race[0].parents is not None:
+                kept = race[0].archs & race[0].parents
         if scored:
             steps.append(Step(len(race[0].archs), scored, kept))
     return steps

@@ -7,15 +7,16 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from mmcr.analysis.comparison import COCO_COLUMNS, coco_points, dilation_digits
-from mmcr.analysis.course import Course, Scored, Step, courses_of
+from mmcr.analysis.arch_words import arch_text, network_of
+from mmcr.analysis.comparison import COCO_COLUMNS, coco_points
+from mmcr.analysis.course import NUMBERED, Course, Scored, Step, courses_of
 from mmcr.analysis.page import folded, page, svg, table
-from mmcr.analysis.score_figure import score_figure
-from mmcr.analysis.sketch import Network, architecture_figure
+from mmcr.analysis.score_figure import front_figure, score_figure
+from mmcr.analysis.sketch import DILATIONS, KINDS, Legend, architecture_figure
 from mmcr.analysis.slices import ALL, Portions, Slices
 from mmcr.atomic import write_bytes
 from mmcr.search import JournalError, read_journal
-from mmcr.space import Arch, ArchError, dilations_of, stage_blocks_of
+from mmcr.space import Arch
 
 SHOWN = 50  # candidates in a ranking
 
@@ -53,6 +54,16 @@ class Search:
     def shown(self, scored: Scored) -> str:
         """A score at the precision of the page."""
         return f'{self.scale * scored.score:{".2f" if self.scale == 100 else ".4g"}}'
+
+    def text(self, arch: Arch) -> str:
+        """An architecture in words."""
+        return arch_text(arch, self.legend)
+
+    @property
+    def legend(self) -> Legend:
+        """What values of blocks are: kinds count from 0, dilations from 1."""
+        choices = self.header['space']['choices'].values()
+        return KINDS if any(0 in values for values in choices) else DILATIONS
 
     @property
     def slices(self) -> Slices:
@@ -127,30 +138,6 @@ def write_report(work_dir: str | Path) -> Path:
     return path
 
 
-def network_of(arch: Arch) -> Network | None:
-    """The network that a stage or dilation architecture describes, for a sketch."""
-    name = 'Best architecture'
-    try:
-        return Network(name, stage_blocks_of(arch))
-    except ArchError:
-        pass
-    try:
-        dilations = dilations_of(arch)
-    except ArchError:
-        return None
-    return Network(name, [len(stage) for stage in dilations], dilations)
-
-
-def arch_text(arch: Arch) -> str:
-    """Blocks per stage, or dilations as digits with a space between stages."""
-    network = network_of(arch)
-    if network is None:
-        return str(arch)
-    if network.dilations is None:
-        return str(list(network.stage_blocks))
-    return dilation_digits(network.rates)
-
-
 def _title(course: Course) -> str:
     return f'Budget {course.name.removeprefix("budget_")}'
 
@@ -165,7 +152,7 @@ def _budgets(search: Search) -> str:
                 _title(course).removeprefix('Budget '),
                 f'{low}' if low == high else f'{low} to {high}',
                 str(len({s.arch for step in course.steps for s in step.scored})),
-                arch_text(best.arch) if best else '-',
+                search.text(best.arch) if best else '-',
                 search.shown(best) if best else '-',
             ]
         )
@@ -180,23 +167,47 @@ def _course(search: Search, course: Course, heading: str) -> Iterator[str]:
     if ranking:
         best = ranking[0]
         yield (
-            f'<p>Best architecture: <strong>{escape(arch_text(best.arch))}'
+            f'<p>Best architecture: <strong>{escape(search.text(best.arch))}'
             f'</strong> with {escape(search.score)} <strong>'
             f'{search.shown(best)}</strong> on {search.slices.words(ALL)} of archval, '
             'with weights of the supernet.</p>'
         )
-        if network := network_of(best.arch):
+        network = network_of(best.arch, search.legend)
+        if network is not None:
             yield svg(architecture_figure([network]), 'the best architecture')
     if course.steps:
         yield f'<{heading}>Scores</{heading}>'
         yield svg(score_figure(course, search.score, search.scale), 'the scores')
+    if ranking and course.costs:
+        yield f'<{heading}>Front</{heading}>'
+        yield svg(front_figure(course, search.score, search.scale), 'the front')
+        yield _front(search, course)
     if ranking:
         yield f'<{heading}>Ranking</{heading}>'
         yield _ranking(search, ranking, ALL)
     if course.steps and (len(course.steps) > 1 or not ranking):
-        name = 'Rungs' if course.kind == 'halving' else 'Steps'
-        yield f'<{heading}>{name}</{heading}>'
+        name = NUMBERED.get(course.kind, 'step')
+        yield f'<{heading}>{name.title()}s</{heading}>'
         yield from _steps(search, course)
+
+
+def _front(search: Search, course: Course) -> str:
+    rows = [
+        [
+            str(i),
+            search.text(each.arch),
+            f'{course.costs[each.arch]:,}',
+            search.shown(each),
+        ]
+        for i, each in enumerate(course.front)
+    ]
+    return table(
+        ['front/', 'architecture', course.unit, search.score],
+        rows,
+        text=(1,),
+        caption='The best at every cost: no other has as high a score for less. '
+        'The first column names the folder with the config fragment.',
+    )
 
 
 def _ranking(
@@ -225,7 +236,7 @@ def _ranking(
     rows = [
         [
             str(rank),
-            arch_text(each.arch),
+            search.text(each.arch),
             search.shown(each),
             *('-' if p[column] is None else f'{p[column]:.2f}' for column in shown),
             *(['' if each.arch not in kept else 'yes'] if kept is not None else []),
@@ -250,6 +261,13 @@ def _steps(search: Search, course: Course) -> Iterator[str]:
             'the next and are scored on more images. The first images are those of '
             'a random order.</p>'
         )
+    elif course.kind == 'evolution':
+        aims = 'score and cost' if course.costs else 'score'
+        yield (
+            f'<p>The first generation is drawn at random, and so is a part of the '
+            f'others; the rest is bred from the best in {aims} of all before it. Those '
+            f'that went on are among its parents.</p>'
+        )
     elif course.kind in ('greedy', 'racing'):
         yield (
             '<p>What is not decided yet is completed at random, anew for every '
@@ -272,11 +290,11 @@ def _steps(search: Search, course: Course) -> Iterator[str]:
                 f'{asked}' if asked == step.asked else f'{asked} of {step.asked}',
                 '; '.join(_shares(search, step)),
                 '-' if step.kept is None else str(len(step.kept)),
-                arch_text(best.arch),
+                search.text(best.arch),
                 search.shown(best),
             ]
         )
-    first = 'rung' if course.kind == 'halving' else 'decided'
+    first = NUMBERED.get(course.kind, 'decided')
     columns = [first, 'candidates', 'scored on', 'went on', 'best', search.score]
     yield table(columns, rows, text=(2, 4))
     for step in course.steps:
@@ -311,7 +329,7 @@ def _settings(header: Mapping, name: str = '') -> list[list[str]]:
                 rows.append([label, ', '.join(map(str, values))])
         elif field.endswith('.space.choices'):
             pass  # every budget has the same
-        elif field.endswith('space.costs'):
+        elif key == 'costs':
             for choice, costs in value.items():
                 text = ', '.join(f'{v}: {cost}' for v, cost in costs.items())
                 rows.append([f'{field}.{choice}', text])

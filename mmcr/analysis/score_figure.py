@@ -1,8 +1,11 @@
 """The scores of a search as a picture."""
 
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmcr.analysis.course import Course
+from mmcr.analysis.course import NUMBERED, Course, Scored
 from mmcr.analysis.sketch import COLOURS, INK, QUIET
 
 TICKS = 18  # labels that fit below the axis
@@ -38,11 +41,13 @@ def score_figure(course: Course, score: str, scale: float) -> Figure:
         every = -(-len(labels) // TICKS)
         axes.set_xticks(range(1, len(labels) + 1, every), labels[::every])
         axes.set_xlim(0, len(labels) + 1)
-        axes.set_xlabel(
-            'rung (filled: those that go on to the next, which has more images)'
-            if course.kind == 'halving'
-            else 'choices decided (filled: the best, which the next step extends)'
+        meanings = dict(
+            rung='those that go on to the next, which has more images',
+            generation='parents of the next',
         )
+        name = NUMBERED.get(course.kind, 'choices decided')
+        meaning = meanings.get(name, 'the best, which the next step extends')
+        axes.set_xlabel(f'{name} (filled: {meaning})')
     else:
         ranked = next(iter(course.steps[0].rankings.values()))
         scores = [scale * scored.score for scored in ranked]
@@ -50,7 +55,38 @@ def score_figure(course: Course, score: str, scale: float) -> Figure:
         axes.scatter([1], scores[:1], color=COLOURS[3], **marks)
         axes.set_xlabel('rank')
         axes.xaxis.get_major_locator().set_params(integer=True)
+    _finish(axes, score, scale)
+    return figure
+
+
+def front_figure(course: Course, score: str, scale: float) -> Figure:
+    """Score against cost, with the front marked.
+
+    Args:
+        course: With costs, and one candidate at least.
+        score: Its name.
+        scale: As in `score_figure`.
+    """
+    figure = Figure(figsize=(9, 3.4), layout='constrained')
+    axes = figure.add_subplot()
+    front = course.front
+    others = [each for each in course.ranking if each not in front]
+
+    def points(scored: Sequence[Scored]) -> tuple[list[float], list[float]]:
+        costs = [course.costs[each.arch] for each in scored]
+        return costs, [scale * each.score for each in scored]
+
+    marks = dict(s=26, linewidths=1)
+    axes.scatter(*points(others), facecolors='white', edgecolors=QUIET, **marks)
+    costs, scores = points(front)
+    axes.step(costs, scores, where='post', color=COLOURS[3], linewidth=1)
+    axes.scatter(costs, scores, color=COLOURS[3], zorder=3, **marks)
+    axes.set_xlabel(f'{course.unit} (filled: no other has less at that score or more)')
+    _finish(axes, score, scale)
+    return figure
+
+
+def _finish(axes: Axes, score: str, scale: float) -> None:
     axes.set_ylabel(score + (' (points)' if scale == 100 else ''), color=INK)
     axes.grid(axis='y', color='#e3e7ea', linewidth=0.8)
     axes.spines[['top', 'right']].set_visible(False)
-    return figure

@@ -1,7 +1,7 @@
 """Architectures drawn block by block (after CR-NAS, Fig. 4)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -12,6 +12,7 @@ from mmcr.errors import UserError
 
 # From light to dark, and apart in hue for the colour-blind too.
 COLOURS = {1: '#a9cfe6', 2: '#f0a830', 3: '#8c2d4e'}
+LIGHT = (COLOURS[1], COLOURS[2])  # what stands in these is dark
 OTHER_COLOUR = '#333333'  # further dilations; the number stands in the block
 INK, QUIET, STEM = '#1c2530', '#5c6873', '#d5dade'
 
@@ -21,9 +22,45 @@ TALLEST, SHRINK = 0.95, 0.76  # height of a block at stride 4, ratio per stage
 STEM_WIDTH, STAGE_GAP, MIN_STAGE = 0.26, 0.3, 0.58
 LABELS = 0.44  # below the blocks
 WIDEST, NARROWEST, ALL_BLOCKS = 0.68, 0.17, 8.0  # block to block; longest row
-LEGEND, MIN_WIDTH = 0.34, 7.0
+LEGEND, LEGEND_STEP, MIN_WIDTH = 0.34, 0.62, 7.0
+HEIGHT = 'height: resolution of the stage'
 LETTER = 0.084  # mean width of one in a title, rounded up
+SMALL_LETTER = 0.076  # likewise in the legend
 ROW = TITLE + TALLEST + LABELS
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What the values of blocks mean, and how blocks that have them look.
+
+    Attributes:
+        name: Of the values, in the plural.
+        title: What they say of a block.
+        colours: By value.
+        labels: By value, of those that do not speak for themselves.
+    """
+
+    name: str
+    title: str
+    colours: Mapping[int, str]
+    labels: Mapping[int, str] = field(default_factory=dict)
+
+    def colour(self, value: int) -> str:
+        """The colour of a block."""
+        return self.colours.get(value, OTHER_COLOUR)
+
+    def label(self, value: int) -> str:
+        """What stands in a block."""
+        return self.labels.get(value, str(value))
+
+
+DILATIONS = Legend('dilations', 'dilation of the 3×3 convolution', COLOURS)
+KINDS = Legend(
+    'kinds',
+    'depthwise kernel, X: Xception block',
+    {0: COLOURS[1], 1: COLOURS[2], 2: COLOURS[3], 3: '#2f7d6b'},
+    {0: '3', 1: '5', 2: '7', 3: 'X'},
+)
 
 
 @dataclass(frozen=True)
@@ -33,17 +70,19 @@ class Network:
     Args:
         name: Title of its row.
         stage_blocks: Blocks per stage (tau); strides 4, 8, 16, 32, ...
-        dilations: Per stage one rate per block, or one for all; ``None``: all 1.
+        values: Per stage one value per block, or one for all; ``None``: all 1.
         caption: What stands at the right of the title: cost, AP.
+        legend: What the values are: dilations, kinds of blocks (DetNAS).
 
     Raises:
-        UserError: There are no stages, or the dilations do not fit them.
+        UserError: There are no stages, or the values do not fit them.
     """
 
     name: str
     stage_blocks: Sequence[int]
-    dilations: Sequence[int | Sequence[int]] | None = None
+    values: Sequence[int | Sequence[int]] | None = None
     caption: str = ''
+    legend: Legend = DILATIONS
 
     def __post_init__(self) -> None:
         if not self.stage_blocks or min(self.stage_blocks) < 1:
@@ -52,35 +91,40 @@ class Network:
                 f'at least 1 each, but got {self.stage_blocks}.'
             )
         if (
-            self.dilations
-            and len(self.dilations) != len(self.stage_blocks)
-            or [len(stage) for stage in self.rates] != list(self.stage_blocks)
+            self.values
+            and len(self.values) != len(self.stage_blocks)
+            or [len(stage) for stage in self.blocks] != list(self.stage_blocks)
         ):
             raise UserError(
-                f'dilations must give a rate for each of the blocks '
-                f'{list(self.stage_blocks)}, but got {self.dilations}.'
+                f'{self.legend.name} must give a value for each of the blocks '
+                f'{list(self.stage_blocks)}, but got {self.values}.'
             )
 
     @property
-    def rates(self) -> list[list[int]]:
-        """The dilation of every block, per stage."""
-        dilations = self.dilations or [1] * len(self.stage_blocks)
+    def blocks(self) -> list[list[int]]:
+        """The value of every block, per stage."""
+        values = self.values or [1] * len(self.stage_blocks)
         return [
             [stage] * blocks if isinstance(stage, int) else list(stage)
-            for stage, blocks in zip(dilations, self.stage_blocks)
+            for stage, blocks in zip(values, self.stage_blocks)
         ]
+
+    @property
+    def text(self) -> str:
+        """The labels of all blocks, with a space between stages."""
+        return ' '.join(''.join(map(self.legend.label, s)) for s in self.blocks)
 
 
 def draw_architectures(networks: Sequence[Network], path: str | Path) -> Path:
     """Draws the networks one above the other.
 
     A row shows the stem and the stages from stride 4 on. A block is as wide in
-    every row, lower where the resolution is lower, and coloured by the dilation
-    of its 3x3 convolution: at equal cost all rows hold equally many blocks, and
-    differ in where these are and how far they reach.
+    every row, lower where the resolution is lower, and coloured by its value: by
+    the dilation of its 3x3 convolution (at equal cost all rows hold equally many
+    blocks, and differ in where these are and how far they reach), or by its kind.
 
     Args:
-        networks: At least one.
+        networks: At least one, all with one legend.
         path: Where to write; its suffix chooses the format (png, svg, pdf).
 
     Returns:
@@ -115,6 +159,7 @@ def architecture_figure(networks: Sequence[Network]) -> Figure:
         max(MIN_WIDTH, _row_width(network, pitch), _title_width(network))
         for network in networks
     )
+    width = max(width, 2 * MARGIN + _legend_width(networks))
     height = MARGIN + LEGEND + len(networks) * (ROW + ROW_GAP)
     figure = Figure(figsize=(width, height), facecolor='white')
     axes = figure.add_axes((0, 0, 1, 1))
@@ -200,25 +245,25 @@ def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
         va='center',
     )
     left = MARGIN + STEM_WIDTH
-    for stage, rates in enumerate(network.rates):
+    for stage, values in enumerate(network.blocks):
         left += STAGE_GAP
-        slot = _stage_width(len(rates), pitch)
-        first = left + (slot - len(rates) * pitch) / 2
-        for block, dilation in enumerate(rates):
+        slot = _stage_width(len(values), pitch)
+        first = left + (slot - len(values) * pitch) / 2
+        for block, value in enumerate(values):
             x = first + block * pitch
-            colour = COLOURS.get(dilation, OTHER_COLOUR)
+            colour = network.legend.colour(value)
             _draw_block(axes, x, middle, pitch, TALLEST * SHRINK**stage, colour)
             axes.text(
                 x + pitch / 2,
                 middle,
-                str(dilation),
+                network.legend.label(value),
                 ha='center',
                 va='center_baseline',
                 size=9 if pitch > 0.2 else 7,
-                color=INK if dilation in (1, 2) else 'white',
+                color=INK if colour in LIGHT else 'white',
             )
         axes.plot([left, left + slot], [below, below], color=QUIET, linewidth=0.8)
-        blocks = f'{len(rates)} block' + 's' * (len(rates) > 1)
+        blocks = f'{len(values)} block' + 's' * (len(values) > 1)
         for line, text in enumerate((blocks, f'stride {4 * 2**stage}')):
             axes.text(
                 left + slot / 2,
@@ -249,21 +294,23 @@ def _draw_block(
 
 
 def _draw_legend(axes: Axes, networks: Sequence[Network], top: float) -> None:
-    used = {rate for network in networks for stage in network.rates for rate in stage}
-    axes.text(
-        MARGIN, top, 'dilation of the 3×3 convolution', size=9.5, color=INK, va='center'
-    )
-    left = MARGIN + 2.35
-    for dilation in sorted({*COLOURS, *used}):
-        colour = COLOURS.get(dilation, OTHER_COLOUR)
-        _draw_block(axes, left, top, 0.24, 0.2, colour)
-        axes.text(left + 0.32, top, str(dilation), size=9.5, color=INK, va='center')
-        left += 0.62
-    axes.text(
-        left + 0.1,
-        top,
-        'height: resolution of the stage',
-        size=9.5,
-        color=QUIET,
-        va='center',
-    )
+    legend = networks[0].legend
+    axes.text(MARGIN, top, legend.title, size=9.5, color=INK, va='center')
+    left = MARGIN + SMALL_LETTER * len(legend.title)
+    for value in _legend_values(networks):
+        _draw_block(axes, left, top, 0.24, 0.2, legend.colour(value))
+        label = legend.label(value)
+        axes.text(left + 0.32, top, label, size=9.5, color=INK, va='center')
+        left += LEGEND_STEP
+    axes.text(left + 0.1, top, HEIGHT, size=9.5, color=QUIET, va='center')
+
+
+def _legend_values(networks: Sequence[Network]) -> list[int]:
+    used = {value for net in networks for stage in net.blocks for value in stage}
+    return sorted({*networks[0].legend.colours, *used})
+
+
+def _legend_width(networks: Sequence[Network]) -> float:
+    letters = len(networks[0].legend.title + HEIGHT)
+    blocks = LEGEND_STEP * len(_legend_values(networks))
+    return SMALL_LETTER * letters + blocks + 0.1
