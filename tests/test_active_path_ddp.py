@@ -37,7 +37,7 @@ class Detector(BaseModel):
 
     def __init__(self, name=NETS[0], training=False, **more):
         super().__init__()
-        self.unused = nn.Linear(3, 3)
+        self.unused = nn.Parameter(torch.ones(3))
         self.backbone = build(SUPERNETS[name], **more)
         # last, so that a rank without its gradient exchanges the others later
         self.rare = nn.Parameter(torch.tensor([0.3, 0.7], dtype=torch.float64))
