@@ -39,9 +39,14 @@ class Detector(BaseModel):
         super().__init__()
         self.unused = nn.Parameter(torch.ones(3))
         self.backbone = build(SUPERNETS[name], **more)
-        # last, so that a rank without its gradient exchanges the others later
-        self.rare = nn.Parameter(torch.tensor([0.3, 0.7], dtype=torch.float64))
+        # after it, so that a rank without this gradient exchanges the others later
+        rare = nn.Parameter(torch.tensor([0.3, 0.7], dtype=torch.float64))
+        self.head = nn.ParameterList([rare])
         in_mode(self, training)
+
+    @property
+    def rare(self):
+        return self.head[0]
 
     def forward(self, inputs, rare, mode):
         outs = self.backbone(inputs)
