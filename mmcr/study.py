@@ -62,9 +62,8 @@ class RankingStudy(StepRunner):
         self.members = spread(list(self._space()), members)
         self.seeds = range(seeds)
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        write_json(
-            self.work_dir / 'members.json', [_values(arch) for arch in self.members]
-        )
+        members = [dict(arch) for arch in self.members]
+        write_json(self.work_dir / 'members.json', members)
         self.scores = {
             name: _scores(Path(folder, 'trials.jsonl'), self.members)
             for name, folder in searches.items()

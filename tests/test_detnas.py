@@ -304,6 +304,7 @@ def test_a_baselines_weights_are_of_no_use():
         (dict(supernet='block', net='600M'), ['300M, 1.3G, 3.8G', "'600M'"]),
         (dict(supernet='block', out_indices=(0, 5)), ['out_indices', '(0, 5)']),
         (dict(supernet='block', out_indices=3), ['out_indices', '3']),
+        (dict(supernet='block', out_indices=()), ['out_indices', '()']),
         (dict(supernet='block', frozen_stages=5), ['frozen_stages', '5']),
         (
             dict(supernet='block', stage_channels=(8, 7, 6, 5)),

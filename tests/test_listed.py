@@ -6,7 +6,7 @@ import pytest
 
 from mmcr.errors import UserError
 from mmcr.search import ListedSearcher, Trial
-from mmcr.space import ArchError, resnet_stage_space, stage_arch
+from mmcr.space import ArchError, operation_space, resnet_stage_space, stage_arch
 
 SPACE = resnet_stage_space(16)
 LIST = [[3, 4, 6, 3], dict(stage4=9, stage1=1, stage2=3, stage3=3), [3, 4, 6, 3]]
@@ -32,14 +32,20 @@ def test_each_is_asked_once_and_the_best_found(tmp_path):
     'archs, words',
     [
         ([], 'one architecture at least'),
-        ([[3, 4, 6]], r'one value for each of .*stage4, but got \[3, 4, 6\]'),
-        ([7], 'but got 7'),
+        ([[3, 4, 6]], r'value for each of .*stage4, but got \[3, 4, 6\]'),
+        ([None], 'but got None'),
         ('nowhere.json', 'nowhere.json cannot be read'),
     ],
 )
 def test_bad_lists_are_refused(archs, words):
     with pytest.raises(UserError, match=words):
         ListedSearcher(SPACE, archs)
+
+
+def test_one_value_stands_for_all_choices():
+    dilations = operation_space((1, 2, 1, 1))
+    searcher = ListedSearcher(dilations, [2])
+    assert [set(arch.values()) for arch in searcher.archs] == [{2}]
 
 
 def test_only_members_are_scored():

@@ -22,6 +22,7 @@ from nets import (
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmcr.checkpoint import CheckpointError
 from mmcr.errors import UserError
 from mmcr.models import inherit_weights, path_state_dict
 from mmcr.space import Arch, ArchError
@@ -294,3 +295,20 @@ def test_fixed_network_forgets_where_the_supernet_came_from():
         )
     )
     assert 'init_cfg' not in supernet.arch_cfg(supernet.arch)
+
+
+def test_weights_of_other_names_alone_are_refused(cfg, tmp_path):
+    weights = build(cfg).state_dict()
+    detector = {f'backbone.{name}': weight for name, weight in weights.items()}
+    with pytest.raises(CheckpointError, match=r"prefix='backbone\.'"):
+        build(cfg).load_state_dict(detector, strict=False)
+    file = tmp_path / 'detector.pth'
+    torch.save(dict(state_dict=detector), file)
+    forgotten = dict(type='Pretrained', checkpoint=str(file))
+    with pytest.raises(CheckpointError, match=r"prefix='backbone\.'"):
+        build(dict(cfg, init_cfg=forgotten)).init_weights()
+    net = build(dict(cfg, init_cfg=dict(forgotten, prefix='backbone.')))
+    net.init_weights()
+    assert equal(net.state_dict(), weights)
+    with pytest.raises(CheckpointError, match='Its own begin with'):
+        net.load_state_dict(dict(classifier=torch.ones(1)), strict=False)

@@ -4,14 +4,8 @@ _base_ = [
     '../_base_/models/faster-rcnn_detnas_fpn.py',
     '../_base_/datasets/coco_archsearch.py',
     '../_base_/schedules/schedule_90k.py',
+    '../_base_/supernet_training.py',
 ]
-
-custom_hooks = [
-    dict(type='mmcr.ArchSamplingHook', seed=0),
-    dict(type='mmcr.ExactResumeHook'),
-    dict(type='mmcr.PathLogHook'),
-]
-model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
 
 val_cfg = dict(
     _delete_=True,

@@ -5,16 +5,10 @@ _base_ = [
     '../_base_/datasets/voc_archsearch.py',
     '../_base_/schedules/schedule_18e.py',
     'mmdet::_base_/default_runtime.py',
+    '../_base_/supernet_training.py',
 ]
 
 model = dict(roi_head=dict(bbox_head=dict(num_classes=20)))
-
-custom_hooks = [
-    dict(type='mmcr.ArchSamplingHook', seed=0),
-    dict(type='mmcr.ExactResumeHook'),
-    dict(type='mmcr.PathLogHook'),
-]
-model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
 
 val_cfg = dict(
     _delete_=True,

@@ -5,18 +5,12 @@ _base_ = [
     '../_base_/datasets/voc_archsearch.py',
     '../_base_/schedules/schedule_18e.py',
     'mmdet::_base_/default_runtime.py',
+    '../_base_/supernet_training.py',
 ]
 
 model = dict(bbox_head=dict(num_classes=20))
 
 optim_wrapper = dict(optimizer=dict(lr=0.01))
-
-custom_hooks = [
-    dict(type='mmcr.ArchSamplingHook', seed=0),
-    dict(type='mmcr.ExactResumeHook'),
-    dict(type='mmcr.PathLogHook'),
-]
-model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
 
 val_cfg = dict(
     _delete_=True,

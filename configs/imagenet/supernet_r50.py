@@ -1,7 +1,10 @@
 # The backbone of ../crnas/supernet_r50.py. Its checkpoint starts the detector by
 # model.backbone.init_cfg =
 #     dict(type='Pretrained', checkpoint=..., prefix='backbone.')
-_base_ = '../_base_/recipes/classifier_150e_imagenet.py'
+_base_ = [
+    '../_base_/recipes/classifier_150e_imagenet.py',
+    '../_base_/supernet_training.py',
+]
 
 model = dict(
     backbone=dict(
@@ -12,13 +15,6 @@ model = dict(
         norm_eval=False,
         supernet='stage'),
     head=dict(in_channels=1024))
-
-custom_hooks = [
-    dict(type='mmcr.ArchSamplingHook', seed=0),
-    dict(type='mmcr.ExactResumeHook'),
-    dict(type='mmcr.PathLogHook'),
-]
-model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
 
 # A path's accuracy says nothing before its norms are calibrated.
 val_cfg = val_dataloader = val_evaluator = None

@@ -15,7 +15,6 @@ from mmcr.search import (
     Complete,
     Proposal,
 )
-from mmcr.space import Arch
 
 
 class ArchEvalLoop(BaseLoop):
@@ -164,10 +163,8 @@ class ArchValLoop(ArchEvalLoop):
         **kwargs,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, **kwargs)
-        names = [choice.name for choice in self.candidates.backbone.space.choices]
-        self.archs = {name: _arch(values, names) for name, values in archs.items()}
-        for arch in self.archs.values():
-            self.candidates.backbone.space.validate(arch)
+        space = self.candidates.backbone.space
+        self.archs = {name: space.member(values) for name, values in archs.items()}
 
     def run(self) -> dict:
         """Scores them; returns the metrics."""
@@ -188,16 +185,3 @@ class ArchValLoop(ArchEvalLoop):
         self.runner.call_hook('after_val_epoch', metrics=metrics)
         self.runner.call_hook('after_val')
         return metrics
-
-
-def _arch(values: Mapping | list | int, names: list[str]) -> Arch:
-    if isinstance(values, int):
-        return Arch(dict.fromkeys(names, values))
-    if isinstance(values, Mapping):
-        return Arch(values)
-    if len(values) != len(names):
-        raise UserError(
-            f'A list in archs must hold one value for each of the choices '
-            f'{names}, but got {list(values)}.'
-        )
-    return Arch(dict(zip(names, values)))

@@ -287,7 +287,7 @@ class DetNASNet(SearchableBackbone, BaseModule):
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Tensor], prefix: str, *args
     ) -> None:
-        # torch's and mmengine's loaders both come here before they copy anything
+        # before anything is copied, as in the base
         self._check_shuffle(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -331,7 +331,8 @@ def _check_mode(
 
 
 def _check_indices(out_indices: Sequence[int], frozen_stages: int) -> None:
-    if not isinstance(out_indices, Sequence) or not set(out_indices) <= set(range(5)):
+    known = isinstance(out_indices, Sequence) and set(out_indices) <= set(range(5))
+    if not known or not out_indices:
         raise UserError(
             f'out_indices must be of 0 to 3 for the stages and 4 for the last conv, '
             f'but got {out_indices!r}.'

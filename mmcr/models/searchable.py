@@ -1,13 +1,15 @@
 """What the engine may expect of every searchable backbone."""
 
 import copy
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmcr.checkpoint import CheckpointError
 from mmcr.errors import UserError
 from mmcr.models.arguments import SUPERNETS
 from mmcr.models.layer_choice import LayerChoice
@@ -106,6 +108,16 @@ class SearchableBackbone:
             )
         )
 
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *args
+    ) -> None:
+        # torch's and mmengine's loaders both come here before they copy anything;
+        # given to a backbone alone, as Pretrained does, weights of other names would
+        # be left out with no more than a line in the log
+        if not prefix and state_dict:
+            _check_names(state_dict, self)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _arguments_of(self, arch: Arch) -> dict:
         """The constructor's arguments that tell `arch` from the others."""
         if self.supernet == 'stage':
@@ -193,3 +205,23 @@ def inherit_weights(supernet: SearchableBackbone, fixed: nn.Module, arch: Arch) 
             f'The fixed network must be the one that supernet.arch_cfg(arch) '
             f'describes for {arch}, every key accounted for. {error}'
         ) from None
+
+
+def _check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
+    """Raises unless some weight is the backbone's."""
+    own = backbone.state_dict().keys()
+    if not own.isdisjoint(weights):
+        return
+    prefixes = Counter(
+        name[: dot.end()]
+        for name in weights
+        for dot in re.finditer(r'\.', name)
+        if name[dot.end() :] in own
+    )
+    remedy = f'Its own begin with {next(iter(own))}'
+    if prefixes:
+        remedy = f'Give Pretrained prefix={prefixes.most_common(1)[0][0]!r}'
+    raise CheckpointError(
+        f'Weights for a {type(backbone).__name__} must have its names, but none of the '
+        f'{len(weights)} given has ({next(iter(weights))}, ...). {remedy}.'
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmcr.errors import UserError
 from mmcr.search.candidate import Complete, Proposal
 from mmcr.search.searcher import Rounds, Searcher
-from mmcr.space import Arch, SearchSpace
+from mmcr.space import SearchSpace
 
 
 class ListedSearcher(Searcher):
@@ -15,8 +15,8 @@ class ListedSearcher(Searcher):
 
     Args:
         space: What they are members of.
-        archs: Each a mapping from choice to value, or a list of the values in the
-            order of the choices; or the name of a JSON file with such a list.
+        archs: Each as `SearchSpace.member` takes it; or the name of a JSON file with
+            a list of them.
 
     Raises:
         UserError: There is none, the file holds no list, or one of them is not a
@@ -27,21 +27,9 @@ class ListedSearcher(Searcher):
         super().__init__(space)
         if isinstance(archs, str | Path):
             archs = _read(Path(archs))
-        self.archs = tuple(dict.fromkeys(self._member(arch) for arch in archs))
+        self.archs = tuple(dict.fromkeys(map(space.member, archs)))
         if not self.archs:
             raise UserError('archs must list one architecture at least, but is empty')
-
-    def _member(self, values: Mapping | Sequence) -> Arch:
-        names = [choice.name for choice in self.space.choices]
-        if not isinstance(values, Mapping):
-            if not isinstance(values, Sequence) or len(values) != len(names):
-                raise UserError(
-                    f'an architecture in archs must be a mapping or have one value for '
-                    f'each of the choices {", ".join(names)}, but got {values!r}'
-                )
-            values = dict(zip(names, values))
-        self.space.validate(values)
-        return Arch({name: values[name] for name in names})
 
     def rounds(self) -> Rounds:
         yield [Proposal(Complete(arch)) for arch in self.archs]

@@ -1,7 +1,7 @@
 """Search spaces: what can be chosen, and within which cost."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -216,6 +216,30 @@ class SearchSpace:
                 f'costs {self.budget}; widen the budget'
             )
         return self._arch(values)
+
+    def member(self, values: Mapping[str, int] | Sequence[int] | int) -> Arch:
+        """Returns a member from what users write, its choices in the space's order.
+
+        Args:
+            values: A mapping from choice to value, a list of the values in the order
+                of the choices, or one value for all.
+
+        Raises:
+            ArchError: It is no member.
+        """
+        names = list(self._by_name)
+        if isinstance(values, int):
+            values = dict.fromkeys(names, values)
+        elif not isinstance(values, Mapping):
+            if not isinstance(values, Sequence) or len(values) != len(names):
+                raise ArchError(
+                    f'an architecture must be a mapping, one value, or a list with a '
+                    f'value for each of the choices {", ".join(names)}, but got '
+                    f'{values!r}'
+                )
+            values = dict(zip(names, values))
+        self.validate(values)
+        return Arch({name: values[name] for name in names})
 
     def cost_of(self, arch: Mapping[str, int]) -> float:
         """Returns the summed cost of what `arch` decides, member or not.
