@@ -6,7 +6,7 @@ its norms see in training mode. Nothing of the supernet's statistics is left in
 them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
@@ -121,12 +121,9 @@ class PathNorms:
         sizes = self._sizes(archs)
         self._forget_but(sizes, num_batches)
         seen_by = {arch: self._seen_by(arch, num_batches) for arch in archs}
-        like = next(self.backbone.parameters())
         # back at the end: what an error cuts off is no sum to go on from
         num_seen = {prefix: self._num_seen.pop(prefix, 0) for prefix in sizes}
-        for prefix, size in sizes.items():
-            if not num_seen[prefix]:
-                self._sums[prefix] = like.new_zeros(size + 1, dtype=torch.float64)
+        self._begin({p: size for p, size in sizes.items() if not num_seen[p]})
 
         def measure(prefix: Prefix, norms: list, images: int, run: Callable):
             for norm in norms:
@@ -136,12 +133,12 @@ class PathNorms:
                 norm.momentum = None if norms is self.behind else 1.0
             result = run()
             if index >= num_seen[prefix]:
+                sums = self._sums[prefix]
+                means = [norm.running_mean for norm in norms]
+                variances = [norm.running_var for norm in norms]
                 # float64 makes the sum independent of the order of the batches
-                values = [n.running_mean for n in norms] + [
-                    n.running_var for n in norms
-                ]
-                seen = torch.cat([*values, like.new_ones(1)]).double()
-                self._sums[prefix] += seen * images
+                seen = torch.cat([*means, *variances, sums.new_ones(1)]).double()
+                sums += seen * images
             return result
 
         def run_step(prefix: Prefix, step, x: Tensor) -> Tensor:
@@ -162,14 +159,7 @@ class PathNorms:
                         measure(prefix, self.behind, len(images), run)
         self._num_seen.update(dict.fromkeys(sizes, num_batches))
         self._pairs.agree()
-
-        flat = torch.cat([self._sums[prefix] for prefix in sizes])
-        all_reduce(flat, 'sum')
-        sums = flat.split([size + 1 for size in sizes.values()])
-        self._statistics = {
-            prefix: (total[:-1] / total[-1]).float()
-            for prefix, total in zip(sizes, sums)
-        }
+        self._statistics = self._joined(sizes)
 
     def run_calibrated(self, prefix: Prefix, step, x: Tensor) -> Tensor:
         """Runs a step with the statistics of its prefix, in evaluation mode."""
@@ -197,6 +187,21 @@ class PathNorms:
         for norm, mean, var in zip(self.behind, values, values[len(self.behind) :]):
             norm.running_mean.copy_(mean)
             norm.running_var.copy_(var)
+
+    def _begin(self, sizes: Mapping[Prefix, int]) -> None:
+        like = next(self.backbone.parameters())
+        for prefix, size in sizes.items():
+            self._sums[prefix] = like.new_zeros(size + 1, dtype=torch.float64)
+
+    def _joined(self, sizes: Mapping[Prefix, int]) -> dict[Prefix, Tensor]:
+        """The statistics of all ranks' images together."""
+        flat = torch.cat([self._sums[prefix] for prefix in sizes])
+        all_reduce(flat, 'sum')
+        sums = flat.split([size + 1 for size in sizes.values()])
+        return {
+            prefix: (total[:-1] / total[-1]).float()
+            for prefix, total in zip(sizes, sums)
+        }
 
     def _prefixes(self, arch: Arch) -> list[Prefix]:
         """Of the backbone's steps and, with norms there, of what is behind them."""
