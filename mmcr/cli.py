@@ -2,6 +2,7 @@
 
 import gc
 import re
+import signal
 import sys
 import time
 import traceback
@@ -43,6 +44,19 @@ def user_errors() -> Iterator[None]:
         leave_process_group()
     print('error:', ' '.join(message.splitlines()), file=sys.stderr)
     raise SystemExit(1)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ends by SIGTERM as by Ctrl-C: with the word that the same command goes on.
+
+    The processes that it runs end with it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit('stopped; the same command goes on from here')
 
 
 def leave_process_group() -> None:

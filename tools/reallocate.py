@@ -8,11 +8,9 @@ trains ShuffleNetV2 and the found network. Started again, it goes on where it wa
 
 import argparse
 import os
-import signal
-import sys
 from pathlib import Path
 
-from mmcr.cli import user_errors
+from mmcr.cli import resumable, user_errors
 from mmcr.pipeline import METHODS, Pipeline
 
 
@@ -47,9 +45,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     work_dir = args.work_dir or os.path.join('work_dirs', Path(args.config).stem)
-    # a killed run must take its steps with it, as Ctrl-C does
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with resumable():
         pipeline = Pipeline(
             args.config,
             work_dir,
@@ -59,8 +55,6 @@ def main() -> None:
             method=args.method,
         )
         print(pipeline.run())
-    except KeyboardInterrupt:
-        sys.exit('stopped; the same command goes on from here')
 
 
 if __name__ == '__main__':

@@ -6,10 +6,8 @@ the same network moves between seeds. Started again, it goes on where it was.
 """
 
 import argparse
-import signal
-import sys
 
-from mmcr.cli import user_errors
+from mmcr.cli import resumable, user_errors
 from mmcr.errors import UserError
 from mmcr.study import RankingStudy
 
@@ -48,9 +46,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     searches = dict(named(text) for text in args.search)
-    # a killed run must take its steps with it, as Ctrl-C does
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with resumable():
         study = RankingStudy(
             args.config,
             args.work_dir,
@@ -61,8 +57,6 @@ def main() -> None:
             args.jobs,
         )
         print(study.run())
-    except KeyboardInterrupt:
-        sys.exit('stopped; the same command goes on from here')
 
 
 def named(text: str) -> tuple[str, str]:
