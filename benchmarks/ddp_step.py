@@ -11,14 +11,15 @@ turn with mmengine's MMDistributedDataParallel that looks for unused parameters 
 - `active-path`: mmcr.ActivePathDDP.
 
 Bytes are what the collectives of a step are given, counted by torch's profiler. A
-wrapper holds what resident memory grows by from wrapping to the end of the first steps
-(Linux): its buffers, and the momentum of the paths, which is the same for all.
+wrapper holds what resident memory grows by from wrapping to the end of the first steps,
+without the momentum of the paths (Linux); every wrapper in processes of its own.
 """
 
 import argparse
 import ctypes
 import gc
 import json
+import os
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ from itertools import product
 from pathlib import Path
 from random import Random
 from statistics import median, quantiles
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
@@ -37,12 +39,20 @@ from mmengine.registry import init_default_scope
 from speed_results import hardware, versions
 from torch import distributed, nn
 from torch.profiler import profile
-from training_steps import SUPERNETS, Trainee, batch_of, resident, supernet_of
+from training_steps import (
+    SUPERNETS,
+    Trainee,
+    batch_of,
+    give_back_at_once,
+    resident,
+    supernet_of,
+)
 
 from mmcr.cli import leave_process_group, user_errors
 from mmcr.engine import ActivePathDDP
 from mmcr.errors import UserError
 from mmcr.launch import import_formatter
+from mmcr.space import Arch
 
 
 def ddp(model: nn.Module, **options) -> nn.Module:
@@ -57,6 +67,7 @@ WAYS = {
     'skip-each': partial(ddp, **SKIP, bucket_cap_mb=1e-6),
     'active-path': ActivePathDDP,
 }
+WRAPPERS = dict(WAYS, ddp=ddp)
 # collectives of these wrappers, and the size of what they exchange
 COLLECTIVES = {'all_reduce': 4, 'all_gather': 8}  # float32 or int32; int64
 
@@ -88,6 +99,50 @@ def bytes_of(step: Callable, *arguments) -> int:
     )
 
 
+def active_bytes(model: nn.Module) -> int:
+    inside = {*model.backbone.parameters()}
+    used = {*model.parameters()} - inside | {*model.backbone.active_parameters()}
+    return sum(p.nbytes for p in used if p.requires_grad)
+
+
+def in_group(count: int, measure: Callable, *arguments) -> Any:
+    """What `measure` returns on rank 0 of so many new processes."""
+    with tempfile.TemporaryDirectory() as out:
+        torch.multiprocessing.start_processes(
+            work, (count, measure, arguments, out), nprocs=count, start_method='fork'
+        )
+        return json.loads((Path(out) / 'found.json').read_text())
+
+
+def work(rank: int, count: int, measure: Callable, arguments: tuple, out: str) -> None:
+    """A process: measures, and rank 0 writes what it found."""
+    torch.set_num_threads(1)
+    MMLogger.get_instance('steps', log_level='ERROR')
+    init_default_scope('mmdet')
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{out}/store', rank=rank, world_size=count
+    )
+    found = measure(*arguments)
+    if rank == 0:
+        (Path(out) / 'found.json').write_text(json.dumps(found))
+    distributed.barrier()
+    leave_process_group()
+
+
+def held_bytes(wrap: Callable, args: argparse.Namespace) -> int:
+    """What is there after the first steps that was not before wrapping."""
+    give_back_at_once()
+    batch, model = batch_of(args.batch_size, *args.size), supernet_of(args.net)
+    paths = paths_of(model, args)
+    # what all steps load; of another model, which goes
+    Trainee(supernet_of(args.net), 'cpu').step(batch, paths[0])
+    before = kept()
+    trainee = Trainee(model, 'cpu', wrap=wrap)
+    for path in paths:
+        trainee.step(batch, path)
+    return kept() - before - trainee.state_bytes()
+
+
 def kept() -> int:
     """Resident memory without what the allocator has at hand."""
     gc.collect()
@@ -97,44 +152,23 @@ def kept() -> int:
     return resident('VmRSS')
 
 
-def active_bytes(model: nn.Module) -> int:
-    inside = {*model.backbone.parameters()}
-    used = {*model.parameters()} - inside | {*model.backbone.active_parameters()}
-    return sum(p.nbytes for p in used if p.requires_grad)
-
-
-def work(rank: int, count: int, way: str, args: argparse.Namespace, out: str) -> None:
-    """A process: measures, and rank 0 writes what it found."""
-    torch.set_num_threads(1)
-    MMLogger.get_instance('steps', log_level='ERROR')
-    init_default_scope('mmdet')
-    distributed.init_process_group(
-        'gloo', init_method=f'file://{out}/store', rank=rank, world_size=count
-    )
-    found = compare(way, args)
-    if rank == 0:
-        row = dict(net=args.net, processes=count, way=way, **found)
-        (Path(out) / 'row.json').write_text(json.dumps(row))
-    distributed.barrier()
-    leave_process_group()
+def paths_of(model: nn.Module, args: argparse.Namespace) -> list[Arch]:
+    rng = Random(0)
+    return [model.backbone.space.sample(rng) for _ in range(args.paths)]
 
 
 def compare(way: str, args: argparse.Namespace) -> dict:
     """Times steps with both wrappers in turn: A B, B A, A B, ..."""
     batch = batch_of(args.batch_size, *args.size)
     model = supernet_of(args.net)
-    rng, space = Random(0), model.backbone.space
-    paths = [space.sample(rng) for _ in range(args.paths)]
-    bytes_of(Trainee(model, 'cpu').step, batch, paths[0])  # what all steps load
-    trainees, held, sent = {}, {}, {}
-    for name, wrap in (('ddp', ddp), (way, WAYS[way])):
+    paths = paths_of(model, args)
+    trainees, sent = {}, {}
+    for name in ('ddp', way):
         other = supernet_of(args.net)
         for parameter, weight in zip(other.parameters(), model.parameters()):
             parameter.data = weight.data  # rates are 0: one copy is enough
-        before = kept()
-        trainees[name] = Trainee(other, 'cpu', wrap=wrap)
+        trainees[name] = Trainee(other, 'cpu', wrap=WRAPPERS[name])
         sent[name] = [bytes_of(trainees[name].step, batch, path) for path in paths]
-        held[name] = kept() - before
     seconds = {name: [] for name in trainees}
     for repeat, path in product(range(args.repeats), paths):
         for name in [*trainees][:: 1 if repeat % 2 else -1]:
@@ -153,9 +187,24 @@ def compare(way: str, args: argparse.Namespace) -> dict:
         active_bytes=active,
         all_bytes=sum(p.nbytes for p in model.parameters() if p.requires_grad),
         sent_bytes=sent,
-        held_bytes=held,
         seconds=seconds,
     )
+
+
+def measured(args: argparse.Namespace) -> list[dict]:
+    """A row for every number of processes and way."""
+    rows = []
+    for count in args.processes:
+        held = {
+            name: in_group(count, held_bytes, WRAPPERS[name], args)
+            for name in ('ddp', *args.ways)
+        }
+        for way in args.ways:
+            found = in_group(count, compare, way, args)
+            held_now = {name: held[name] for name in ('ddp', way)}
+            row = dict(net=args.net, processes=count, way=way, held_bytes=held_now)
+            rows.append(row | found)
+    return rows
 
 
 def cells(row: dict) -> list[str]:
@@ -171,7 +220,7 @@ def cells(row: dict) -> list[str]:
         way,
         f'{median(ours):.3f} s',
         f'{median(theirs):.3f} s',
-        f'{median(ours) / median(theirs):.2f} ({low:.2f} to {high:.2f})',
+        f'{median(ratios):.2f} ({low:.2f} to {high:.2f})',
         *(f'{total / active:.4f}' for total in sent),
         *(f'{size:.0f} MiB' for size in held),
     ]
@@ -193,13 +242,19 @@ def table(setting: dict, rows: list[dict]) -> str:
             f'{rows[0]["net"]}, on average {active / 2**20:.1f} MiB of active '
             f'parameters of {rows[0]["all_bytes"] / 2**20:.1f} MiB.',
             '',
+            f'Load average of the machine: {setting["load"][0]:.1f} before and '
+            f'{setting["load"][1]:.1f} at the end, with these processes.',
+            '',
             f'    {setting["command"]}',
             '',
             f'| {" | ".join(heads)} |',
             f'| ---: | --- |{" ---: |" * (len(heads) - 2)}',
             *(f'| {" | ".join(cells(row))} |' for row in rows),
             '',
-            'What is exchanged is given in sizes of the active parameters.',
+            'Ratios are of steps of one path, one after the other; the median and the '
+            'middle half are given. What is exchanged is given in sizes of the active '
+            'parameters. Held memory is that of rank 0, beside the momentum, '
+            'to a few MiB.',
             '',
             f'Versions: {", ".join(packages)}.',
             '',
@@ -217,16 +272,15 @@ def main() -> None:
             f'--processes at least 2, but got {" ".join(sys.argv[1:])}.'
         )
     import_formatter()
-    rows = []
-    for count, way in product(args.processes, args.ways):
-        with tempfile.TemporaryDirectory() as out:
-            torch.multiprocessing.spawn(work, (count, way, args, out), nprocs=count)
-            rows.append(json.loads((Path(out) / 'row.json').read_text()))
+    load = [os.getloadavg()[0]]
+    rows = measured(args)
+    load.append(os.getloadavg()[0])
     setting = dict(
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         command=' '.join(['python', *sys.argv]),
         hardware=hardware('cpu'),
         versions=versions(),
+        load=load,
         **vars(args),
     )
     out = Path(args.out)

@@ -12,7 +12,7 @@ from mmengine.dist import all_gather, all_gather_object, get_world_size
 from mmengine.optim import OptimWrapper
 from torch import Tensor, distributed, nn
 
-from mmcr.engine.gradient_exchange import GradientExchange, start_alike
+from mmcr.engine.gradient_exchange import GradientExchange
 from mmcr.engine.paths import find_backbone
 from mmcr.errors import UserError
 from mmcr.registry import MODEL_WRAPPERS
@@ -29,42 +29,49 @@ class ActivePathDDP(nn.Module):
     A gradient that some processes lack counts as zero in them; one that all lack
     stays ``None``.
 
-    Ranks start with the weights and buffers of rank 0. From then on buffers are not
-    exchanged, as in the wrapper that mmengine takes where a config names none.
+    Ranks must start with the same weights and buffers, as with mmengine's `Runner`,
+    which sends those of rank 0. From then on buffers are not exchanged, as in the
+    wrapper that mmengine takes where a config names none. A backward pass must reach
+    the same forwards on every rank.
 
     Args:
         module: A model whose backbone is a supernet.
         bucket_cap_mb: MiB of gradients that are exchanged at once. A larger one is
-            exchanged alone, and is not copied.
+            exchanged alone.
 
     Raises:
-        UserError: The backbone is no supernet, or ranks have different models.
+        UserError: The backbone is no supernet, or ranks have different models. In a
+            backward pass: a parameter of the backbone gets a gradient that
+            `active_parameters()` did not return, or one gets it twice.
     """
 
     def __init__(self, module: nn.Module, bucket_cap_mb: float = 1.0) -> None:
         super().__init__()
         self.module = module
         self._bucket_bytes = bucket_cap_mb * 2**20
-        backbone = set(find_backbone(module).parameters())
-        # the same on all ranks, and near that in which gradients come
-        self._order = {p: -i for i, p in enumerate(module.parameters())}
-        self._shared = [p for p in self._order if p not in backbone]
+        self._names = {p: name for name, p in module.named_parameters()}
+        # what other modules share with the backbone is theirs on every path
+        outside = module.named_modules(memo={find_backbone(module)})
+        self._shared = {
+            p for _, part in outside for p in part.parameters(recurse=False)
+        }
         self._held: set[nn.Parameter] = set()  # have gradients since `no_sync`
         self._synchronises = True  # not under `no_sync`
         self._exchange: GradientExchange | None = None  # of a backward pass under way
-        tensors = [*self._order, *module.buffers()]
-        shapes = ' '.join(str(list(tensor.shape)) for tensor in tensors)
+        tensors = [*self._names, *module.buffers()]
+        kinds = str([(t.shape, t.dtype, t.requires_grad) for t in tensors])
+        trained = sum(tensor.requires_grad for tensor in tensors)
         _require_same(
-            f'{len(tensors)} tensors, digest of shapes {_digest(shapes):x}',
+            f'{len(tensors)} tensors, {trained} of them to train, '
+            f'digest of shapes and types {_digest(kinds):x}',
             'have the same model',
-            'Give all of them the same config.',
+            'Give all of them the same config, and freeze the same parameters.',
         )
-        start_alike(tensors, self._bucket_bytes)
         # of its own: in another, norms exchange statistics meanwhile, and where a
         # rank lacks a gradient their order differs
         self._group = distributed.new_group() if get_world_size() > 1 else None
         ready = _weakly(self._ready)
-        for parameter in self._order:
+        for parameter in self._names:
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(ready)
 
@@ -125,12 +132,12 @@ class ActivePathDDP(nn.Module):
 
     def _begin(self, used: set[nn.Parameter], synchronises: bool, grad: Tensor) -> None:
         """Is called when a backward pass comes to an output of a forward."""
-        if not synchronises:
-            self._held |= used
-            return
         if self._exchange is None:
+            if not synchronises:
+                self._held |= used
+                return
             self._exchange = GradientExchange(
-                self._group, self._bucket_bytes, self._order
+                self._group, self._bucket_bytes, self._names
             )
             # as DistributedDataParallel and FSDP do: before clipping and the update
             torch.autograd.Variable._execution_engine.queue_callback(self._end)
@@ -139,6 +146,16 @@ class ActivePathDDP(nn.Module):
         self._held = set()
 
     def _ready(self, parameter: nn.Parameter) -> None:
+        listed = self._held if self._exchange is None else self._exchange.bucket_of
+        # none are if the model was run without this wrapper
+        if listed and parameter not in listed:
+            raise UserError(
+                f'A parameter of the backbone that gets a gradient must be one of its '
+                f'active_parameters(), or ranks drift apart, but '
+                f'{self._names[parameter]} got one and is not. Let that method return '
+                f'all that the path uses, and register what a module outside the '
+                f'backbone uses in that module.'
+            )
         if self._exchange is not None:
             self._exchange.ready(parameter)
 
@@ -149,6 +166,8 @@ class ActivePathDDP(nn.Module):
 
 def _weakly(method: Callable) -> Callable:
     """Calls the method of an object that it does not keep alive."""
+    # a parameter keeps its hooks where the garbage collector does not look: the
+    # wrapper, the model and the process group would stay for ever
     reference = weakref.WeakMethod(method)
 
     def call(*args) -> None:

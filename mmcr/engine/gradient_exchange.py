@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-from mmengine.dist import broadcast
 from torch import Tensor, distributed, nn
 
 from mmcr.errors import UserError
@@ -18,81 +17,91 @@ class GradientExchange:
     Args:
         group: The processes; ``None`` where this one is alone.
         bucket_bytes: As in `_buckets`.
-        order: Rank of every parameter in the exchange; the same in all processes.
+        names: Those of the model's parameters, in an order that is the same in all
+            processes; that in which gradients come is near its reverse.
     """
 
     def __init__(
         self,
         group: distributed.ProcessGroup | None,
         bucket_bytes: float,
-        order: dict[nn.Parameter, int],
+        names: dict[nn.Parameter, str],
     ) -> None:
         self.group = group
         self.bucket_bytes = bucket_bytes
-        self.order = order
+        self.names = names
         self.bucket_of: dict[nn.Parameter, int] = {}
         self.buckets: list[list[nn.Parameter]] = []
         self.lacking: list[set[nn.Parameter]] = []
-        self.sent: list[tuple[list[Tensor], Tensor, distributed.Work]] = []
+        self.sent: list[tuple[list[Tensor], distributed.Work]] = []
 
     def add(self, parameters: set[nn.Parameter]) -> None:
         """Those of them that are new will be exchanged."""
-        if self.group is None:
-            return
-        new = [p for p in parameters if p.requires_grad and p not in self.bucket_of]
-        new.sort(key=self.order.__getitem__)
+        new = [
+            p
+            for p in reversed(self.names)
+            if p in parameters and p.requires_grad and p not in self.bucket_of
+        ]
         for bucket in _buckets(new, self.bucket_bytes):
             self.bucket_of.update(dict.fromkeys(bucket, len(self.buckets)))
             self.buckets.append(bucket)
             self.lacking.append(set(bucket))
 
     def ready(self, parameter: nn.Parameter) -> None:
-        """Its gradient is there."""
-        index = self.bucket_of.get(parameter)
-        if index is None:
-            return
+        """The gradient of one of those is there."""
+        index = self.bucket_of[parameter]
         if parameter not in self.lacking[index]:
             raise UserError(
-                'A parameter must get its gradient once in a backward pass, but one of '
-                f'shape {tuple(parameter.shape)} got it twice. Checkpoint activations '
-                'with use_reentrant=False.'
+                f'A parameter must get its gradient once in a backward pass, but '
+                f'{self.names[parameter]} got it twice. Checkpoint activations with '
+                f'use_reentrant=False.'
             )
         self.lacking[index].remove(parameter)
+        if self.group is None:
+            return
         while len(self.sent) < len(self.buckets) and not self.lacking[len(self.sent)]:
             self._send()
 
     @torch.no_grad()
     def finish(self) -> None:
         """Waits for all gradients and puts them in place."""
+        parameters = [p for bucket in self.buckets for p in bucket]
+        if self.group is None or not parameters:
+            return
         while len(self.sent) < len(self.buckets):
             self._send()
-        parameters = [p for bucket in self.buckets for p in bucket]
-        if not parameters:
-            return
         there = parameters[0].new_tensor([p.grad is not None for p in parameters])
         distributed.all_reduce(there, group=self.group)
         averages = []
-        for grads, flat, work in self.sent:
+        for parts, work in self.sent:
             work.wait()
-            averages += _unflat(flat, grads)
+            averages += parts
         for i, (parameter, average) in enumerate(zip(parameters, averages)):
-            if parameter.grad is None:
-                if there[i]:  # a GPU is waited for, but only where a gradient lacks
-                    parameter.grad = average.clone()
-            elif parameter.grad.data_ptr() != average.data_ptr():
-                parameter.grad.copy_(average)
+            # a GPU is waited for, but only where a gradient lacks
+            if parameter.grad is not None or there[i]:
+                if not parameter.is_contiguous():  # its gradient has the same strides
+                    average = torch.empty_like(parameter).copy_(average)
+                parameter.grad = average
 
     @torch.no_grad()
     def _send(self) -> None:
-        """Begins with the next bucket, a large gradient in its own place."""
+        """Begins with the next bucket, whose gradients lie in it from now on.
+
+        Not where autograd has put them: that may be a view of what the backward pass
+        still needs, or of the gradient of another parameter.
+        """
         bucket = self.buckets[len(self.sent)]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
-        alone = len(grads) == 1 and grads[0].is_contiguous()
-        flat = grads[0].view(-1) if alone else _flat(grads)
+        flat = torch.cat([grad.reshape(-1) for grad in grads])
         # before the sum, which half precision might not hold
         flat /= distributed.get_world_size(self.group)
+        sizes = [parameter.numel() for parameter in bucket]
+        parts = [x.view(p.shape) for x, p in zip(flat.split(sizes), bucket)]
+        for parameter, part in zip(bucket, parts):
+            if parameter.grad is not None:
+                parameter.grad = part
         work = distributed.all_reduce(flat, group=self.group, async_op=True)
-        self.sent.append((grads, flat, work))
+        self.sent.append((parts, work))
 
 
 def _buckets(tensors: Iterable[Tensor], size: float) -> Iterator[list[Tensor]]:
@@ -115,22 +124,3 @@ def _buckets(tensors: Iterable[Tensor], size: float) -> Iterator[list[Tensor]]:
             yield filling.pop(kind)
             del room[kind]
     yield from filling.values()
-
-
-def _flat(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-def _unflat(flat: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    """The parts of a flat tensor, in the shapes of `tensors`."""
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for part, tensor in zip(parts, tensors)]
-
-
-@torch.no_grad()
-def start_alike(tensors: list[Tensor], bucket_bytes: float) -> None:
-    for bucket in _buckets(tensors, bucket_bytes):
-        flat = _flat(bucket)
-        broadcast(flat)
-        for tensor, first in zip(bucket, _unflat(flat, bucket)):
-            tensor.copy_(first)
