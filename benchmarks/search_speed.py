@@ -11,7 +11,8 @@ The cost of (a) is a sum over candidates, while (b) and (c) share work, the more
 the more candidates there are. So each repeat times (a) on its own part of the
 candidates, every n-th of them, and then (b) and (c) on all of them; seconds are per
 candidate of the run. Repeats alternate between the orders a b c and c b a, each
-gives one ratio, and the median is reported. Over all repeats (a) scores each of its
+gives one ratio, and the median is reported. Started again with the same setting, it
+goes on where it was. Over all repeats (a) scores each of its
 candidates once. Repeat r of (c) has archval in the random order of seed r. Not
 counted are building model, loaders and evaluators, and the scoring of one candidate
 before the first repeat. The number of threads is torch's: OMP_NUM_THREADS.
@@ -30,6 +31,7 @@ import copy
 import os
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
@@ -162,6 +164,8 @@ class Benchmark:
         """What was benchmarked, for the record."""
         ours = self.candidates
         return dict(
+            config=Path(self.args.config).name,
+            checkpoint=Path(self.args.checkpoint).name,
             device=self.args.device,
             fp16=self.args.fp16,
             plain=self.args.plain,
@@ -266,6 +270,8 @@ def main() -> None:
     for repeat in range(max(args.repeats, args.seeds)):
         ways = 'abc' if repeat < args.repeats else 'c'
         for way in ways[:: -1 if repeat % 2 else 1]:
+            if repeat in results.runs[way]:
+                continue
             run = benchmark.run(way, repeat, None if cuda else PartTimers())
             results.add(way, repeat, run)
             results.write()

@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 
+from mmcr.errors import UserError
 from mmcr.space import Arch
 
 WAYS = {'a': 'naive loop', 'b': 'ours, exact', 'c': 'ours, halving'}
@@ -36,6 +37,15 @@ class Run:
     count: int
     scores: Mapping[Arch, float]
     split: Mapping[str, float] | None = None
+
+    @classmethod
+    def from_json(cls, obj: Mapping) -> 'Run':
+        scores = {Arch.from_json(arch): score for arch, score in obj['scores']}
+        return cls(**{**obj, 'scores': scores})
+
+    def to_json(self) -> dict:
+        scores = [[arch.to_json(), score] for arch, score in self.scores.items()]
+        return {**vars(self), 'scores': scores}
 
     @property
     def per_candidate(self) -> float:
@@ -66,6 +76,27 @@ class SpeedResults:
         )
         self.runs: dict[str, dict[int, Run]] = {way: {} for way in WAYS}
         self.splits: dict[str, list[dict]] = defaultdict(list)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Takes over what an earlier call with the same setting has run."""
+        file = self.out / 'search_speed.json'
+        if not file.exists():
+            return
+        old = json.loads(file.read_text())
+        differ = [
+            name
+            for name, value in self.setting.items()
+            if name not in ('date', 'command') and old['setting'].get(name) != value
+        ]
+        if differ:
+            raise UserError(
+                f'{file} must be of the same setting to be gone on with, but differs '
+                f'in {", ".join(differ)}. Give another folder.'
+            )
+        for way, runs in old['runs'].items():
+            for repeat, run in runs.items():
+                self.add(way, int(repeat), Run.from_json(run))
 
     def add(self, way: str, repeat: int, run: Run) -> None:
         """Takes a run that counts."""
@@ -123,8 +154,8 @@ class SpeedResults:
                 way: {repeat: str(run.winner) for repeat, run in sorted(runs.items())}
                 for way, runs in self.runs.items()
             },
-            scores={
-                way: {str(a): s for run in runs.values() for a, s in run.scores.items()}
+            runs={
+                way: {repeat: run.to_json() for repeat, run in sorted(runs.items())}
                 for way, runs in self.runs.items()
             },
         )

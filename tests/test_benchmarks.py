@@ -24,6 +24,11 @@ def run(monkeypatch):
     return call
 
 
+def scores_of(result: dict, way: str) -> dict[str, float]:
+    runs = result['runs'][way].values()
+    return {str(arch): score for run in runs for arch, score in run['scores']}
+
+
 @pytest.fixture(scope='module')
 def search(shapes, quiet_mmdet, tmp_path_factory):
     """A search config and a checkpoint of its supernet."""
@@ -44,9 +49,10 @@ def test_the_three_ways_are_timed_and_agree(run, search, tmp_path, capsys):
     result = json.loads((tmp_path / 'search_speed.json').read_text())
     assert result['setting']['calibration_images'] == 3
     assert result['setting']['archval_images'] == 7
-    assert set(result['scores']['a']) == set(result['scores']['b'])
-    assert len(result['scores']['a']) == 5
-    assert len(set(result['scores']['a'].values())) > 1
+    naive, exact = (scores_of(result, way) for way in 'ab')
+    assert set(naive) == set(exact)
+    assert len(naive) == 5
+    assert len(set(naive.values())) > 1
     assert result['largest_score_difference'] < 1e-9
     assert len(result['ratios']['b']) == len(result['ratios']['c']) == 2
     assert len(result['regrets']) == 3 and min(result['regrets']) >= 0
@@ -67,8 +73,25 @@ def test_the_naive_loop_may_score_fewer(run, search, tmp_path):
     )
     result = json.loads((tmp_path / 'search_speed.json').read_text())
     assert result['setting']['archval_images'] == 4
-    assert len(result['scores']['a']) == 2 and len(result['scores']['b']) == 4
+    assert [len(scores_of(result, way)) for way in 'ab'] == [2, 4]
     assert result['largest_score_difference'] < 1e-9
+
+
+def test_a_stopped_benchmark_goes_on(run, search, tmp_path, capsys):
+    arguments = (
+        *(*search, '--out', tmp_path, '--repeats', 1, '--device', 'cpu'),
+        *('--candidates', 3, '--naive', 1, '--archval', 4, '--calibration', 2),
+    )
+    run(*arguments, '--seeds', 1)
+    first = json.loads((tmp_path / 'search_speed.json').read_text())
+    run(*arguments, '--seeds', 2)
+    both = json.loads((tmp_path / 'search_speed.json').read_text())
+    new = both['runs']['c'].pop('1')
+    assert both['runs'] == first['runs'] and new['seconds'] > 0
+    assert len(both['regrets']) == 2
+    with pytest.raises(SystemExit):
+        run(*arguments, '--archval', 3)
+    assert 'differs in archval_images' in capsys.readouterr().err
 
 
 def test_a_config_without_a_search_is_refused(run, shapes, tmp_path, capsys):
