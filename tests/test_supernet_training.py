@@ -184,7 +184,7 @@ def test_archval_leaves_the_training_state_alone(trained):
     [
         (STAGE, dict(odd=dict(stage1=3, stage2=1, stage3=2, stage4=2)), 'stage1=3'),
         (STAGE, dict(part=dict(stage1=1)), 'stage2 is missing'),
-        (STAGE, dict(short=[1, 1, 2]), r'one value for each.*\[1, 1, 2\]'),
+        (STAGE, dict(short=[1, 1, 2]), r'a value for each.*\[1, 1, 2\]'),
         (OPERATION, dict(far=4), '4'),
     ],
 )
