@@ -1,24 +1,13 @@
 """The benchmark of training steps on several processes, at the smallest size."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
+from scripts import BENCHMARKS, run_script
 
-SCRIPT = Path(__file__).parents[1] / 'benchmarks/ddp_step.py'
-
-
-def run(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+run = partial(run_script, BENCHMARKS / 'ddp_step.py')
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')

@@ -1,26 +1,15 @@
 """The benchmark of a search's memory, at the smallest size."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
+from scripts import BENCHMARKS, run_script
 
-SCRIPT = Path(__file__).parents[1] / 'benchmarks/search_memory.py'
+run = partial(run_script, BENCHMARKS / 'search_memory.py')
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-
-
-def run(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_a_limit_makes_groups_smaller(tmp_path):

@@ -1,27 +1,16 @@
 """The benchmark of supernet training steps, at the smallest size."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
+from scripts import BENCHMARKS, run_script
 
-SCRIPT = Path(__file__).parents[1] / 'benchmarks/supernet_step.py'
+run = partial(run_script, BENCHMARKS / 'supernet_step.py')
 SMALL = ('--size', 64, 64, '--batch-size', 1, '--device', 'cpu')
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-
-
-def run(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_steps_of_a_path_in_the_supernet_and_alone(tmp_path):
