@@ -26,7 +26,7 @@ help:
 env:
 ifdef PYTHON
 	@command -v "$(PY)" >/dev/null || { echo "PYTHON=$(PY): no such program"; exit 1; }
-	@"$(PY)" tools/make_env.py --check
+	@"$(PY)" tools/make_env.py --check $(MODULES)
 else
 	@command -v "$(BASE_PYTHON)" >/dev/null || { echo "$(BASE_PYTHON): \
 	no such program; name a Python 3.10 or newer in BASE_PYTHON"; exit 1; }
@@ -46,9 +46,11 @@ demo-detnas: shapes
 	"$(PY)" tools/reallocate.py configs/demo/shapes.py --method detnas \
 		--work-dir work_dirs/demo-detnas --jobs 2
 
-# One thread each: the tests' networks are too small to share out.
+# Several processes of one thread: the tests' networks are too small to share out.
+# Files stay whole, as their tests share what they trained.
+test: MODULES := pytest xdist
 test: env
-	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q $(ARGS)
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: env
 	"$(PY)" -m ruff check .
