@@ -71,9 +71,9 @@ def _compare(given: dict[str, tuple], model: nn.Module, path: str) -> None:
     if problems:
         raise CheckpointError(
             f'{path} must hold the weights of the network in the config, but it is of '
-            f'another space or detector, or another architecture: {len(problems)} '
-            f'differences, such as {"; ".join(problems[:3])}. Use the config that the '
-            f'checkpoint was trained with.'
+            f'another space or detector, another share= or another architecture: '
+            f'{len(problems)} differences, such as {"; ".join(problems[:3])}. Use the '
+            f'config that the checkpoint was trained with.'
         )
 
 
