@@ -17,30 +17,33 @@ def digest(options: Mapping | list) -> str:
 
 def data_digest(dataloader: Mapping) -> str:
     """Of what decides the batches, wherever it lies: annotations and options."""
-    dataset = dict(dataloader['dataset'])
-    root, ann_file = dataset.pop('data_root', None), dataset.pop('ann_file', None)
-    path = os.path.join(root or '', ann_file or '')
-    return digest(
-        dict(
-            dataset=dataset,
-            batch_size=dataloader.get('batch_size', 1),
-            # of a remote file the name must do
-            annotations=file_digest(path) if os.path.isfile(path) else ann_file,
-        )
-    )
+    dataset = _with_contents(dataloader['dataset'])
+    return digest(dict(dataset=dataset, batch_size=dataloader.get('batch_size', 1)))
 
 
 def metrics_digest(evaluator: Evaluator | dict | list) -> str | None:
-    """Of the options that values depend on.
-
-    The annotation file is that of the data, and all backends give the same values.
-    """
+    """Of the options that values depend on; all backends give the same values."""
     if isinstance(evaluator, Evaluator):
         return None
     metrics = [evaluator] if isinstance(evaluator, Mapping) else evaluator
     return digest(
         [
-            {k: v for k, v in metric.items() if k not in ('ann_file', 'backend')}
+            {k: v for k, v in _with_contents(metric).items() if k != 'backend'}
             for metric in metrics
         ]
     )
+
+
+def _with_contents(options):
+    """The options, also of data sets within, with digests for annotation files."""
+    if isinstance(options, list | tuple):
+        return [_with_contents(option) for option in options]
+    if not isinstance(options, Mapping):
+        return options
+    options = {name: _with_contents(value) for name, value in options.items()}
+    ann_file = options.get('ann_file')
+    if isinstance(ann_file, str):
+        path = os.path.join(options.pop('data_root', None) or '', ann_file)
+        if os.path.isfile(path):  # of a remote file the name must do
+            options['ann_file'] = file_digest(path)
+    return options
