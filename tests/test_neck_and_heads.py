@@ -2,9 +2,14 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from mmcv.cnn import ConvModule
+from mmcv.transforms import BaseTransform
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from nets import fixed_of, some_archs
@@ -149,6 +154,53 @@ def test_images_without_boxes_are_refused(detector, shapes):
         candidates.evaluate([proposal])
         return
     with pytest.raises(UserError, match='LoadAnnotations'):
+        candidates.evaluate([proposal])
+
+
+def change_with_losses(model):
+    model.roi_head.update_hyperparameters = lambda: None  # as of mmdet's DynamicRoIHead
+    return loader_cfg
+
+
+def masks_of_nothing(model):
+    model.roi_head.mask_head = ConvModule(16, 16, 1, norm_cfg=NORM)
+    return nothing_in_it
+
+
+def nothing_in_it(root, split):
+    cfg = loader_cfg(root, split)
+    cfg['dataset']['pipeline'][2] = dict(type=NoObjects)
+    return cfg
+
+
+class NoObjects(BaseTransform):
+    def transform(self, results):
+        boxes, labels = HorizontalBoxes(torch.zeros(0, 4)), np.zeros(0, np.int64)
+        ignored = np.zeros(0, bool)
+        masks = BitmapMasks([], *results['img_shape'])
+        return {
+            **results,
+            'gt_bboxes': boxes,
+            'gt_bboxes_labels': labels,
+            'gt_ignore_flags': ignored,
+            'gt_masks': masks,
+        }
+
+
+@pytest.mark.parametrize(
+    'prepare, words',
+    [
+        (change_with_losses, 'those of StandardRoIHead change its thresholds'),
+        (masks_of_nothing, 'a batch of 2 calibration images has none'),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(shapes, prepare, words):
+    model = MODELS.build(faster_rcnn())
+    loader = prepare(model)
+    candidates = candidate_evaluator(model, shapes)
+    candidates.calibration = build_loader(loader(shapes, 'archtrain'), 'calibration')
+    proposal = Proposal(Complete(some_archs(candidates.backbone.space, 1)[0]))
+    with pytest.raises(UserError, match=words):
         candidates.evaluate([proposal])
 
 

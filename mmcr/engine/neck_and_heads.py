@@ -42,7 +42,8 @@ def run_behind(
         features: What the backbone made of it.
 
     Raises:
-        UserError: RoIs are to be sampled, but the images come without boxes or masks.
+        UserError: RoIs are to be sampled, but the images come without boxes or masks,
+            a mask head with norms gets no RoI, or the RoI head's losses change it.
     """
     device = data['inputs'].device
     devices = [device] if device.type == 'cuda' else []
@@ -50,6 +51,7 @@ def run_behind(
         torch.manual_seed(index)
         if has_rois(model):
             _check_annotations(model, data['data_samples'])
+            _check_roi_head(model.roi_head, data['data_samples'])
             # some losses change the samples, and the next architecture needs them
             model(data['inputs'], copy.deepcopy(data['data_samples']), mode='loss')
         else:
@@ -67,3 +69,22 @@ def _check_annotations(model: nn.Module, samples: list) -> None:
                 f'of archval or of calibration_dataloader have '
                 f"dict(type='LoadAnnotations', {option}=True)."
             )
+
+
+def _check_roi_head(roi_head: nn.Module, samples: list) -> None:
+    if hasattr(roi_head, 'update_hyperparameters'):
+        raise UserError(
+            f'Neck or heads have batch norms, which are calibrated by the losses, but '
+            f'those of {type(roi_head).__name__} change its thresholds, and so the '
+            f'scores of what comes after. Use heads and a neck without batch norm, or '
+            f'calibration_images=0.'
+        )
+    # a norm that sees nothing keeps no statistics, and these would be averaged
+    in_masks = roi_head.mask_head.modules() if roi_head.with_mask else ()
+    has_norms = any(isinstance(m, _BatchNorm) and m.training for m in in_masks)
+    if has_norms and not any(len(sample.gt_instances) for sample in samples):
+        raise UserError(
+            f'The batch norms of the mask head are calibrated on objects, but a batch '
+            f'of {len(samples)} calibration images has none: leave such images out by '
+            f'filter_cfg=dict(filter_empty_gt=True) of their dataset.'
+        )
