@@ -46,6 +46,7 @@ import mmcr.models  # noqa: F401  registers the backbones
 from mmcr.cli import user_errors
 from mmcr.engine import CandidateEvaluator
 from mmcr.engine.batches import build_loader, calibration_cfg
+from mmcr.engine.checkpoint import file_digest
 from mmcr.errors import UserError
 from mmcr.launch import build_runner, read_config
 from mmcr.search import Complete, HalvingSearcher, Proposal, Trial, run_search
@@ -166,6 +167,9 @@ class Benchmark:
         return dict(
             config=Path(self.args.config).name,
             checkpoint=Path(self.args.checkpoint).name,
+            checkpoint_digest=file_digest(self.args.checkpoint),
+            cfg_options=self.args.cfg_options,
+            repeats=self.args.repeats,
             device=self.args.device,
             fp16=self.args.fp16,
             plain=self.args.plain,
@@ -258,9 +262,13 @@ def load_config(args: argparse.Namespace) -> Config:
 @user_errors()
 def main() -> None:
     args = parse_args()
-    if args.repeats < 1:
-        raise UserError(f'--repeats must be at least 1, but got {args.repeats}.')
     benchmark = Benchmark(load_config(args), args)
+    naive = len(benchmark.naive_members)
+    if not 1 <= args.repeats <= naive:
+        raise UserError(
+            f'--repeats must be from 1 to the number of candidates of the naive loop, '
+            f'{naive}, which it deals out, but got {args.repeats}.'
+        )
     results = SpeedResults(args.out, benchmark.setting())
     benchmark.warm_up()
     cuda = args.device.startswith('cuda')

@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 
+from mmcr.atomic import write_bytes
 from mmcr.errors import UserError
 from mmcr.space import Arch
 
@@ -208,8 +209,8 @@ class SpeedResults:
     def write(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.summary(), indent=2)
-        (self.out / 'search_speed.json').write_text(text)
-        (self.out / 'search_speed.md').write_text(self.table())
+        write_bytes(self.out / 'search_speed.json', text.encode())
+        write_bytes(self.out / 'search_speed.md', self.table().encode())
 
 
 def hardware(device: str) -> str:

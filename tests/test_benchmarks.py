@@ -92,6 +92,15 @@ def test_a_stopped_benchmark_goes_on(run, search, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(*arguments, '--archval', 3)
     assert 'differs in archval_images' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(*arguments, '--cfg-options', 'model.test_cfg.rpn.nms_pre=10')
+    assert 'differs in cfg_options' in capsys.readouterr().err
+
+
+def test_repeats_without_naive_candidates_are_refused(run, search, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(*search, '--out', tmp_path, '--repeats', 5, '--naive', 4)
+    assert 'naive loop, 4, which it deals out, but got 5' in capsys.readouterr().err
 
 
 def test_a_config_without_a_search_is_refused(run, shapes, tmp_path, capsys):

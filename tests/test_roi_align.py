@@ -44,7 +44,7 @@ def test_gives_what_mmcv_gives(output_size, sampling_ratio, aligned, count):
         assert 'forward' in vars(layer)
         for given in (features, features.contiguous(memory_format=torch.channels_last)):
             found = layer(given, rois)
-            assert found.shape == wanted.shape
+            assert found.shape == wanted.shape and found.is_contiguous()
             torch.testing.assert_close(found, wanted, rtol=0, atol=2e-6)
     assert 'forward' not in vars(layer)
 

@@ -72,7 +72,8 @@ def roi_align(
             mode='sum',
         )
         out[own] = cells.view(-1, rows, columns, channels)
-    return out.permute(0, 3, 1, 2)
+    # as heads that view it flat expect it
+    return out.permute(0, 3, 1, 2).contiguous()
 
 
 def _samples(
