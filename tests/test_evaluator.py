@@ -17,6 +17,7 @@ from tiny import (
     runner_cfg,
 )
 
+from mmcr.analysis.slices import Slices
 from mmcr.errors import UserError
 from mmcr.search import Complete, Partial, Proposal
 from mmcr.space import Arch, stage_arch
@@ -340,7 +341,45 @@ def test_scoring_processes_change_nothing(scored, shapes):
         other.close()
 
 
-@pytest.mark.parametrize('limit', ['group_size', 'memory'])
-def test_a_limit_that_allows_nothing_is_refused(shapes, limit):
-    with pytest.raises(UserError, match=f'{limit} must be above 0, but got 0'):
-        candidate_evaluator(build_detector(STAGE), shapes, **{limit: 0})
+def test_one_at_a_time_is_one_at_a_time(shapes):
+    candidates = candidate_evaluator(
+        build_detector(STAGE), shapes, group_size=1, workers=1
+    )
+    runs = []
+    run = candidates._run
+    candidates._run = lambda *arguments: runs.append(0) or run(*arguments)
+    archs = some_archs(candidates.backbone.space, 3)
+    proposals = [Proposal(Complete(arch)) for arch in archs]
+    try:
+        for done, _ in enumerate(candidates.stream(proposals)):
+            assert len(runs) == done + 1
+    finally:
+        candidates.close()
+
+
+@pytest.mark.parametrize(
+    'option, value, words',
+    [
+        ('group_size', 0, 'integer of at least 1, but got 0'),
+        ('group_size', 2.5, 'integer of at least 1, but got 2.5'),
+        ('num_minibatches', 0, 'integer of at least 1, but got 0'),
+        ('workers', -1, 'integer of at least 0, but got -1'),
+        ('memory', 0, 'above 0, but got 0'),
+        ('memory', '2', "above 0, but got '2'"),
+        ('memory', float('inf'), 'above 0, but got inf'),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(shapes, option, value, words):
+    with pytest.raises(UserError, match=f'{option} must be .*{words}'):
+        candidate_evaluator(build_detector(STAGE), shapes, **{option: value})
+
+
+def test_slices_are_equal_parts(shapes):
+    candidates = candidate_evaluator(build_detector(STAGE), shapes)
+    arch = candidates.backbone.arch
+    candidates.archval.sampler.num_batches = 77
+    for i in range(11):  # 3 / 11 * 77 is above 21
+        proposal = Proposal(Complete(arch), (i / 11, (i + 1) / 11))
+        assert list(candidates._plan([proposal])) == [*range(7 * i, 7 * i + 7)]
+        images = Slices(77).words((proposal.portion,))
+        assert images.endswith('7 of 77 images)' if i else 'first 7 of 77 images')

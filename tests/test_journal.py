@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from mmcr.search import (
     Complete,
@@ -68,6 +70,24 @@ class TestReadBack:
         proposal = Proposal(Complete(Arch({'a': 1})))
         Journal(path, HEADER).append(Trial(proposal, score))
         assert Journal(path, HEADER).scores[proposal.key]['score'] == score
+
+    def test_metrics_are_what_the_file_holds(self, path):
+        metrics = {
+            'small': np.float32(0.5),
+            'tensor': torch.tensor(2),
+            'undefined': float('nan'),
+            'by class': [np.float64('inf'), {'a': np.int64(1)}],
+        }
+        trial = Trial(Proposal(Complete(Arch({'a': 1}))), np.float32(0.25), metrics)
+        Journal(path, HEADER).append(trial)
+        (known,) = Journal(path, HEADER).scores.values()
+        assert known == {'score': 0.25, 'metrics': trial.metrics}
+        assert trial.metrics == {
+            'small': 0.5,
+            'tensor': 2,
+            'undefined': None,
+            'by class': [None, {'a': 1}],
+        }
 
     def test_partials_and_portions_keep_their_keys(self, path):
         arch, space = Arch({'stage1.1': 2}), operation_space([2, 1])

@@ -209,6 +209,7 @@ def test_a_line_that_was_cut_off_is_scored_again(
         (dict(score='coco/bbox_mAP_s'), 'score'),
         (dict(checkpoint=1), 'checkpoint'),
         (dict(batch_size=3), 'archval.batch_size'),
+        (dict(data_preprocessor=dict(type='DetDataPreprocessor', std=[9])), 'detector'),
     ],
 )
 @pytest.mark.parametrize('finished', ['operation'], indirect=True)
@@ -222,6 +223,8 @@ def test_the_journal_of_another_search_is_refused(
         checkpoints = {kind: write_checkpoint(tmp_path / 'other.pth', OPERATION, 1)}
     cfg = search_cfg(shapes, tmp_path, checkpoints[kind], OPERATION)
     cfg.test_dataloader.batch_size = change.pop('batch_size', 2)
+    if 'data_preprocessor' in change:  # mmengine takes it beside the model, too
+        cfg.data_preprocessor = change.pop('data_preprocessor')
     cfg.test_cfg.update({**GREEDY, **change})
     with pytest.raises(JournalError, match=f'{field} is .* in the file and'):
         Runner.from_cfg(cfg).test()
@@ -278,6 +281,11 @@ def bad_checkpoint(name, path):
     if name == 'list':
         torch.save([1, 2, 3], path)
         return path
+    if name == 'diverged':
+        state = build_detector(STAGE).state_dict()
+        state['rpn_head.rpn_cls.bias'][0] = float('nan')
+        torch.save(dict(state_dict=state), path)
+        return path
     if name == 'head':
         cfg = detector_cfg(STAGE)
         cfg.roi_head.bbox_head.num_classes = 3
@@ -305,6 +313,7 @@ def bad_checkpoint(name, path):
         ('depth', 'another space'),
         ('values', r'another space.*layer4\.options\.[34]'),
         ('head', r'another space or detector.*bbox_head\.fc_cls\.\w+ has shape'),
+        ('diverged', r'1 of \d+ hold NaN or infinity, such as rpn_head\.rpn_cls\.bias'),
     ],
 )
 def test_checkpoints_that_do_not_fit(shapes, tmp_path, name, words):

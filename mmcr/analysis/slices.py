@@ -43,7 +43,11 @@ class Slices:
         return sum(
             min(self.batch_size, self.images - batch * self.batch_size)
             for batch in range(batches)
-            if any(a * batches <= batch < b * batches for a, b in portions)
+            # to six digits: parts as 1/11 are not exact
+            if any(
+                round(a * batches, 6) <= batch < round(b * batches, 6)
+                for a, b in portions
+            )
         )
 
 

@@ -54,6 +54,13 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
 
 def _shapes(path: str) -> dict[str, tuple[int, ...]]:
     weights = read_weights(path)
+    broken = [k for k, w in weights.items() if not w.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f'{path} must hold finite weights, but {len(broken)} of {len(weights)} '
+            f'hold NaN or infinity, such as {broken[0]}: the training has diverged. '
+            f'Use an earlier checkpoint, or train again with a lower learning rate.'
+        )
     return {key.removeprefix('module.'): tuple(w.shape) for key, w in weights.items()}
 
 

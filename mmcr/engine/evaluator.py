@@ -32,6 +32,7 @@ from mmcr.engine.roi_align import fast_roi_align
 from mmcr.engine.scoring import MetricPool
 from mmcr.errors import UserError
 from mmcr.search.candidate import Proposal, Trial
+from mmcr.search.searcher import check_integer
 from mmcr.space.arch import Arch
 
 # Batch norms are calibrated on so many images at least, however small the part of
@@ -91,6 +92,7 @@ class CandidateEvaluator:
         memory: float = 2.0,
         workers: int = 0,
     ) -> None:
+        check_integer('num_minibatches', num_minibatches)
         self.backbone = find_backbone(model)
         self.model = model.module if is_model_wrapper(model) else model
         self.evaluator = evaluator
@@ -161,7 +163,7 @@ class CandidateEvaluator:
                 yield from self._scored(*scoring)
             scoring = group, self._submit(group, results)
             del results
-            if not self.workers:
+            if not self.grouping.overlap:
                 yield from self._scored(*scoring)
                 scoring = None
         if scoring is not None:
@@ -173,7 +175,7 @@ class CandidateEvaluator:
             return 0
         sampler = self.calibration.sampler
         least = ceil(LEAST_CALIBRATION / sampler.batch_size)
-        part = ceil(round(proposal.width * sampler.num_batches, 6))
+        part = _batches_before(proposal.width, sampler.num_batches)
         return min(sampler.num_batches, max(part, least))
 
     @torch.no_grad()
@@ -223,12 +225,9 @@ class CandidateEvaluator:
         plan: dict[int, dict[Arch, list[int]]] = {}
         for i, proposal in enumerate(proposals):
             start, stop = proposal.portion
+            first, end = (_batches_before(part, num_batches) for part in (start, stop))
             arch_for = cache(proposal.candidate.arch_for)
-            own = [
-                batch
-                for batch in range(num_batches)
-                if start * num_batches <= batch < stop * num_batches
-            ]
+            own = range(first, end)
             if not own:
                 raise UserError(
                     f'A candidate needs a batch of archval at least, but its '
@@ -312,6 +311,11 @@ class CandidateEvaluator:
                     f'{sorted(values[i])}, but got {self.score!r}.'
                 )
             yield Trial(proposal, values[i][self.score], values[i])
+
+
+def _batches_before(part: float, num_batches: int) -> int:
+    """How many batches begin in the first part, from 0 to 1, of so many."""
+    return ceil(round(part * num_batches, 6))  # parts as 1/11 are not exact
 
 
 def _in_order(parts: list[list]) -> list[list]:

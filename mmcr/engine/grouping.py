@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from math import inf
 
 import torch
 from mmengine.dist import all_reduce
@@ -9,6 +10,7 @@ from mmengine.dist import all_reduce
 from mmcr.engine.scoring import result_bytes
 from mmcr.errors import UserError
 from mmcr.search.candidate import Proposal
+from mmcr.search.searcher import check_integer
 
 # Of one image's detections, until some have been seen: masks are the largest.
 BYTES_PER_IMAGE = 100 * 1024
@@ -24,18 +26,23 @@ class Grouping:
         num_images: Of archval.
 
     Raises:
-        UserError: A limit is too low.
+        UserError: A limit is no number, or too low.
+
+    Attributes:
+        overlap: Whether a group may run while another one is scored.
     """
 
     def __init__(
         self, group_size: int, memory: float, workers: int, num_images: int
     ) -> None:
-        for name, value in dict(group_size=group_size, memory=memory).items():
-            if not value > 0:
-                raise UserError(f'{name} must be above 0, but got {value!r}.')
+        check_integer('group_size', group_size)
+        check_integer('workers', workers, at_least=0)
+        if not isinstance(memory, int | float) or not 0 < memory < inf:
+            raise UserError(f'memory must be a number above 0, but got {memory!r}.')
+        self.overlap = bool(workers) and group_size > 1
         # while some are scored others run: together they are one group
-        shares = 2 if workers else 1
-        self.size = max(1, group_size // shares)
+        shares = 2 if self.overlap else 1
+        self.size = group_size // shares
         # the rest is for what detections of unequal size take beyond the estimate
         self.bytes = 0.8 * memory * 2**30 / shares
         self.num_images = num_images

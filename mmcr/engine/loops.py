@@ -11,10 +11,8 @@ from mmcr.engine.conditions import data_digest, digest, metrics_digest
 from mmcr.engine.evaluator import LEAST_CALIBRATION, CandidateEvaluator
 from mmcr.errors import UserError
 from mmcr.registry import LOOPS
-from mmcr.search import (
-    Complete,
-    Proposal,
-)
+from mmcr.search import Complete, Proposal
+from mmcr.search.searcher import check_integer
 
 
 class ArchEvalLoop(BaseLoop):
@@ -66,6 +64,7 @@ class ArchEvalLoop(BaseLoop):
                 "fp16 needs a GPU: mmcv's operators have no half precision on a CPU. "
                 'Leave it out.'
             )
+        check_integer('calibration_images', calibration_images, at_least=0)
         if calibration_images and calibration_dataloader is None:
             calibration_dataloader = calibration_cfg(
                 runner.cfg.get('train_dataloader'), dataloader
@@ -128,7 +127,9 @@ class ArchEvalLoop(BaseLoop):
             fp16=self.candidates.fp16,
             plain=self.candidates.plain,
             archval_seed=self._archval_seed,
-            detector=digest(self.runner.cfg.model),
+            detector=digest(
+                [self.runner.cfg.model, self.runner.cfg.get('data_preprocessor')]
+            ),
             metrics=self._metrics,
             archval=dict(
                 images=len(self.dataloader.dataset),

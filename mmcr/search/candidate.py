@@ -3,6 +3,7 @@
 import json
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
@@ -128,7 +129,8 @@ class Trial:
     Args:
         proposal: What was scored.
         score: The figure to maximise.
-        metrics: All figures of the evaluation, for reports.
+        metrics: All figures of the evaluation, for reports; what is no finite number
+            becomes ``None``.
 
     Raises:
         UserError: The score is not a finite number, and so ranks nothing.
@@ -145,11 +147,25 @@ class Trial:
                 f'scored {self.score}; check the supernet checkpoint and the metric'
             )
         object.__setattr__(self, 'score', float(self.score))
+        metrics = {name: _plain(value) for name, value in self.metrics.items()}
+        object.__setattr__(self, 'metrics', metrics)
 
     def to_json(self) -> dict:
-        # JSON has no NaN, and a side figure that is undefined stops no search.
-        metrics = {
-            name: None if isinstance(value, float) and not isfinite(value) else value
-            for name, value in self.metrics.items()
+        return {
+            **self.proposal.to_json(),
+            'score': self.score,
+            'metrics': self.metrics,
         }
-        return {**self.proposal.to_json(), 'score': self.score, 'metrics': metrics}
+
+
+def _plain(value):
+    """As JSON can hold it, which knows no scalars of numpy and torch, and no NaN."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if hasattr(value, 'tolist'):  # an array or a scalar
+        return _plain(value.tolist())
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value
