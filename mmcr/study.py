@@ -34,15 +34,16 @@ class RankingStudy(StepRunner):
         work_dir: Where every network gets a folder, and the tables go.
         searches: By name, work dirs of finished searches that scored the members on
             all of archval (exhaustive, or of these members alone).
-        members: How many members to train.
-        seeds: How many times each, with the seeds 0, 1, 2, ... for all.
+        members: How many members to train, three or more.
+        seeds: How many times each, two or more, with the seeds 0, 1, 2, ... for all.
         depth: Of the ResNet.
         jobs: How many networks may train at a time.
         say: Where to tell how things go.
 
     Raises:
-        UserError: The config searches no stage space under one budget, or one with
-            fewer members, or a search has no score of one.
+        UserError: `members` or `seeds` is too few for a ranking, the config searches
+            no stage space under one budget, or one with fewer members, or a search
+            has no score of one.
     """
 
     def __init__(
@@ -56,6 +57,12 @@ class RankingStudy(StepRunner):
         jobs: int = 1,
         say: Callable[[str], None] = print,
     ) -> None:
+        for name, value, least in (('members', members, 3), ('seeds', seeds, 2)):
+            if value < least:
+                raise UserError(
+                    f'{name} must be at least {least}, so that there is something to '
+                    f'rank and its noise is known, but got {value}.'
+                )
         super().__init__(config, work_dir, [], jobs, say)
         self.search_step = Step('search', f'crnas/stage_search_r{depth}')
         self.backbone, self.final = supernet_of(self.resolved(self.search_step))
@@ -94,8 +101,7 @@ class RankingStudy(StepRunner):
         """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``."""
         alone = {
             name_of(arch): [
-                100 * self.tested_metrics(self._step(arch, seed).name)[METRIC]
-                for seed in self.seeds
+                100 * self._tested(self._step(arch, seed)) for seed in self.seeds
             ]
             for arch in self.members
         }
@@ -112,13 +118,28 @@ class RankingStudy(StepRunner):
         }
         return write_ranking(Ranking(alone, named), self.work_dir)
 
+    def _run(self, step: Step, futures: dict) -> None:
+        super()._run(step, futures)
+        self._tested(step)  # before the others train in vain
+
+    def _tested(self, step: Step) -> float:
+        metrics = self.tested_metrics(step.name)
+        if METRIC not in metrics:
+            raise UserError(
+                f'A study needs a test_evaluator that says {METRIC}, as '
+                f'mmdet.CocoMetric does, but that of {self.config} says '
+                f'{", ".join(sorted(metrics))}. Give such a one, and another '
+                f'--work-dir.'
+            )
+        return metrics[METRIC]
+
     def _step(self, arch: Arch, seed: int) -> Step:
         fragment = self.work_dir / 'archs' / f'{name_of(arch)}.py'
-        if not fragment.exists():
-            cfg = {**self.backbone.arch_cfg(arch), **self.final}
-            fragment.parent.mkdir(parents=True, exist_ok=True)
-            text = arch_fragment(cfg, 'A member of a ranking study.')
-            write_bytes(fragment, text.encode())
+        cfg = {**self.backbone.arch_cfg(arch), **self.final}
+        fragment.parent.mkdir(parents=True, exist_ok=True)
+        # always, lest it is of an older config: steps tell by it what they are of
+        text = arch_fragment(cfg, 'A member of a ranking study.')
+        write_bytes(fragment, text.encode())
         return Step(
             f'{name_of(arch)}_seed{seed}',
             self.network,

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
-from mmcr.analysis.ranking import Ranking
-from mmcr.analysis.ranking_page import write_ranking
+from mmcr.analysis.ranking import Interval, Ranking
+from mmcr.analysis.ranking_page import figure, markdown, write_ranking
 from mmcr.analysis.training_free import multi_scale_entropy, training_free_scores
 from mmcr.errors import UserError
 from mmcr.models import CRMobileNetV2, CRResNet
@@ -44,9 +45,10 @@ def test_predictors_of_networks_without_noise():
         0,
         pytest.approx(20 / (66 * 20) ** 0.5),  # ties in one: tau-b
     ]
-    assert [ranking.regret(name).value for name in PREDICTED] == [0, 11, 5.5, 0.5]
-    assert ranking.chance().value == 5.5
-    assert ranking.ceiling() == 1
+    regrets = [ranking.regret(name).value for name in PREDICTED]
+    assert regrets == pytest.approx([0, 11, 5.5, 0.5])
+    assert ranking.chance().value == pytest.approx(5.5)
+    assert ranking.ceiling() == pytest.approx(1)
     assert ranking.reliability() == pytest.approx(1)
     assert ranking.noise_floor().value == pytest.approx(0, abs=1e-9)
 
@@ -78,7 +80,72 @@ def test_networks_that_do_not_differ_are_no_ranking():
         for _ in range(100)
     ]
     assert np.mean([ranking.reliability() for ranking in rankings]) < 0.2
-    assert abs(np.mean([ranking.ceiling() for ranking in rankings])) < 0.05
+    equal = Ranking(dict.fromkeys(NAMES, [3.0, 3.0]), PREDICTED)
+    assert equal.reliability() == equal.ceiling() == 0
+    assert equal.tau('right') == Interval(0)
+
+
+@pytest.mark.parametrize('noise', (0.5, 2.0))
+def test_the_ceiling_is_the_tau_of_a_predictor_that_knows(noise):
+    taus, ceilings = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        true = rng.normal(size=300)
+        alone = true[:, None] + noise * rng.normal(size=(300, 4))
+        ranking = Ranking(dict(enumerate(alone)), {})
+        taus.append(kendalltau(true, alone.mean(1)).statistic)
+        ceilings.append(ranking.ceiling())
+    assert np.mean(ceilings) == pytest.approx(np.mean(taus), abs=0.015)
+
+
+@pytest.mark.parametrize('seeds', (2, 3))
+def test_intervals_of_regrets_hold_what_they_say(seeds):
+    """The best is 4 AP ahead of the others, and the noise never hides it."""
+    predicted = dict(some=of_order([0] * 6 + [1] + [0] * 5))
+    held = []
+    for seed in range(300):
+        alone = study(0.5, seeds, shift=5.0, rng_seed=seed)
+        ranking = Ranking(dict(alone, net11=[v + 3 for v in alone['net11']]), predicted)
+        regret, chance = ranking.regret('some'), ranking.chance()
+        held.append((regret.low < 8 < regret.high, chance.low < 8.25 < chance.high))
+    for share in np.mean(held, 0):
+        assert 0.92 < share < 0.98
+
+
+def test_the_best_measured_has_no_interval_of_a_regret():
+    ranking = Ranking(study(0.3), dict(right=PREDICTED['right']))
+    assert ranking.regret('right') == Interval(0)
+    assert '| 1.00 (1.00 to 1.00) | none: the best measured | net11 |' in markdown(
+        ranking
+    )
+
+
+def test_resamples_without_a_tau_count_for_none():
+    few = dict(a=[1, 1.1], b=[2, 2.1], c=[3, 3.1])
+    tau = Ranking(few, dict(right=dict(a=1, b=2, c=3))).tau('right')
+    assert tau == Interval(1, 1, 1)
+    same = Ranking(few, dict(same=dict(a=1, b=1, c=1))).tau('same')
+    assert same == Interval(0) and str(same) == '0.00'
+
+
+def test_networks_are_drawn_and_seeds_are_not():
+    """The means say all of the seeds: other values of the same means change nothing."""
+    calm = study(0.5)
+    noisy = {
+        name: np.mean(values) + 9 * (np.array(values) - np.mean(values))
+        for name, values in calm.items()
+    }
+    predicted = dict(odd=of_order([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]))
+    one, other = (Ranking(alone, predicted).tau('odd') for alone in (calm, noisy))
+    assert one == other
+
+
+def test_seeds_of_one_value_can_be_drawn():
+    values = [0.1, 0.1, 0.1]  # their mean is larger by the last digit
+    assert np.mean(values) > max(values)
+    figure(
+        Ranking(dict(study(0.1, seeds=3), net0=values), dict(same=PREDICTED['same']))
+    )
 
 
 def test_intervals_hold_the_value_and_grow_with_the_noise():
@@ -112,6 +179,8 @@ def test_page_says_the_noise_first_and_lists_the_best_first(tmp_path):
     assert text.index('| net11 |') < text.index('| net0 |')
     record = json.loads((tmp_path / 'ranking.json').read_text())
     assert record['predictors']['right']['tau']['value'] == 1
+    assert record['predictors']['right']['regret']['low'] is None
+    assert 'all regrets lean high' in text and 'knows the true AP' in text
     assert (tmp_path / 'ranking.png').stat().st_size > 5000
 
 

@@ -11,34 +11,36 @@ from functools import cached_property
 
 import numpy as np
 from scipy.stats import chi2, kendalltau
+from scipy.stats import t as student_t
 
 from mmcr.errors import UserError
 
-#: Share of the bootstrap's results inside an interval.
+#: How often an interval is to hold the true value.
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the bounds of its confidence interval."""
+    """A value with the bounds of its confidence interval; None: it has none."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     def __str__(self) -> str:
+        if self.low is None:
+            return f'{self.value:.2f}'
         return f'{self.value:.2f} ({self.low:.2f} to {self.high:.2f})'
 
 
 class Ranking:
     """Networks trained alone, several seeds each, and what was predicted of them.
 
-    All intervals hold 95%. Those of `tau`, `regret` and `chance` come from a seeded
-    bootstrap: of `tau` over networks and seeds, as if other ones had been drawn, of
-    the regrets over seeds alone, since the networks are the ones to choose from.
-    Seeds are drawn for all networks at once where each was trained with each (paired
-    data order and initialisation).
+    All intervals are of 95%. That of `tau` comes from a seeded bootstrap over the
+    networks, as if other ones had been drawn: what seeds do to the means is in them
+    already. Those of the regrets come from the noise floor by Student's t, since the
+    networks are the ones to choose from; the best among them is taken as known.
 
     Args:
         alone: By network, its AP under each seed, in the same order of seeds.
@@ -101,18 +103,23 @@ class Ranking:
 
     def reliability(self) -> float:
         """Share of the variance between the means that is not noise, 0 to 1."""
-        return float(self.spread() ** 2 / self.means.var(ddof=1))
+        variance = self.means.var(ddof=1)
+        return float(self.spread() ** 2 / variance) if variance else 0.0
 
     def ceiling(self) -> float:
-        """Mean tau of one seed's ranking with that of the other seeds' means."""
-        taus = [
-            _tau(self.alone[:, seed], np.delete(self.alone, seed, 1).mean(1))
-            for seed in range(self.alone.shape[1])
-        ]
-        return float(np.mean(taus))
+        """Tau to be expected of a predictor that knows the true AP.
+
+        The means are the true AP and noise. Of normal variables that correlate by r,
+        the expected tau is 2 / pi * asin(r) (Kendall); r here is the square root of
+        the reliability. One study's tau may well be above it.
+        """
+        return float(2 / np.pi * np.arcsin(np.sqrt(self.reliability())))
 
     def tau(self, predictor: str) -> Interval:
-        """Kendall's tau-b of a predictor with the means over seeds."""
+        """Kendall's tau-b of a predictor with the means over seeds.
+
+        A predictor that says the same of all networks has 0 and no interval.
+        """
         return self._taus[predictor]
 
     @cached_property
@@ -121,50 +128,49 @@ class Ranking:
         return {name: self._tau(values) for name, values in self.predicted.items()}
 
     def _tau(self, values: np.ndarray) -> Interval:
-        networks, seeds = self.alone.shape
+        networks = len(self.networks)
         rng = np.random.default_rng(self._rng_seed)
-        taus = []
-        for _ in range(RESAMPLES):
-            rows = rng.integers(networks, size=networks)
-            columns = rng.integers(seeds, size=seeds)
-            taus.append(_tau(values[rows], self.alone[np.ix_(rows, columns)].mean(1)))
-        return _interval(_tau(values, self.means), taus)
+        draws = rng.integers(networks, size=(RESAMPLES, networks))
+        taus = [_tau(values[rows], self.means[rows]) for rows in draws]
+        # one network many times has no tau, and is no sign of a tau of 0
+        taus = [tau for tau in taus if not np.isnan(tau)]
+        if not taus:
+            return Interval(0.0)
+        tail = 50 * (1 - CONFIDENCE)
+        low, high = np.percentile(taus, [tail, 100 - tail])
+        return Interval(_tau(values, self.means), float(low), float(high))
 
     def regret(self, predictor: str) -> Interval:
         """AP by which the best network is ahead of the predictor's first choice.
 
-        Of predictions that tie for the first place, the mean.
+        Of predictions that tie for the first place, the mean. There is no interval
+        where the first choice is the best measured itself.
         """
         values = self.predicted[predictor]
         chosen = values == values.max()
-        return self._behind_best(lambda means: means[chosen].mean())
+        return self._behind_best(chosen / chosen.sum())
 
     def chance(self) -> Interval:
         """The regret of drawing a network at random."""
-        return self._behind_best(np.mean)
+        networks = len(self.networks)
+        return self._behind_best(np.full(networks, 1 / networks))
 
-    def _behind_best(self, got) -> Interval:
-        seeds = self.alone.shape[1]
-        rng = np.random.default_rng(self._rng_seed)
-        draws = rng.integers(seeds, size=(RESAMPLES, seeds))
-        # the best stays the best of all seeds: a resample's own best is a lucky one
-        best = self.means.argmax()
-
-        def behind(means: np.ndarray) -> float:
-            return float(means[best] - got(means))
-
-        return _interval(
-            behind(self.means), [behind(self.alone[:, d].mean(1)) for d in draws]
-        )
+    def _behind_best(self, weights: np.ndarray) -> Interval:
+        """The best measured network before a weighted mean of the networks."""
+        networks, seeds = self.alone.shape
+        contrast = -weights
+        contrast[self.means.argmax()] += 1
+        if not contrast.any():
+            return Interval(0.0)
+        value = float(contrast @ self.means)
+        # what a seed does to all networks alike is in no contrast
+        error = self.noise_floor().value * np.sqrt((contrast**2).sum() / seeds)
+        freedom = (networks - 1) * (seeds - 1)
+        reach = float(student_t.ppf((1 + CONFIDENCE) / 2, freedom) * error)
+        return Interval(value, value - reach, value + reach)
 
 
 def _tau(x: np.ndarray, y: np.ndarray) -> float:
-    tau = kendalltau(x, y).statistic
-    # NaN: one of them is constant; rounded, so that a perfect ranking has 1
-    return 0.0 if np.isnan(tau) else round(float(tau), 12)
-
-
-def _interval(value: float, resampled: Sequence[float]) -> Interval:
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(resampled, [tail, 100 - tail])
-    return Interval(value, float(low), float(high))
+    """NaN where one of them is constant."""
+    # rounded, so that a perfect ranking has 1
+    return round(float(kendalltau(x, y).statistic), 12)

@@ -4,9 +4,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from mmcr.analysis.ranking import Ranking
+from mmcr.analysis.ranking import Interval, Ranking
 from mmcr.analysis.sketch import COLOURS, QUIET
 from mmcr.atomic import write_bytes
 
@@ -62,10 +63,11 @@ def markdown(ranking: Ranking) -> str:
         f'- The networks differ by {ranking.spread():.2f} AP (standard deviation, '
         f'noise taken off): {100 * ranking.reliability():.0f}% of the variance of '
         f'their means over seeds.\n',
-        f'- One more training of every network would rank them with a tau of '
-        f'{ranking.ceiling():.2f} to the others: no predictor can be expected to do '
-        f'better.\n',
-        f'- A network drawn at random is {ranking.chance()} AP behind the best.\n\n',
+        f'- A predictor that knows the true AP of every network is expected to have a '
+        f'tau of {ranking.ceiling():.2f} with these means.\n',
+        f'- A network drawn at random is {ranking.chance()} AP behind the best '
+        f'measured. That one was chosen by its measured mean, which is rather lucky: '
+        f'all regrets lean high.\n\n',
         TABLE,
         '| --- | ---: | ---: | --- |\n',
     ]
@@ -73,7 +75,7 @@ def markdown(ranking: Ranking) -> str:
         first = ranking.networks[values.argmax()]
         ties = int((values == values.max()).sum()) - 1
         lines.append(
-            f'| {name} | {ranking.tau(name)} | {ranking.regret(name)} | {first}'
+            f'| {name} | {ranking.tau(name)} | {_words(ranking.regret(name))} | {first}'
             f'{f" and {ties} more" if ties else ""} |\n'
         )
     lines += [
@@ -92,14 +94,19 @@ def markdown(ranking: Ranking) -> str:
     return ''.join(lines)
 
 
+def _words(regret: Interval) -> str:
+    return 'none: the best measured' if regret.low is None else str(regret)
+
+
 def figure(ranking: Ranking) -> Figure:
     """AP alone over what each predictor says; bars from lowest to highest seed."""
     count = len(ranking.predicted)
     columns = min(3, count)
     rows = -(-count // columns)
     drawn = Figure(figsize=(3.2 * columns, 2.8 * rows), layout='constrained')
-    low = ranking.means - ranking.alone.min(1)
-    high = ranking.alone.max(1) - ranking.means
+    # a mean of equal numbers may miss them by the last digit
+    low = np.maximum(0, ranking.means - ranking.alone.min(1))
+    high = np.maximum(0, ranking.alone.max(1) - ranking.means)
     for place, (name, values) in enumerate(ranking.predicted.items()):
         axes = drawn.add_subplot(rows, columns, place + 1)
         axes.errorbar(

@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 @user_errors()
 def main() -> None:
     args = parse_args()
-    searches = dict(named(text) for text in args.search)
+    searches = by_name(args.search)
     with resumable():
         study = RankingStudy(
             args.config,
@@ -57,6 +57,20 @@ def main() -> None:
             args.jobs,
         )
         print(study.run())
+
+
+def by_name(texts: list[str]) -> dict[str, str]:
+    """The folders of all NAME=FOLDER."""
+    searches = {}
+    for text in texts:
+        name, folder = named(text)
+        if name in searches:
+            raise UserError(
+                f'Each --search takes a name of its own, but {name} names both '
+                f'{searches[name]} and {folder}.'
+            )
+        searches[name] = folder
+    return searches
 
 
 def named(text: str) -> tuple[str, str]:
