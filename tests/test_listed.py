@@ -34,6 +34,9 @@ def test_each_is_asked_once_and_the_best_found(tmp_path):
         ([], 'one architecture at least'),
         ([[3, 4, 6]], r'value for each of .*stage4, but got \[3, 4, 6\]'),
         ([None], 'but got None'),
+        (None, 'must be a list .* got None'),
+        (5, 'must be a list .* got 5'),
+        (dict(stage1=3), 'must be a list .* also of a single one.*stage1'),
         ('nowhere.json', 'nowhere.json cannot be read'),
     ],
 )

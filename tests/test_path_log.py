@@ -1,6 +1,7 @@
 """What a user sees while a supernet trains; mmengine's hooks beside ours."""
 
 import json
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,20 @@ def test_a_record_by_hand():
         'path_loss/b/3': 2.0,
     }
     assert record.table() == '  a: 1: 4x 2.0000, 2: 0x\n  b: 3: 4x 2.0000'
+
+
+def test_a_loss_that_is_not_finite_is_left_out_of_the_mean():
+    space = SearchSpace([Choice('a', (1, 2))])
+    record = PathRecord(space, window=2)
+    for value, loss in ((1, inf), (2, nan), (1, 4.0), (1, nan), (1, 2.0)):
+        record.add(Arch({'a': value}), loss)
+    found = {'path_steps/a/1': 4, 'path_loss/a/1': 3.0, 'path_steps/a/2': 1}
+    assert record.scalars() == found
+    assert record.table() == '  a: 1: 4x 3.0000, 2: 1x'
+    resumed = PathRecord(space, window=2)
+    resumed.go_on(record.steps, record.losses, record.finite)
+    resumed.add(Arch({'a': 2}), 5.0)
+    assert resumed.scalars()['path_loss/a/2'] == 5
 
 
 def test_a_record_goes_on_where_the_choices_are_the_same():

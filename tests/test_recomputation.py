@@ -1,11 +1,12 @@
 """Activation checkpointing in every mode, on one device and under DDP."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
 from nets import DETNAS, SUPERNETS, build, equal, images, loss_of, some_archs
-from torch import distributed
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -131,6 +132,23 @@ def kept_bytes(net):
         for step in stages:
             y = step.run(y)
     return sum(kept.values()), y  # alive as long as its graph is asked about
+
+
+@pytest.mark.parametrize('name', ONE_OF_EACH)
+def test_all_blocks_behind_frozen_ones_run_twice(name):
+    net = pair(name, frozen_stages=1)[1]
+    net.train()
+    runs = Counter()
+    for block in net.modules():
+        if 'forward' in vars(block):  # it checkpoints itself
+            for conv in block.modules():
+                if isinstance(conv, nn.Conv2d):
+                    conv.register_forward_pre_hook(lambda conv, _: runs.update([conv]))
+    loss_of(net(images())).backward()
+    frozen = [conv for conv in runs if not conv.weight.requires_grad]
+    assert frozen and len(frozen) < len(runs)
+    for conv, count in runs.items():
+        assert count == 1 + conv.weight.requires_grad
 
 
 def last(net):

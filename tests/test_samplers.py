@@ -141,6 +141,18 @@ def test_a_space_that_nobody_can_enumerate():
     )
     parts = cost_bins(space, 4)
     assert sum(part.size for part in parts) == 3**40
+    a_range = CostUniformSampler(bins=2, low=40, high=40.5)
+    step = (
+        sum(
+            max(costs) - min(costs)
+            for costs in (
+                [space.cost(c.name, v) for v in c.values] for c in space.choices
+            )
+        )
+        / GRID
+    )
+    for cost in map(space.cost_of, draws(a_range, space, 40)):
+        assert 40 - 40 * step / 2 <= cost <= 40.5 + 40 * step / 2
     low, high = (
         sum(end(space.cost(c.name, v) for v in c.values) for c in space.choices)
         for end in (min, max)
@@ -205,6 +217,36 @@ def test_costs_are_blocks_or_macs():
         ArchSamplingHook(shape=(224, 224))
     with pytest.raises(UserError, match='height and a width .* 224'):
         ArchSamplingHook(cost='macs', shape=224)
+
+
+@pytest.mark.usefixtures('quiet_mmdet')
+@pytest.mark.parametrize(
+    'sampler, words',
+    [
+        ('mmcr.StrictlyFairSampler', "got 'mmcr.StrictlyFairSampler'"),
+        (dict(bins=3), 'type'),
+        (dict(type='mmcr.Nope'), 'mmcr.Nope.*not in'),
+        (dict(type='mmcr.UniformSampler', bins=3), "argument 'bins'"),
+        (dict(type='mmcr.CostUniformSampler', bins=0), 'bins must be at least 1'),
+    ],
+)
+def test_samplers_that_are_none(sampler, words):
+    with pytest.raises(UserError, match=words):
+        ArchSamplingHook(sampler=sampler)
+
+
+@pytest.mark.usefixtures('quiet_mmdet')
+def test_macs_are_counted_only_for_samplers_that_look_at_them():
+    backbone = build_detector(STAGE).backbone
+
+    def space_of(kind):
+        return ArchSamplingHook(sampler=dict(type=kind), cost='macs')._costed(backbone)
+
+    for kind in ('mmcr.UniformSampler', 'mmcr.StrictlyFairSampler'):
+        assert space_of(kind) is backbone.space
+    counted = space_of('mmcr.CostUniformSampler')
+    for sampler in (UniformSampler(), StrictlyFairSampler()):  # nothing is lost
+        assert draws(sampler, counted, 20) == draws(sampler, backbone.space, 20)
 
 
 @pytest.mark.usefixtures('quiet_mmdet')

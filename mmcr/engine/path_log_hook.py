@@ -1,5 +1,7 @@
 """What a supernet's training did with each value of each choice, to look at."""
 
+from math import isfinite
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -16,34 +18,45 @@ class PathRecord:
         space: Of the paths.
         window: How many steps of a value its loss is averaged over: every loss
             weighs ``1 / window`` of the mean before it, and the first ones equal.
+            Losses that are not finite, as of steps that a loss scaler skips, are
+            left out.
     """
 
     def __init__(self, space: SearchSpace, window: int) -> None:
         self.window = window
         self.steps = {c.name: dict.fromkeys(c.values, 0) for c in space.choices}
+        self.finite = {c.name: dict.fromkeys(c.values, 0) for c in space.choices}
         self.losses = {c.name: dict.fromkeys(c.values, 0.0) for c in space.choices}
 
     def add(self, arch: Arch, loss: float) -> None:
         """Notes an iteration."""
         for name, value in arch.items():
             self.steps[name][value] += 1
-            weight = 1 / min(self.steps[name][value], self.window)
+            if not isfinite(loss):
+                continue
+            self.finite[name][value] += 1
+            weight = 1 / min(self.finite[name][value], self.window)
             self.losses[name][value] += weight * (loss - self.losses[name][value])
 
-    def go_on(self, steps: dict, losses: dict) -> None:
+    def go_on(self, steps: dict, losses: dict, finite: dict | None = None) -> None:
         """Takes over another record's numbers of the values that both have."""
-        for ours, theirs in ((self.steps, steps), (self.losses, losses)):
+        pairs = (
+            (self.steps, steps),
+            (self.losses, losses),
+            (self.finite, finite or steps),  # older checkpoints have none
+        )
+        for ours, theirs in pairs:
             for name, row in ours.items():
                 found = theirs.get(name, {})
                 row.update((v, found[v]) for v in row.keys() & found.keys())
 
     def scalars(self) -> dict[str, float]:
-        """By tag; values that were never trained have no loss."""
+        """By tag; values that were never trained with a finite loss have none."""
         found = {}
         for name, steps in self.steps.items():
             for value, count in steps.items():
                 found[f'path_steps/{name}/{value}'] = count
-                if count:
+                if self.finite[name][value]:
                     found[f'path_loss/{name}/{value}'] = self.losses[name][value]
         return found
 
@@ -52,7 +65,8 @@ class PathRecord:
         return '\n'.join(
             f'  {name}: '
             + ', '.join(
-                f'{value}: {count}x' + f' {self.losses[name][value]:.4f}' * bool(count)
+                f'{value}: {count}x'
+                + f' {self.losses[name][value]:.4f}' * bool(self.finite[name][value])
                 for value, count in steps.items()
             )
             for name, steps in self.steps.items()
@@ -114,7 +128,9 @@ class PathLogHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint['path_log'] = dict(
-            steps=self.record.steps, losses=self.record.losses
+            steps=self.record.steps,
+            losses=self.record.losses,
+            finite=self.record.finite,
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -13,6 +13,7 @@ from mmcr.registry import HOOKS, TASK_UTILS
 from mmcr.space.arch import Arch
 from mmcr.space.samplers import (
     CostUniformSampler,
+    PathSampler,
     StrictlyFairSampler,
     UniformSampler,
 )
@@ -43,7 +44,8 @@ class ArchSamplingHook(Hook):
         shape: Height and width of the image for macs; ``None``: 800x1333.
 
     Raises:
-        UserError: There is no such cost, or it does not depend on an image.
+        UserError: There is no such cost, or it does not depend on an image, or the
+            sampler's config is none.
     """
 
     def __init__(
@@ -59,9 +61,7 @@ class ArchSamplingHook(Hook):
             raise UserError(f"shape={shape} needs cost='macs', but got cost={cost!r}")
         self.shape = None if shape is None else checked_shape(shape)
         self.seed = seed
-        self.sampler = (
-            UniformSampler() if sampler is None else TASK_UTILS.build(sampler)
-        )
+        self.sampler = UniformSampler() if sampler is None else _built(sampler)
         self.cost = cost
 
     def draw(self, space: SearchSpace, iteration: int) -> Arch:
@@ -103,8 +103,19 @@ class ArchSamplingHook(Hook):
         return f'{self.sampler} by {self.cost}{shape}'
 
     def _costed(self, backbone: nn.Module) -> SearchSpace:
-        if self.cost == 'blocks':
+        if self.cost == 'blocks' or not self.sampler.uses_costs:
             return backbone.space
         return SearchSpace(
             backbone.space.choices, count(backbone, {}, self.cost, self.shape)
         )
+
+
+def _built(sampler: Mapping) -> PathSampler:
+    try:
+        return TASK_UTILS.build(sampler)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f'sampler must be the config of a stream of paths, like '
+            f"dict(type='mmcr.CostUniformSampler', bins=10), but got {sampler!r}: "
+            f'{error.args[0]}'
+        ) from None

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from types import MethodType
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -26,7 +27,9 @@ def recompute_blocks(backbone: nn.Module) -> None:
 
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     forward = partial(type(block).forward, block)
-    if not x.requires_grad:
+    # the first block behind frozen ones learns from an input that needs no gradient
+    learns = x.requires_grad or any(p.requires_grad for p in block.parameters())
+    if not (learns and torch.is_grad_enabled()):
         return forward(x)
     return checkpoint(
         forward,

@@ -19,14 +19,19 @@ class ListedSearcher(Searcher):
             a list of them.
 
     Raises:
-        UserError: There is none, the file holds no list, or one of them is not a
-            member of the space.
+        UserError: There is none, `archs` or the file is no list, or one of them is
+            not a member of the space.
     """
 
     def __init__(self, space: SearchSpace, archs: Sequence[Mapping | Sequence] | str):
         super().__init__(space)
         if isinstance(archs, str | Path):
             archs = _read(Path(archs))
+        if not isinstance(archs, Sequence):
+            raise UserError(
+                f'archs must be a list of architectures, also of a single one, or name '
+                f'a JSON file with one, but got {archs!r}'
+            )
         self.archs = tuple(dict.fromkeys(map(space.member, archs)))
         if not self.archs:
             raise UserError('archs must list one architecture at least, but is empty')

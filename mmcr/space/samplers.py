@@ -25,6 +25,8 @@ GRID = 1000  # into how many steps the range of costs is cut where there are mor
 class PathSampler(ABC):
     """A stream of paths for every seed."""
 
+    uses_costs = True  # whether draws depend on what the space's values cost
+
     @abstractmethod
     def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
         """Returns the path of one iteration, a member of `space`.
@@ -37,6 +39,8 @@ class PathSampler(ABC):
 @dataclass(frozen=True)
 class UniformSampler(PathSampler):
     """Every member is equally likely at every iteration (CR-NAS, Sec. 3.2; SPOS)."""
+
+    uses_costs = False
 
     def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
         return space.sample(Random(f'{seed}/{iteration}'))
@@ -51,6 +55,8 @@ class StrictlyFairSampler(PathSampler):
     the gradients of K paths before it updates the weights. Here every path is an
     iteration of its own; gradient accumulation over K iterations gives the other.
     """
+
+    uses_costs = False
 
     def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
         _check_unbounded(space, self)
@@ -73,6 +79,9 @@ class CostUniformSampler(PathSampler):
     multiply-accumulates this is uniform sampling over FLOPs.
 
     DetNAS trains by seven bins from 290M to 360M, paths outside of them not at all.
+    In a space of more than `MOST_SUMS` different costs these are rounded to a grid
+    first: a path may miss its bin, and so the range, by half a step for each of its
+    choices, where a step is the `GRID`-th part of all that the space's costs span.
 
     Args:
         bins: How many parts the range has.
