@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmcr.search.candidate import batches_before
+
 #: Where slices start and stop, as fractions of archval's mini-batches.
 Portions = tuple[tuple[float, float], ...]
 ALL: Portions = ((0.0, 1.0),)
@@ -43,9 +45,8 @@ class Slices:
         return sum(
             min(self.batch_size, self.images - batch * self.batch_size)
             for batch in range(batches)
-            # to six digits: parts as 1/11 are not exact
             if any(
-                round(a * batches, 6) <= batch < round(b * batches, 6)
+                batches_before(a, batches) <= batch < batches_before(b, batches)
                 for a, b in portions
             )
         )

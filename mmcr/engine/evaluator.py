@@ -31,7 +31,7 @@ from mmcr.engine.paths import (
 from mmcr.engine.roi_align import fast_roi_align
 from mmcr.engine.scoring import MetricPool
 from mmcr.errors import UserError
-from mmcr.search.candidate import Proposal, Trial
+from mmcr.search.candidate import Proposal, Trial, batches_before
 from mmcr.search.searcher import check_integer
 from mmcr.space.arch import Arch
 
@@ -175,7 +175,7 @@ class CandidateEvaluator:
             return 0
         sampler = self.calibration.sampler
         least = ceil(LEAST_CALIBRATION / sampler.batch_size)
-        part = _batches_before(proposal.width, sampler.num_batches)
+        part = batches_before(proposal.width, sampler.num_batches)
         return min(sampler.num_batches, max(part, least))
 
     @torch.no_grad()
@@ -225,7 +225,7 @@ class CandidateEvaluator:
         plan: dict[int, dict[Arch, list[int]]] = {}
         for i, proposal in enumerate(proposals):
             start, stop = proposal.portion
-            first, end = (_batches_before(part, num_batches) for part in (start, stop))
+            first, end = (batches_before(part, num_batches) for part in (start, stop))
             arch_for = cache(proposal.candidate.arch_for)
             own = range(first, end)
             if not own:
@@ -311,11 +311,6 @@ class CandidateEvaluator:
                     f'{sorted(values[i])}, but got {self.score!r}.'
                 )
             yield Trial(proposal, values[i][self.score], values[i])
-
-
-def _batches_before(part: float, num_batches: int) -> int:
-    """How many batches begin in the first part, from 0 to 1, of so many."""
-    return ceil(round(part * num_batches, 6))  # parts as 1/11 are not exact
 
 
 def _in_order(parts: list[list]) -> list[list]:

@@ -35,7 +35,7 @@ def roi_align(
         aligned: Whether a pixel's centre is at half a pixel.
 
     Returns:
-        ``K x C x rows x columns``, in channels-last format.
+        ``K x C x rows x columns``, contiguous, as heads that view it flat expect.
     """
     num, channels, height, width = features.shape
     rows, columns = output_size
@@ -72,7 +72,6 @@ def roi_align(
             mode='sum',
         )
         out[own] = cells.view(-1, rows, columns, channels)
-    # as heads that view it flat expect it
     return out.permute(0, 3, 1, 2).contiguous()
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite
+from math import ceil, isfinite
 
 from mmcr.errors import UserError
 from mmcr.space import Arch, Budget, SearchSpace
@@ -115,6 +115,11 @@ class Proposal:
 
     def to_json(self) -> dict:
         return {'candidate': self.candidate.to_json(), 'portion': list(self.portion)}
+
+
+def batches_before(part: float, num_batches: int) -> int:
+    """How many of so many batches begin before a part, from 0 to 1, of them."""
+    return ceil(round(part * num_batches, 6))  # parts as 1/11 are not exact
 
 
 def proposal_key(obj: dict) -> str:
