@@ -12,9 +12,6 @@ statistics from the norms (as here) is cheaper than MMRazor's hooks, which compu
 them a second time.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.runner.amp import autocast
@@ -22,6 +19,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from mmcr.engine.paths import untouched
 from mmcr.space import Arch
 
 
@@ -57,7 +55,7 @@ class NaiveSearch:
     def evaluate(self, archs: list[Arch]) -> list[float]:
         """Scores them, in their order; the model comes back as it was."""
         scores = []
-        with supernet_statistics_kept(self.model), autocast(enabled=self.fp16):
+        with untouched(self.model, self.model.backbone), autocast(enabled=self.fp16):
             for arch in archs:
                 self.model.backbone.set_arch(arch)
                 self.calibrate()
@@ -105,19 +103,3 @@ class NaiveSearch:
             samples = self.model.val_step(data)
             self.evaluator.process(data_samples=samples, data_batch=data)
         return self.evaluator.evaluate(len(self.archval.dataset))[self.score]
-
-
-@contextmanager
-def supernet_statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Gives back modes, buffers and the active path at the end."""
-    arch = model.backbone.arch
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in buffers:
-            buffer.copy_(value)
-        for module, training in modes:
-            module.training = training
-        model.backbone.set_arch(arch)

@@ -1,6 +1,7 @@
 """Gathers the runs of search_speed.py and writes them down."""
 
 import json
+import os
 import platform
 import sys
 from collections import defaultdict
@@ -13,6 +14,7 @@ from statistics import median
 
 import torch
 
+from mmcr.analysis.latency import cpu_name
 from mmcr.atomic import write_bytes
 from mmcr.errors import UserError
 from mmcr.space import Arch
@@ -215,12 +217,7 @@ class SpeedResults:
 
 def hardware(device: str) -> str:
     """Names of the processor, and of the GPU in use."""
-    names = [platform.processor() or platform.machine()]
-    cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text().splitlines()
-        models = [line.split(':')[1].strip() for line in lines if 'model name' in line]
-        names = [f'{len(models)} x {models[0]}'] if models else names
+    names = [f'{os.cpu_count()} x {cpu_name()}']
     if device.startswith('cuda'):
         names.append(torch.cuda.get_device_name(device))
     return ', '.join(names)

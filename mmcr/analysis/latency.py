@@ -246,7 +246,7 @@ def _errors(table: CostTable, archs: list[Arch], measured: list[float]) -> dict:
 def _conditions(device: str, repeats: int) -> dict:
     is_cuda = device.startswith('cuda')
     return dict(
-        device=torch.cuda.get_device_name(device) if is_cuda else _cpu_name(),
+        device=torch.cuda.get_device_name(device) if is_cuda else cpu_name(),
         threads=torch.get_num_threads(),
         # of others: it stretches whole networks more than short pieces
         load=round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') else None,
@@ -259,7 +259,8 @@ def _conditions(device: str, repeats: int) -> dict:
     )
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """What the processor calls itself."""
     try:
         with open('/proc/cpuinfo') as file:
             names = [line.split(':')[1] for line in file if line.startswith('model n')]

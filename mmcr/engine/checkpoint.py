@@ -29,7 +29,7 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
             f'A journal tells checkpoints apart by their bytes, so a search takes a '
             f'file, but got {path}. Download it and give its path.'
         )
-    given = _shapes(path)
+    given = _shapes_if_finite(path)
     in_backbone = [key for key in given if key.startswith('backbone.')]
     if not any('.options.' in key for key in in_backbone):
         raise CheckpointError(
@@ -49,10 +49,10 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
     Raises:
         CheckpointError: It is missing, unreadable or of another network.
     """
-    _compare(_shapes(path), model, path)
+    _compare(_shapes_if_finite(path), model, path)
 
 
-def _shapes(path: str) -> dict[str, tuple[int, ...]]:
+def _shapes_if_finite(path: str) -> dict[str, tuple[int, ...]]:
     weights = read_weights(path)
     broken = [k for k, w in weights.items() if not w.isfinite().all()]
     if broken:

@@ -119,14 +119,7 @@ def reallocate(
     }
     frozen = _frozen_identities(new)
 
-    copied, kept = {}, []
-    for name, value in target.items():
-        if _is_new(name, depths):
-            continue
-        if OPTION.sub('', name) in source:
-            copied[name] = source[OPTION.sub('', name)].to(value.dtype)
-        else:
-            kept.append(name)
+    copied, kept = _taken(source, target, depths)
     backbone.load_state_dict(copied, strict=False)
     for block in new.values():
         _start_as_identity(block)
@@ -141,6 +134,21 @@ def reallocate(
         tuple(frozen),
         dict(others),
     )
+
+
+def _taken(
+    source: Mapping[str, Tensor], target: Mapping[str, Tensor], depths: Mapping
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What a backbone takes over, and the names of what it keeps though not new."""
+    copied, kept = {}, []
+    for name, value in target.items():
+        if _is_new(name, depths):
+            continue
+        if OPTION.sub('', name) in source:
+            copied[name] = source[OPTION.sub('', name)].to(value.dtype)
+        else:
+            kept.append(name)
+    return copied, kept
 
 
 def _check_fit(
