@@ -18,8 +18,9 @@ from tiny import (
     train_cfg,
 )
 
-from mmcr.engine import ArchSamplingHook
+from mmcr.engine import ArchSamplingHook, PathLogHook
 from mmcr.engine.path_log_hook import PathRecord
+from mmcr.errors import UserError
 from mmcr.search import Complete, Proposal
 from mmcr.space import Arch, Choice, SearchSpace, stage_arch
 
@@ -295,3 +296,12 @@ def test_the_best_by_a_named_path_is_kept(shapes, tmp_path):
     curve, _ = runner.message_hub.get_scalar('val/archval/small/bbox_mAP').data
     best = 2 * (int(curve.argmax()) + 1)
     assert Path(tmp_path, f'best_archval_small_bbox_mAP_iter_{best}.pth').is_file()
+
+
+@pytest.mark.parametrize(
+    'option', (dict(window=0), dict(interval='x'), dict(table_interval=-1))
+)
+def test_intervals_that_are_none_are_refused(option):
+    name = next(iter(option))
+    with pytest.raises(UserError, match=f'^{name} must be an integer of at least'):
+        PathLogHook(**option)

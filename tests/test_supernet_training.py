@@ -126,6 +126,48 @@ def test_a_new_run_from_old_weights_draws_by_its_own_seed(trained, shapes, tmp_p
     assert new.archs != recorder.archs[2:]
 
 
+@pytest.mark.parametrize('resume', (True, False))
+def test_weights_of_another_supernet_are_refused(trained, shapes, tmp_path, resume):
+    first, _ = trained
+    cfg = train_cfg(shapes, tmp_path, dict(STAGE, share='prefix'), iterations=4)
+    cfg.update(load_from=f'{first.work_dir}/iter_2.pth', resume=resume)
+    with pytest.raises(UserError, match='iter_2.pth must hold .* another share='):
+        Runner.from_cfg(cfg).train()
+
+
+def test_weights_of_a_plain_detector_start_the_rest(shapes, tmp_path):
+    weights = build_detector({}).state_dict()
+    torch.save(dict(state_dict=weights, meta={}), tmp_path / 'plain.pth')
+    cfg = train_cfg(shapes, tmp_path, iterations=1)
+    cfg.load_from = f'{tmp_path}/plain.pth'
+    loaded = {}
+
+    class Loaded(Hook):
+        def before_train(self, runner):
+            loaded.update({k: v.clone() for k, v in runner.model.state_dict().items()})
+
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Loaded())
+    runner.train()
+    outside = [key for key in weights if not key.startswith('backbone.')]
+    assert outside and all(torch.equal(loaded[k], weights[k]) for k in outside)
+
+
+@pytest.mark.parametrize(
+    'hook',
+    (
+        dict(type='CheckpointHook', save_best='archval/baseline/bbox_mAP'),
+        dict(type='CheckpointHook', save_best=['archval/small/bbox_mAP', 'bbox_mAP']),
+        dict(type='EarlyStoppingHook', monitor='archval/small', rule='greater'),
+    ),
+)
+def test_metrics_that_will_not_come_are_refused_at_once(shapes, tmp_path, hook):
+    cfg = train_cfg(shapes, tmp_path, iterations=4, val_interval=4, **val_cfg(shapes))
+    cfg.custom_hooks.append(hook)
+    with pytest.raises(UserError, match=r'archval/small/\.\.\., .* but got'):
+        Runner.from_cfg(cfg).train()
+
+
 def test_sampling_needs_a_supernet(shapes, tmp_path):
     with pytest.raises(UserError, match='must be a supernet'):
         Runner.from_cfg(train_cfg(shapes, tmp_path, {})).train()
@@ -192,7 +234,8 @@ def test_archs_outside_the_space_are_refused(shapes, tmp_path, backbone, archs, 
     runner = Runner.from_cfg(
         train_cfg(shapes, tmp_path, backbone, **val_cfg(shapes, archs))
     )
-    with pytest.raises(UserError, match=error):
+    name = next(iter(archs))
+    with pytest.raises(UserError, match=f'val_cfg.archs.* {name} .*{error}'):
         runner.train()
 
 

@@ -49,7 +49,9 @@ def multi_scale_entropy(net: nn.Module) -> float:
     one whose features have the larger differential entropy under Gaussian weights and
     images. Of a chain without norms and shortcuts that entropy is half the logarithm
     of the variance, and each convolution multiplies the variance by its fan-in, which
-    the ReLU before it halves. So it is counted here, not sampled.
+    a ReLU before it halves. So it is counted here, not sampled, and with a ReLU before
+    every convolution, also where there is none (before the stem and the blocks of
+    MobileNetV2).
 
     Args:
         net: A fixed network of a searchable backbone; its weights do not matter.

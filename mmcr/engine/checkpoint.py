@@ -1,9 +1,10 @@
 """Is this checkpoint one of this supernet?"""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmcr.checkpoint import CheckpointError, read_weights
 
@@ -30,11 +31,11 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
             f'file, but got {path}. Download it and give its path.'
         )
     given = _shapes_if_finite(path)
-    in_backbone = [key for key in given if key.startswith('backbone.')]
-    if not any('.options.' in key for key in in_backbone):
+    if not is_supernet(given):
+        count = sum(key.startswith('backbone.') for key in given)
         raise CheckpointError(
             f'The search needs supernet weights, but {path} holds '
-            f'{len(in_backbone)} weights of a fixed backbone. Give the checkpoint of '
+            f'{count} weights of a fixed backbone. Give the checkpoint of '
             f'the supernet training.'
         )
     _compare(given, model, path)
@@ -50,6 +51,34 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
         CheckpointError: It is missing, unreadable or of another network.
     """
     _compare(_shapes_if_finite(path), model, path)
+
+
+def check_backbone_weights(
+    backbone: nn.Module, weights: Mapping[str, Tensor], path: str
+) -> None:
+    """Raises unless a detector's weights hold those of `backbone`, and no other of one.
+
+    Args:
+        backbone: A supernet.
+        weights: State dict of a whole detector or classifier; of what stands behind
+            its backbone anything may differ.
+        path: Where they come from, for the message.
+
+    Raises:
+        CheckpointError: The backbone is another one.
+    """
+    weights = {key.removeprefix('module.'): w for key, w in weights.items()}
+    given = {
+        key.removeprefix('backbone.'): tuple(weight.shape)
+        for key, weight in weights.items()
+        if key.startswith('backbone.')
+    }
+    _compare(given, backbone, path)
+
+
+def is_supernet(weights: Mapping) -> bool:
+    """Whether a detector's weights, by name, are those of a supernet."""
+    return any('backbone.' in key and '.options.' in key for key in weights)
 
 
 def _shapes_if_finite(path: str) -> dict[str, tuple[int, ...]]:

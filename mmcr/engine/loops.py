@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from mmengine.device import is_cuda_available
 from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import BaseLoop, Runner
 
 from mmcr.engine.batches import annotations_first, build_loader, calibration_cfg
@@ -152,7 +153,8 @@ class ArchValLoop(ArchEvalLoop):
             list of the values in the order of the choices, or one value for all.
 
     Raises:
-        ArchError: One of them is not a member of the supernet's space.
+        UserError: One of them is not a member of the supernet's space, or a hook
+            waits for a metric of another one.
     """
 
     def __init__(
@@ -165,7 +167,34 @@ class ArchValLoop(ArchEvalLoop):
     ) -> None:
         super().__init__(runner, dataloader, evaluator, **kwargs)
         space = self.candidates.backbone.space
-        self.archs = {name: space.member(values) for name, values in archs.items()}
+        self.archs = {}
+        for name, values in archs.items():
+            try:
+                self.archs[name] = space.member(values)
+            except UserError as error:
+                raise UserError(
+                    f'val_cfg.archs must name members of the space, but {name} is '
+                    f'none: {error}'
+                ) from None
+        self._check_monitors()
+
+    def _check_monitors(self) -> None:
+        """mmengine notices at the end of the first validation, hours later."""
+        known = tuple(f'archval/{name}/' for name in self.archs)
+        for hook in self.runner.hooks:
+            waited_for = []
+            if isinstance(hook, CheckpointHook):
+                waited_for = hook.save_best or []
+            elif isinstance(hook, EarlyStoppingHook):
+                waited_for = [hook.monitor]
+            for key in waited_for:
+                if key != 'auto' and not key.startswith(known):
+                    raise UserError(
+                        f'{type(hook).__name__} must wait for a metric of '
+                        f'val_cfg.archs, named {", ".join(k + "..." for k in known)}, '
+                        f'but got {key!r}. Name another one, such as '
+                        f"'{known[0]}bbox_mAP'."
+                    )
 
     def run(self) -> dict:
         """Scores them; returns the metrics."""

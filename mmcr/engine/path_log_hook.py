@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 from mmcr.engine.paths import find_backbone
 from mmcr.registry import HOOKS
+from mmcr.search.searcher import check_integer
 from mmcr.space.arch import Arch
 from mmcr.space.space import SearchSpace
 
@@ -89,11 +90,17 @@ class PathLogHook(Hook):
         table_interval: Iterations from one table in the text log to the next; the
             end of training has one too. 0 for no tables.
         window: How many steps of a value its loss is averaged over.
+
+    Raises:
+        UserError: One of them is no integer or too small.
     """
 
     def __init__(
         self, interval: int = 50, table_interval: int = 5000, window: int = 100
     ) -> None:
+        check_integer('interval', interval)
+        check_integer('table_interval', table_interval, at_least=0)
+        check_integer('window', window)
         self.interval = interval
         self.table_interval = table_interval
         self.window = window
