@@ -145,7 +145,8 @@ def detector_cfg(name: str, **backbone) -> dict:
     """The supernet's detector, with few proposals: they are not in question."""
     os.environ.pop('CR_ARCH', None)
     cfg = Config.fromfile(CONFIGS / SUPERNETS[name]).model
-    cfg.backbone.update(init_cfg=None, **backbone)
+    # the paper's supernet: by far the largest
+    cfg.backbone.update({'init_cfg': None, 'share': 'branch', **backbone})
     cfg.train_cfg.rpn_proposal.update(nms_pre=200, max_per_img=100)
     cfg.train_cfg.rcnn.sampler.update(num=64)
     return cfg

@@ -106,7 +106,6 @@ def test_public_weights_start_the_chain(cfg, baseline):
     'arguments, words',
     [
         (dict(supernet='stage', share='chain'), ["'branch', 'prefix'", "'chain'"]),
-        (dict(supernet='operation', share='prefix'), ["'stage'", "'operation'"]),
         (dict(share='prefix'), ["supernet='stage'", 'None']),
     ],
 )

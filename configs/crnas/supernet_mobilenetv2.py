@@ -12,6 +12,7 @@ model = dict(
         out_indices=(1, 2, 4, 7),
         norm_eval=False,
         supernet='stage',
+        share='prefix',
         stage_choices=dict(stage1=(1, 2, 3, 4))),
     neck=dict(in_channels=[16, 16, 48, 1280]))
 

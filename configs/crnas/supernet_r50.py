@@ -7,6 +7,17 @@ _base_ = [
     '../_base_/supernet_training.py',
 ]
 
+# Paths are drawn strictly fairly; the paper's are mmcr.UniformSampler's, which ranked
+# networks less well (docs/ranking.md).
+custom_hooks = [
+    dict(
+        type='mmcr.ArchSamplingHook',
+        seed=0,
+        sampler=dict(type='mmcr.StrictlyFairSampler')),
+    dict(type='mmcr.ExactResumeHook'),
+    dict(type='mmcr.PathLogHook'),
+]
+
 val_cfg = dict(
     _delete_=True,
     type='mmcr.ArchValLoop',

@@ -9,5 +9,6 @@ model = dict(
         out_indices=(1, 2, 4, 7),
         norm_eval=False,
         supernet='stage',
+        share='prefix',
         stage_choices=dict(stage1=(1, 2, 3, 4))),
     head=dict(in_channels=1280))

@@ -13,7 +13,8 @@ model = dict(
         base_channels=32,
         stem_channels=64,
         norm_eval=False,
-        supernet='stage'),
+        supernet='stage',
+        share='prefix'),
     head=dict(in_channels=1024))
 
 # A path's accuracy says nothing before its norms are calibrated.

@@ -18,8 +18,9 @@ def check_supernet(supernet: str | None, dilations: tuple, share: str) -> None:
         share: One of `SHARES`.
 
     Raises:
-        UserError: There is no such mode, or it decides the dilations, or it has
-            no blocks to share.
+        UserError: There is no such mode, or it decides the dilations, or a fixed
+            network is to share blocks. In an operation supernet, which has no numbers
+            of blocks, `share` has no meaning: one config may be for both.
     """
     if supernet is not None and supernet not in SUPERNETS:
         raise UserError(
@@ -37,10 +38,10 @@ def check_supernet(supernet: str | None, dilations: tuple, share: str) -> None:
         )
     if share not in SHARES:
         raise UserError(f'share must be one of {SHARES}, but got {share!r}.')
-    if share == 'prefix' and supernet != 'stage':
+    if share == 'prefix' and supernet is None:
         raise UserError(
-            f"share='prefix' lets the numbers of blocks of a stage share blocks, so it "
-            f"needs supernet='stage', but got supernet={supernet!r}. Leave share out."
+            "share='prefix' lets the numbers of blocks of a stage share blocks, so it "
+            "needs supernet='stage', but got supernet=None. Leave share out."
         )
 
 

@@ -1,4 +1,6 @@
-# Faster R-CNN + FPN on a stage supernet: every stage half as wide as ResNet's.
+# Faster R-CNN + FPN on a stage supernet: every stage half as wide as ResNet's. The
+# numbers of blocks of a stage share their first blocks, which the paper's do not
+# (share='branch'): they rank networks better, and take less memory (docs/ranking.md).
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 
 model = dict(
@@ -9,5 +11,6 @@ model = dict(
         base_channels=32,
         stem_channels=64,
         norm_eval=False,
-        supernet='stage'),
+        supernet='stage',
+        share='prefix'),
     neck=dict(in_channels=[128, 256, 512, 1024]))
