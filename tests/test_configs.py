@@ -156,7 +156,10 @@ def test_search_has_its_own_split(name):
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.ann_file.endswith('archval.json')
         assert loader.dataset.data_prefix.img == 'train2017/'
-    assert cfg.custom_hooks[0].type == 'mmcr.ArchSamplingHook'
+    sampling = cfg.custom_hooks[0]
+    assert sampling.type == 'mmcr.ArchSamplingHook'
+    assert sampling.sampler.type == 'mmcr.StrictlyFairSampler'
+    assert cfg.model.backbone.share == 'prefix'
     assert cfg.model_wrapper_cfg.type == 'mmcr.ActivePathDDP'
 
 

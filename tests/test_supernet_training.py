@@ -131,7 +131,7 @@ def test_weights_of_another_supernet_are_refused(trained, shapes, tmp_path, resu
     first, _ = trained
     cfg = train_cfg(shapes, tmp_path, dict(STAGE, share='prefix'), iterations=4)
     cfg.update(load_from=f'{first.work_dir}/iter_2.pth', resume=resume)
-    with pytest.raises(UserError, match='iter_2.pth must hold .* another share='):
+    with pytest.raises(UserError, match='another share='):
         Runner.from_cfg(cfg).train()
 
 
@@ -158,13 +158,14 @@ def test_weights_of_a_plain_detector_start_the_rest(shapes, tmp_path):
     (
         dict(type='CheckpointHook', save_best='archval/baseline/bbox_mAP'),
         dict(type='CheckpointHook', save_best=['archval/small/bbox_mAP', 'bbox_mAP']),
+        dict(type='CheckpointHook', save_best='archval/small/coco/bbox_mAP'),
         dict(type='EarlyStoppingHook', monitor='archval/small', rule='greater'),
     ),
 )
 def test_metrics_that_will_not_come_are_refused_at_once(shapes, tmp_path, hook):
     cfg = train_cfg(shapes, tmp_path, iterations=4, val_interval=4, **val_cfg(shapes))
     cfg.custom_hooks.append(hook)
-    with pytest.raises(UserError, match=r'archval/small/\.\.\., .* but got'):
+    with pytest.raises(UserError, match='archval/small/bbox_mAP, .* but got'):
         Runner.from_cfg(cfg).train()
 
 

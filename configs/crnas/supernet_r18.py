@@ -1,5 +1,5 @@
 # Basic blocks have their own supernet. Of the paper's choices only those are
-# kept that some network of 8 blocks can have: the other branches would take
+# kept that some network of 8 blocks can have: the other values would take
 # most of the training and never be chosen.
 _base_ = './supernet_r50.py'
 

@@ -8,15 +8,9 @@ _base_ = [
 ]
 
 # Paths are drawn strictly fairly; the paper's are mmcr.UniformSampler's, which ranked
-# networks less well (docs/ranking.md).
-custom_hooks = [
-    dict(
-        type='mmcr.ArchSamplingHook',
-        seed=0,
-        sampler=dict(type='mmcr.StrictlyFairSampler')),
-    dict(type='mmcr.ExactResumeHook'),
-    dict(type='mmcr.PathLogHook'),
-]
+# networks less well (benchmarks/results/ranking.md).
+custom_hooks = _base_.custom_hooks
+custom_hooks[0]['sampler'] = dict(type='mmcr.StrictlyFairSampler')
 
 val_cfg = dict(
     _delete_=True,

@@ -31,11 +31,11 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
             f'file, but got {path}. Download it and give its path.'
         )
     given = _shapes_if_finite(path)
-    if not is_supernet(given):
-        count = sum(key.startswith('backbone.') for key in given)
+    in_backbone = [key for key in given if key.startswith('backbone.')]
+    if not any('.options.' in key for key in in_backbone):
         raise CheckpointError(
             f'The search needs supernet weights, but {path} holds '
-            f'{count} weights of a fixed backbone. Give the checkpoint of '
+            f'{len(in_backbone)} weights of a fixed backbone. Give the checkpoint of '
             f'the supernet training.'
         )
     _compare(given, model, path)
@@ -60,8 +60,8 @@ def check_backbone_weights(
 
     Args:
         backbone: A supernet.
-        weights: State dict of a whole detector or classifier; of what stands behind
-            its backbone anything may differ.
+        weights: State dict of a whole detector; of what stands behind its backbone
+            anything may differ.
         path: Where they come from, for the message.
 
     Raises:
@@ -74,11 +74,6 @@ def check_backbone_weights(
         if key.startswith('backbone.')
     }
     _compare(given, backbone, path)
-
-
-def is_supernet(weights: Mapping) -> bool:
-    """Whether a detector's weights, by name, are those of a supernet."""
-    return any('backbone.' in key and '.options.' in key for key in weights)
 
 
 def _shapes_if_finite(path: str) -> dict[str, tuple[int, ...]]:

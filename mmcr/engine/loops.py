@@ -180,7 +180,7 @@ class ArchValLoop(ArchEvalLoop):
 
     def _check_monitors(self) -> None:
         """mmengine notices at the end of the first validation, hours later."""
-        known = tuple(f'archval/{name}/' for name in self.archs)
+        known = [f'archval/{name}' for name in self.archs]
         for hook in self.runner.hooks:
             waited_for = []
             if isinstance(hook, CheckpointHook):
@@ -188,12 +188,12 @@ class ArchValLoop(ArchEvalLoop):
             elif isinstance(hook, EarlyStoppingHook):
                 waited_for = [hook.monitor]
             for key in waited_for:
-                if key != 'auto' and not key.startswith(known):
+                if key != 'auto' and key.rpartition('/')[0] not in known:
+                    names = ', '.join(f'{name}/bbox_mAP' for name in known)
                     raise UserError(
-                        f'{type(hook).__name__} must wait for a metric of '
-                        f'val_cfg.archs, named {", ".join(k + "..." for k in known)}, '
-                        f'but got {key!r}. Name another one, such as '
-                        f"'{known[0]}bbox_mAP'."
+                        f'{type(hook).__name__} must wait for a metric of one of '
+                        f'val_cfg.archs, such as {names}, but got {key!r}. Name one '
+                        f'of those, or leave it out.'
                     )
 
     def run(self) -> dict:

@@ -86,7 +86,8 @@ class PathLogHook(Hook):
     losses are those of the first rank, as in mmengine's own log.
 
     Args:
-        interval: Iterations from one record for the visualizer to the next.
+        interval: Iterations from one record for the visualizer to the next; 0 for
+            none.
         table_interval: Iterations from one table in the text log to the next; the
             end of training has one too. 0 for no tables.
         window: How many steps of a value its loss is averaged over.
@@ -98,7 +99,7 @@ class PathLogHook(Hook):
     def __init__(
         self, interval: int = 50, table_interval: int = 5000, window: int = 100
     ) -> None:
-        check_integer('interval', interval)
+        check_integer('interval', interval, at_least=0)
         check_integer('table_interval', table_interval, at_least=0)
         check_integer('window', window)
         self.interval = interval

@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmcr.engine.budget import count
-from mmcr.engine.checkpoint import check_backbone_weights, is_supernet
+from mmcr.engine.checkpoint import check_backbone_weights
 from mmcr.engine.paths import find_backbone
 from mmcr.errors import UserError
 from mmcr.registry import HOOKS, TASK_UTILS
@@ -46,8 +46,8 @@ class ArchSamplingHook(Hook):
 
     Raises:
         UserError: There is no such cost, or it does not depend on an image, or the
-            sampler's config is none; when training starts: the run is to go on from
-            another supernet's checkpoint.
+            sampler's config is none; when training starts: the run to be resumed is
+            of another supernet.
     """
 
     def __init__(
@@ -84,11 +84,10 @@ class ArchSamplingHook(Hook):
         checkpoint['arch_sampling'] = dict(seed=self.seed, kind=self._kind)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        weights = checkpoint.get('state_dict', checkpoint)
-        # mmengine would fail in the optimizer, or train on from random weights
-        if runner._resume or is_supernet(weights):
+        if runner._resume:  # mmengine would fail in the optimizer
             path = runner._load_from or f'the last checkpoint of {runner.work_dir}'
-            check_backbone_weights(find_backbone(runner.model), weights, path)
+            backbone = find_backbone(runner.model)
+            check_backbone_weights(backbone, checkpoint['state_dict'], path)
         state = checkpoint.get('arch_sampling')
         if state is None or not runner._resume:
             return

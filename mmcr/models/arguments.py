@@ -10,7 +10,9 @@ SHARES = ('branch', 'prefix')
 
 
 def check_supernet(supernet: str | None, dilations: tuple, share: str) -> None:
-    """Checks the mode, and that it leaves `dilations` and `share` a meaning.
+    """Checks the mode, and that it leaves `dilations` a meaning.
+
+    `share` has one in stage supernets alone; elsewhere it may stay in the config.
 
     Args:
         supernet: ``None`` or one of `SUPERNETS`.
@@ -18,9 +20,8 @@ def check_supernet(supernet: str | None, dilations: tuple, share: str) -> None:
         share: One of `SHARES`.
 
     Raises:
-        UserError: There is no such mode, or it decides the dilations, or a fixed
-            network is to share blocks. In an operation supernet, which has no numbers
-            of blocks, `share` has no meaning: one config may be for both.
+        UserError: There is no such mode, or it decides the dilations, or no such way
+            to share.
     """
     if supernet is not None and supernet not in SUPERNETS:
         raise UserError(
@@ -38,11 +39,6 @@ def check_supernet(supernet: str | None, dilations: tuple, share: str) -> None:
         )
     if share not in SHARES:
         raise UserError(f'share must be one of {SHARES}, but got {share!r}.')
-    if share == 'prefix' and supernet is None:
-        raise UserError(
-            "share='prefix' lets the numbers of blocks of a stage share blocks, so it "
-            "needs supernet='stage', but got supernet=None. Leave share out."
-        )
 
 
 def checked_blocks(stage_blocks: Sequence[int], num_stages: int) -> tuple[int, ...]:

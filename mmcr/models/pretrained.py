@@ -120,7 +120,7 @@ def reallocate(
     frozen = _frozen_identities(new)
 
     copied, kept = _taken(source, target, depths)
-    backbone.load_state_dict(copied, strict=False)
+    backbone.load_state_dict({**target, **copied})
     for block in new.values():
         _start_as_identity(block)
 

@@ -3,7 +3,7 @@
 import copy
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -113,9 +113,11 @@ class SearchableBackbone:
     ) -> None:
         # torch's and mmengine's loaders both come here before they copy anything;
         # given to a backbone alone, as Pretrained does, weights of other names would
-        # be left out with no more than a line in the log
+        # be left out with no more than a line in the log, as those of another space
         if not prefix and state_dict:
             _check_names(state_dict, self)
+        own = [k[len(prefix) :] for k in state_dict if k.startswith(prefix)]
+        _check_choices(own, self)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _arguments_of(self, arch: Arch) -> dict:
@@ -225,3 +227,24 @@ def _check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
         f'Weights for a {type(backbone).__name__} must have its names, but none of the '
         f'{len(weights)} given has ({next(iter(weights))}, ...). {remedy}.'
     )
+
+
+def _check_choices(given: Collection[str], backbone: nn.Module) -> None:
+    """Raises where names are a supernet's, and not of what `backbone` chooses from."""
+    if not any('.options.' in name for name in given):
+        return
+    wanted = [name for name in backbone.state_dict() if '.options.' in name]
+    if not wanted:
+        raise CheckpointError(
+            f'Weights for a fixed {type(backbone).__name__} must be those of a fixed '
+            f'network, but a supernet is given. Take the network out of it with '
+            f'tools/model_converters/extract_subnet.py.'
+        )
+    missing = sorted(set(wanted).difference(given))
+    if missing:
+        raise CheckpointError(
+            f'Weights for a supernet must have all that it chooses from, but '
+            f'{len(missing)} of {len(wanted)} are missing, such as {missing[0]}: those '
+            f'given are of another space or another share=. Give the backbone the '
+            f'arguments that they were trained with.'
+        )

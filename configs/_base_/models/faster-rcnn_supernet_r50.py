@@ -1,6 +1,7 @@
 # Faster R-CNN + FPN on a stage supernet: every stage half as wide as ResNet's. The
 # numbers of blocks of a stage share their first blocks, which the paper's do not
-# (share='branch'): they rank networks better, and take less memory (docs/ranking.md).
+# (share='branch'): sharing ranked networks better (benchmarks/results/ranking.md), and
+# takes less memory.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 
 model = dict(

@@ -1,0 +1,40 @@
+# The ranking study again on photographs: the blood cells of BCCD (MIT; 205 images to
+# train, 87 to score on, 72 to test on), laid out as data/bccd/images, train.json,
+# val.json and test.json.
+step = '{{$CR_STEP:crnas/supernet_r18}}'
+_base_ = './ranking_shapes.py'
+
+data_root = 'data/bccd/'
+searching = step.startswith('crnas')
+val_ann = 'val.json' if searching else 'test.json'
+data = dict(
+    data_root=data_root,
+    data_prefix=dict(img='images/'),
+    metainfo=dict(classes=('RBC', 'WBC', 'Platelets')))
+scale = (320, 240)
+train_pipeline = _base_.train_pipeline
+train_pipeline[2]['scale'] = scale
+test_pipeline = _base_.test_pipeline
+test_pipeline[1]['scale'] = scale
+train_dataloader = dict(
+    dataset=dict(ann_file='train.json', pipeline=train_pipeline, **data))
+val_dataloader = dict(dataset=dict(ann_file=val_ann, pipeline=test_pipeline, **data))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + val_ann)
+test_evaluator = val_evaluator
+model = dict(roi_head=dict(bbox_head=dict(num_classes=3)))
+cost_shape = scale[::-1]
+
+# Few images, so many epochs.
+max_epochs = 48 if searching else 12
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=True,
+        end=max_epochs,
+        convert_to_iter_based=True),
+]
+if 'search' in step:
+    test_cfg = dict(calibration_images=200)
