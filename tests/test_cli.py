@@ -22,6 +22,8 @@ def test_a_stopped_tool_says_that_it_goes_on(number):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # what a shell starts in the background ignores it, and so would the tool
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert tool.stdout.readline() == 'runs\n'
     tool.send_signal(number)
