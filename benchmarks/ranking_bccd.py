@@ -28,13 +28,8 @@ cost_shape = scale[::-1]
 # Few images, so many epochs.
 max_epochs = 48 if searching else 12
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=True,
-        end=max_epochs,
-        convert_to_iter_based=True),
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[0]['end'] = 100
+param_scheduler[1]['end'] = max_epochs
 if 'search' in step:
     test_cfg = dict(calibration_images=200)
