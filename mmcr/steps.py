@@ -45,6 +45,7 @@ class Step:
         supernet: The step whose checkpoint is searched; ``None`` for training.
         tested: Whether the trained network is tested, too.
         seed: Of its training; ``None``: the config's, or 0.
+        options: More ``--cfg-options``.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Step:
     supernet: str | None = None
     tested: bool = False
     seed: int | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def after(self) -> list[str]:
@@ -161,6 +163,7 @@ class StepRunner:
         text = '\n'.join([cfg.pretty_text, *map(file_digest, files)])
         if step.seed is not None:
             text += f'seed {step.seed}'
+        text += ' '.join(step.options)
         if step.supernet and self.fast:
             text += 'fast'
         return hashlib.sha256(text.encode()).hexdigest()
@@ -183,8 +186,11 @@ class StepRunner:
             and self.resolved(step).get('randomness', {}).get('seed') is None
         ):
             seed = 0  # the networks are compared: none may have a luckier start
+        options = list(step.options)
         if seed is not None:
-            command += ['--cfg-options', f'randomness.seed={seed}']
+            options.append(f'randomness.seed={seed}')
+        if options:
+            command += ['--cfg-options', *options]
         settings = self._settings(step)
         self._say(
             step,

@@ -15,7 +15,7 @@ from mmcr.engine.budget import budget_space
 from mmcr.engine.export import arch_fragment
 from mmcr.errors import UserError
 from mmcr.search import read_journal
-from mmcr.space import Arch, SearchSpace
+from mmcr.space import Arch, SearchSpace, stage_blocks_of
 from mmcr.steps import Step, StepRunner
 
 METRIC = 'coco/bbox_mAP'
@@ -36,6 +36,7 @@ class RankingStudy(StepRunner):
             all of archval (exhaustive, or of these members alone).
         members: How many members to train, three or more.
         seeds: How many times each, two or more, with the seeds 0, 1, 2, ... for all.
+            Networks of one seed start from the same weights (`paired`).
         depth: Of the ResNet.
         jobs: How many networks may train at a time.
         say: Where to tell how things go.
@@ -68,6 +69,7 @@ class RankingStudy(StepRunner):
         self.backbone, self.final = supernet_of(self.resolved(self.search_step))
         self.members = spread(list(self._space()), members)
         self.seeds = range(seeds)
+        self.options = paired(self.backbone.space)
         self.work_dir.mkdir(parents=True, exist_ok=True)
         members = [dict(arch) for arch in self.members]
         write_json(self.work_dir / 'members.json', members)
@@ -146,7 +148,23 @@ class RankingStudy(StepRunner):
             arch=str(fragment),
             tested=True,
             seed=seed,
+            options=self.options,
         )
+
+
+def paired(space: SearchSpace) -> tuple[str, ...]:
+    """Options by which networks of a stage space that share a seed share all chance.
+
+    Initial weights by name, images and their order, and what every iteration draws.
+    """
+    largest = Arch({choice.name: max(choice.values) for choice in space.choices})
+    blocks = ','.join(map(str, stage_blocks_of(largest)))
+    hooks = 'default_hooks'  # beside those of the config, in whatever list they are
+    return (
+        f'{hooks}.paired_init.type=mmcr.PairedInitHook',
+        f'{hooks}.paired_init.backbone.stage_blocks=[{blocks}]',
+        f'{hooks}.exact_resume.type=mmcr.ExactResumeHook',
+    )
 
 
 def name_of(arch: Arch) -> str:

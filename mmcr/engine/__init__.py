@@ -6,6 +6,7 @@ from mmcr.engine.checkpoint import CheckpointError, check_supernet_checkpoint
 from mmcr.engine.evaluator import CandidateEvaluator
 from mmcr.engine.loops import ArchValLoop
 from mmcr.engine.metric import UnroundedCocoMetric
+from mmcr.engine.paired_init_hook import PairedInitHook
 from mmcr.engine.path_log_hook import PathLogHook
 from mmcr.engine.resume_hook import ExactResumeHook
 from mmcr.engine.sampling_hook import ArchSamplingHook
@@ -19,6 +20,7 @@ __all__ = [
     'CandidateEvaluator',
     'CheckpointError',
     'ExactResumeHook',
+    'PairedInitHook',
     'PathLogHook',
     'PathNorms',
     'UnroundedCocoMetric',
