@@ -1,13 +1,18 @@
 """What a ranking study refuses, and what it takes anew; nothing is trained."""
 
+import argparse
 import json
 import runpy
 import sys
+from dataclasses import replace
 
 import pytest
 from config_files import CONFIGS
+from mmengine.config import DictAction
 
+from mmcr.engine import ExactResumeHook, PairedInitHook
 from mmcr.errors import UserError
+from mmcr.registry import HOOKS
 from mmcr.study import RankingStudy
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -54,6 +59,32 @@ def test_steps_notice_that_the_config_has_changed(study):
     first = fingerprint()
     assert fingerprint() == first
     assert fingerprint(WIDER) != first
+
+
+def test_steps_notice_that_other_chance_is_shared(study):
+    made = study()
+    step = made.steps[0]
+    unpaired = replace(step, options=())
+    assert made._fingerprint(step) != made._fingerprint(unpaired)
+
+
+def test_networks_of_a_seed_share_all_chance(study):
+    """The options, as the tools read them, are hooks of this repository."""
+    made = study()
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    for step in made.steps[:3]:
+        cfg = made.resolved(step)
+        read = parser.parse_args(['--cfg-options', *step.options]).cfg_options
+        cfg.merge_from_dict(read)
+        hooks = {
+            kind: cfg.default_hooks[kind] for kind in ('paired_init', 'exact_resume')
+        }
+        init, exact = (HOOKS.build(hook) for hook in hooks.values())
+        assert isinstance(init, PairedInitHook) and isinstance(exact, ExactResumeHook)
+        largest, own = init.backbone['stage_blocks'], cfg.model.backbone.stage_blocks
+        assert len(largest) == len(own)
+        assert all(many >= few for many, few in zip(largest, own))
 
 
 def test_other_metrics_are_refused_after_the_first_network(study):
