@@ -122,8 +122,8 @@ def test_extract_subnet(tool, tmp_path, share):
         (SUPERNET, None, 'no json', 'best_arch.json'),
         (SUPERNET, None, '{"arch": {"stage1": 9}}', 'stage1'),
         ({}, None, '{}', 'must be a supernet'),
-        (dict(SUPERNET, stage_choices={}), None, '{"stage1": 1}', 'missing, unknown'),
-        (dict(SUPERNET, share='prefix'), None, '{"stage1": 1}', 'missing, unknown'),
+        (dict(SUPERNET, stage_choices={}), None, '{"stage1": 1}', 'another share='),
+        (dict(SUPERNET, share='prefix'), None, '{"stage1": 1}', 'another share='),
     ],
 )
 def test_extract_subnet_refuses(

@@ -53,27 +53,28 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
     _compare(_shapes_if_finite(path), model, path)
 
 
-def check_backbone_weights(
-    backbone: nn.Module, weights: Mapping[str, Tensor], path: str
-) -> None:
-    """Raises unless a detector's weights hold those of `backbone`, and no other of one.
+def backbone_of_detector(
+    weights: Mapping[str, Tensor], backbone: nn.Module, path: str
+) -> dict[str, Tensor]:
+    """The weights of `backbone` among a detector's, all of them and no other of one.
 
     Args:
-        backbone: A supernet.
         weights: State dict of a whole detector; of what stands behind its backbone
             anything may differ.
+        backbone: A supernet.
         path: Where they come from, for the message.
 
     Raises:
         CheckpointError: The backbone is another one.
     """
-    weights = {key.removeprefix('module.'): w for key, w in weights.items()}
-    given = {
-        key.removeprefix('backbone.'): tuple(weight.shape)
-        for key, weight in weights.items()
-        if key.startswith('backbone.')
+    names = {key.removeprefix('module.'): key for key in weights}
+    inside = {
+        name.removeprefix('backbone.'): weights[key]
+        for name, key in names.items()
+        if name.startswith('backbone.')
     }
-    _compare(given, backbone, path)
+    _compare({key: tuple(w.shape) for key, w in inside.items()}, backbone, path)
+    return inside
 
 
 def _shapes_if_finite(path: str) -> dict[str, tuple[int, ...]]:

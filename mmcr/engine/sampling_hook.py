@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmcr.engine.budget import count
-from mmcr.engine.checkpoint import check_backbone_weights
+from mmcr.engine.checkpoint import backbone_of_detector
 from mmcr.engine.paths import find_backbone
 from mmcr.errors import UserError
 from mmcr.registry import HOOKS, TASK_UTILS
@@ -87,7 +87,7 @@ class ArchSamplingHook(Hook):
         if runner._resume:  # mmengine would fail in the optimizer
             path = runner._load_from or f'the last checkpoint of {runner.work_dir}'
             backbone = find_backbone(runner.model)
-            check_backbone_weights(backbone, checkpoint['state_dict'], path)
+            backbone_of_detector(checkpoint['state_dict'], backbone, path)
         state = checkpoint.get('arch_sampling')
         if state is None or not runner._resume:
             return

@@ -16,8 +16,9 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmcr.checkpoint import CheckpointError, read_weights, write_weights
+from mmcr.checkpoint import read_weights, write_weights
 from mmcr.cli import user_errors
+from mmcr.engine.checkpoint import backbone_of_detector
 from mmcr.errors import UserError
 from mmcr.launch import read_config
 from mmcr.models import SearchableBackbone, inherit_weights
@@ -50,35 +51,6 @@ def read_arch(path: str) -> Arch:
     return Arch.from_json(content)
 
 
-def load_supernet(supernet: SearchableBackbone, path: str) -> None:
-    """Loads the backbone of a checkpoint, every weight of it accounted for."""
-    names = {
-        name.removeprefix('module.'): weight
-        for name, weight in read_weights(path).items()
-    }
-    given = {
-        name.removeprefix('backbone.'): weight
-        for name, weight in names.items()
-        if name.startswith('backbone.')
-    }
-    wanted = supernet.state_dict()
-    differing = [
-        name
-        for name in [*wanted, *(given.keys() - wanted.keys())]
-        if name not in given
-        or name not in wanted
-        or given[name].shape != wanted[name].shape
-    ]
-    if differing:
-        raise CheckpointError(
-            f'{path} must hold the weights of the supernet in the config as '
-            f'backbone.*, but {len(differing)} are missing, unknown or of another '
-            f'shape, such as {", ".join(differing[:3])}. Give the config that the '
-            f'checkpoint was trained with.'
-        )
-    supernet.load_state_dict(given)
-
-
 @user_errors()
 def main() -> None:
     args = parse_args()
@@ -101,7 +73,8 @@ def main() -> None:
             f'trained with.'
         )
     arch = read_arch(args.arch)
-    load_supernet(supernet, args.checkpoint)
+    weights = read_weights(args.checkpoint)
+    supernet.load_state_dict(backbone_of_detector(weights, supernet, args.checkpoint))
     fixed = MODELS.build(supernet.arch_cfg(arch))
     inherit_weights(supernet, fixed, arch)
     write_weights(Path(args.out), fixed.state_dict(), arch=arch.to_json())
