@@ -125,7 +125,8 @@ class StepRunner:
         if state and state['config'] != fingerprint:
             raise UserError(
                 f'{folder} must hold a run of this config, but it was started with '
-                f'another one, or with other data or another supernet. Name another '
+                f'another one, with other data or another supernet, or by a version '
+                f'of mmcr that ran this step in another way. Name another '
                 f'--work-dir, or remove the folder to run the step anew.'
             )
         if not state and (
@@ -155,7 +156,7 @@ class StepRunner:
         self._say(step, f'done in {_duration(start)}')
 
     def _fingerprint(self, step: Step) -> str:
-        """Of what the step's result depends on: config, data, supernet weights."""
+        """Of what the step's result depends on: config, options, data, supernet."""
         cfg = self.resolved(step)
         files = [name for name in annotation_files(cfg) if os.path.isfile(name)]
         if step.supernet:

@@ -14,8 +14,9 @@ from mmcr.atomic import write_bytes, write_json
 from mmcr.engine.budget import budget_space
 from mmcr.engine.export import arch_fragment
 from mmcr.errors import UserError
+from mmcr.models import SearchableBackbone
 from mmcr.search import read_journal
-from mmcr.space import Arch, SearchSpace, stage_blocks_of
+from mmcr.space import Arch, SearchSpace
 from mmcr.steps import Step, StepRunner
 
 METRIC = 'coco/bbox_mAP'
@@ -36,7 +37,7 @@ class RankingStudy(StepRunner):
             all of archval (exhaustive, or of these members alone).
         members: How many members to train, three or more.
         seeds: How many times each, two or more, with the seeds 0, 1, 2, ... for all.
-            Networks of one seed start from the same weights (`paired`).
+            Networks of one seed start from the same weights (`shared_chance`).
         depth: Of the ResNet.
         jobs: How many networks may train at a time.
         say: Where to tell how things go.
@@ -69,7 +70,7 @@ class RankingStudy(StepRunner):
         self.backbone, self.final = supernet_of(self.resolved(self.search_step))
         self.members = spread(list(self._space()), members)
         self.seeds = range(seeds)
-        self.options = paired(self.backbone.space)
+        self.options = shared_chance(self.backbone)
         self.work_dir.mkdir(parents=True, exist_ok=True)
         members = [dict(arch) for arch in self.members]
         write_json(self.work_dir / 'members.json', members)
@@ -152,13 +153,13 @@ class RankingStudy(StepRunner):
         )
 
 
-def paired(space: SearchSpace) -> tuple[str, ...]:
-    """Options by which networks of a stage space that share a seed share all chance.
+def shared_chance(supernet: SearchableBackbone) -> tuple[str, ...]:
+    """Options by which networks of a stage space that have one seed have one fortune.
 
     Initial weights by name, images and their order, and what every iteration draws.
     """
-    largest = Arch({choice.name: max(choice.values) for choice in space.choices})
-    blocks = ','.join(map(str, stage_blocks_of(largest)))
+    largest = {choice.name: max(choice.values) for choice in supernet.space.choices}
+    blocks = ','.join(map(str, supernet.arch_cfg(Arch(largest))['stage_blocks']))
     hooks = 'default_hooks'  # beside those of the config, in whatever list they are
     return (
         f'{hooks}.paired_init.type=mmcr.PairedInitHook',

@@ -1,15 +1,25 @@
 """Networks of one seed start from the same weights and draw the same numbers."""
 
+import json
+import os
+import random
+
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from pairs import run_pair
 from tiny import train_cfg, write_checkpoint
 
+from mmcr.cli import leave_process_group
+from mmcr.engine import PairedInitHook
 from mmcr.errors import UserError
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 LARGE = dict(stage_blocks=(2, 2, 2, 3))
+SECONDS = 120  # a hang ends here
 
 
 class Start(Hook):
@@ -22,14 +32,14 @@ class Start(Hook):
             state = runner.model.state_dict()
             self.weights = {name: weight.clone() for name, weight in state.items()}
             self.images = [d.img_id for d in data_batch['data_samples']]
-            self.drawn = torch.rand(4)
+            self.drawn = torch.rand(4), random.random()
 
 
-def start(root, folder, stage_blocks, seed=0, large=LARGE, **more):
+def start(root, folder, stage_blocks, seed=0, large=LARGE, exact=True, **more):
     cfg = train_cfg(root, folder, dict(stage_blocks=stage_blocks), 1, **more)
     cfg.randomness.seed = seed
     cfg.train_dataloader.sampler.shuffle = True
-    cfg.custom_hooks = [dict(type='mmcr.ExactResumeHook')]
+    cfg.custom_hooks = [dict(type='mmcr.ExactResumeHook')] if exact else []
     if large:
         cfg.custom_hooks.append(dict(type='mmcr.PairedInitHook', backbone=large))
     runner, noted = Runner.from_cfg(cfg), Start()
@@ -50,7 +60,7 @@ def test_networks_of_a_seed_start_alike(shapes, tmp_path):
     equal, drawn = shared(one, other)
     assert equal == drawn > 20
     assert one.images == other.images
-    assert one.drawn.equal(other.drawn)
+    assert one.drawn[0].equal(other.drawn[0]) and one.drawn[1] == other.drawn[1]
 
 
 def test_without_the_hook_or_under_another_seed_they_do_not(shapes, tmp_path):
@@ -65,6 +75,13 @@ def test_the_large_network_itself_starts_as_it_would_anyway(shapes, tmp_path):
     plain = start(shapes, tmp_path / 'plain', (2, 2, 2, 3), large=None)
     equal, drawn = shared(hooked, plain)
     assert equal == drawn > 20
+
+
+def test_the_run_draws_on_as_without_the_hook(shapes, tmp_path):
+    blocks = (2, 1, 1, 2)
+    hooked = start(shapes, tmp_path / 'hooked', blocks, exact=False)
+    plain = start(shapes, tmp_path / 'plain', blocks, exact=False, large=None)
+    assert hooked.drawn[0].equal(plain.drawn[0]) and hooked.drawn[1] == plain.drawn[1]
 
 
 @pytest.mark.parametrize('resume', [False, True])
@@ -89,6 +106,51 @@ def test_a_checkpoint_goes_first(shapes, tmp_path, resume):
     assert all(noted.weights[name].equal(weights[name]) for name in weights)
 
 
-def test_too_small_a_network_is_refused(shapes, tmp_path):
-    with pytest.raises(UserError, match=r'all blocks.*lacks backbone\.layer1\.1\.'):
-        start(shapes, tmp_path, (2, 1, 1, 2), large=dict(stage_blocks=(1, 2, 2, 3)))
+@pytest.mark.parametrize(
+    'large, words',
+    [
+        (dict(stage_blocks=(1, 2, 2, 3)), r'has no backbone\.layer1\.1\.'),
+        (dict(LARGE, base_channels=16), r'has no backbone\.conv1\.'),
+        (dict(stage_block=(2, 2, 2, 3)), 'unexpected keyword argument .stage_block'),
+        ((2, 2, 2, 3), r'arguments of the large network.* got \(2, 2, 2, 3\)'),
+    ],
+)
+def test_what_is_no_larger_network_is_refused(shapes, tmp_path, large, words):
+    with pytest.raises(UserError, match=f'PairedInitHook .*{words}'):
+        start(shapes, tmp_path, (2, 1, 1, 2), large=large)
+
+
+def test_a_model_without_a_backbone_is_refused(shapes, tmp_path):
+    runner = Runner.from_cfg(train_cfg(shapes, tmp_path, dict(stage_blocks=(1,) * 4)))
+    runner.cfg.model = dict(type='Teacher', detector=runner.cfg.model)
+    with pytest.raises(UserError, match='a config whose model has a backbone'):
+        PairedInitHook(LARGE).before_train(runner)
+
+
+def work(rank, root, folder):
+    """One of two processes, each with a seed of its own."""
+    torch.set_num_threads(1)
+    os.environ['LOCAL_RANK'] = str(rank)
+    MMLogger.get_instance('quiet', log_level='ERROR')
+    init_default_scope('mmdet')
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
+    )
+    cfg = train_cfg(root, folder / 'work', dict(stage_blocks=(1, 2, 1, 2)), 1)
+    cfg.randomness = dict(seed=0, diff_rank_seed=True)
+    cfg.custom_hooks = [dict(type='mmcr.PairedInitHook', backbone=LARGE)]
+    cfg.launcher = 'pytorch'
+    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
+    runner, noted = Runner.from_cfg(cfg), Start()
+    runner.register_hook(noted)
+    runner.train()
+    sums = {name: w.double().sum().item() for name, w in noted.weights.items()}
+    (folder / f'{rank}.json').write_text(json.dumps([runner.seed, sums]))
+    torch.distributed.barrier()
+    leave_process_group()
+
+
+def test_all_ranks_start_alike(shapes, tmp_path):
+    (seed, one), (other_seed, other) = run_pair(work, shapes, tmp_path, SECONDS)
+    assert seed != other_seed
+    assert one == other

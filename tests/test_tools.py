@@ -259,6 +259,7 @@ def test_ranking_study(run, supernet, workplace):
         name, seed = step.name.split('_seed')
         assert '-'.join(map(str, cfg.model.backbone.stage_blocks)) == name
         assert cfg.randomness.seed == int(seed)
+        assert {'paired_init', 'exact_resume'} <= cfg.default_hooks.keys()
 
     lines.clear()
     assert study().run() == table

@@ -4,11 +4,11 @@ import argparse
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
-from mmengine.model import is_model_wrapper
 
 from mmcr.checkpoint import check_there
 from mmcr.cli import user_errors
 from mmcr.engine.checkpoint import check_checkpoint
+from mmcr.engine.paths import unwrapped
 from mmcr.errors import UserError
 from mmcr.launch import (
     add_common_arguments,
@@ -46,7 +46,7 @@ def main() -> None:
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     runner = build_runner(cfg)
-    detector = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    detector = unwrapped(runner.model)
     if hasattr(getattr(detector, 'backbone', None), 'arch_cfg'):
         check_checkpoint(detector, args.checkpoint)  # of another architecture, perhaps
     if args.out is not None:

@@ -56,7 +56,7 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
 def backbone_of_detector(
     weights: Mapping[str, Tensor], backbone: nn.Module, path: str
 ) -> dict[str, Tensor]:
-    """The weights of `backbone` among a detector's, all of them and no other of one.
+    """A detector's weights of its backbone, which are to be those of `backbone`.
 
     Args:
         weights: State dict of a whole detector; of what stands behind its backbone
@@ -65,20 +65,27 @@ def backbone_of_detector(
         path: Where they come from, for the message.
 
     Raises:
-        CheckpointError: The backbone is another one.
+        CheckpointError: The backbone is another one, or its weights are not finite.
     """
     names = {key.removeprefix('module.'): key for key in weights}
     inside = {
-        name.removeprefix('backbone.'): weights[key]
+        name: weights[key]
         for name, key in names.items()
         if name.startswith('backbone.')
     }
-    _compare({key: tuple(w.shape) for key, w in inside.items()}, backbone, path)
-    return inside
+    _check_finite(inside, path)
+    shapes = {name: tuple(weight.shape) for name, weight in inside.items()}
+    _compare(shapes, backbone, path, prefix='backbone.')
+    return {name.removeprefix('backbone.'): weight for name, weight in inside.items()}
 
 
 def _shapes_if_finite(path: str) -> dict[str, tuple[int, ...]]:
     weights = read_weights(path)
+    _check_finite(weights, path)
+    return {key.removeprefix('module.'): tuple(w.shape) for key, w in weights.items()}
+
+
+def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
     broken = [k for k, w in weights.items() if not w.isfinite().all()]
     if broken:
         raise CheckpointError(
@@ -86,11 +93,14 @@ def _shapes_if_finite(path: str) -> dict[str, tuple[int, ...]]:
             f'hold NaN or infinity, such as {broken[0]}: the training has diverged. '
             f'Use an earlier checkpoint, or train again with a lower learning rate.'
         )
-    return {key.removeprefix('module.'): tuple(w.shape) for key, w in weights.items()}
 
 
-def _compare(given: dict[str, tuple], model: nn.Module, path: str) -> None:
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+def _compare(
+    given: dict[str, tuple], model: nn.Module, path: str, prefix: str = ''
+) -> None:
+    wanted = {
+        prefix + key: tuple(value.shape) for key, value in model.state_dict().items()
+    }
     problems = [
         *(f'{key} is missing' for key in wanted if key not in given),
         *(f'{key} is unknown' for key in given if key not in wanted),

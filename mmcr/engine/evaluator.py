@@ -13,7 +13,6 @@ from mmengine.dist import (
     get_world_size,
 )
 from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
@@ -27,6 +26,7 @@ from mmcr.engine.paths import (
     find_backbone,
     run_paths,
     untouched,
+    unwrapped,
 )
 from mmcr.engine.roi_align import fast_roi_align
 from mmcr.engine.scoring import MetricPool
@@ -94,7 +94,7 @@ class CandidateEvaluator:
     ) -> None:
         check_integer('num_minibatches', num_minibatches)
         self.backbone = find_backbone(model)
-        self.model = model.module if is_model_wrapper(model) else model
+        self.model = unwrapped(model)
         self.evaluator = evaluator
         self.archval = archval
         self.calibration = calibration

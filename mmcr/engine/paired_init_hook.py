@@ -5,11 +5,13 @@ from collections.abc import Mapping
 
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmcr.engine.paths import unwrapped
 from mmcr.errors import UserError
 from mmcr.registry import HOOKS
 
@@ -31,34 +33,60 @@ class PairedInitHook(Hook):
             trained, such as ``dict(stage_blocks=(10, 10, 11, 11))``.
 
     Raises:
-        UserError: When training starts: the large network lacks a weight of the one
-            that is trained, or it has another shape there.
+        UserError: `backbone` is no mapping; when training starts: with it there is
+            no such network, or one that lacks a weight of the one that is trained.
     """
 
+    priority = 'VERY_HIGH'  # what other hooks copy from the model comes after
+
     def __init__(self, backbone: Mapping) -> None:
-        self.backbone = backbone
+        if not isinstance(backbone, Mapping):
+            raise UserError(
+                f'PairedInitHook takes as backbone the arguments of the large network, '
+                f'such as dict(stage_blocks=(10, 10, 11, 11)), but got {backbone!r}.'
+            )
+        self.backbone = dict(backbone)
 
     def before_train(self, runner: Runner) -> None:
         if runner._has_loaded:
             return
-        large = self._initialised(runner)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        own = model.state_dict()
-        for name, weight in own.items():
+        large = self._large(runner)
+        model = unwrapped(runner.model)
+        for name, weight in model.state_dict().items():
             if name not in large or large[name].shape != weight.shape:
                 raise UserError(
-                    f'PairedInitHook needs a network that has all blocks of the one '
-                    f'that is trained, but with backbone={dict(self.backbone)} it '
-                    f'lacks {name} of shape {tuple(weight.shape)}. Give it as many '
-                    f'blocks in every stage.'
+                    f'PairedInitHook needs a network with all weights of the one that '
+                    f'is trained, but with backbone={self.backbone} it has no {name} '
+                    f'of shape {tuple(weight.shape)}. Give it at least as many blocks '
+                    f'in every stage, and leave all else as it is.'
                 )
-        model.load_state_dict({name: large[name] for name in own})
+        model.load_state_dict({name: large[name] for name in model.state_dict()})
+        # as after mmengine's own initialisation: ranks may have seeds of their own
+        for weight in model.state_dict().values():
+            broadcast(weight)
 
-    def _initialised(self, runner: Runner) -> dict[str, Tensor]:
-        cfg = copy.deepcopy(runner.cfg.model)
+    def _large(self, runner: Runner) -> dict[str, Tensor]:
+        """Weights of the large network."""
+        cfg = copy.deepcopy(runner.cfg.get('model'))
+        if not isinstance(cfg, ConfigDict) or 'backbone' not in cfg:
+            raise UserError(
+                'PairedInitHook needs a config whose model has a backbone, but this '
+                'one has none. Leave the hook out of it.'
+            )
         cfg.backbone.update(self.backbone)
+        runner.logger.info(
+            f'PairedInitHook: initialises a network with backbone={self.backbone}.'
+        )
         with torch.random.fork_rng(devices=[]):  # the run's own stream goes on
-            torch.manual_seed(runner.seed)
-            detector = MODELS.build(cfg)
+            torch.default_generator.manual_seed(runner.seed)
+            try:
+                detector = MODELS.build(cfg)
+            except TypeError as error:  # an argument that the backbone does not have
+                raise UserError(
+                    f'PairedInitHook takes as backbone the arguments of the large '
+                    f'network, but with backbone={self.backbone} it cannot be built: '
+                    f'{error}'
+                ) from None
             detector.init_weights()
+        runner.logger.info('PairedInitHook: this run starts with its part of them.')
         return detector.state_dict()

@@ -15,14 +15,18 @@ from mmcr.space.arch import Arch
 Prefix = tuple[int, tuple[int, ...]]
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The detector itself, without the wrapper of a distributed run."""
+    return model.module if is_model_wrapper(model) else model
+
+
 def find_backbone(model: nn.Module) -> nn.Module:
     """The supernet backbone inside a detector, wrapped or not.
 
     Raises:
         UserError: The detector has no backbone in supernet mode.
     """
-    if is_model_wrapper(model):
-        model = model.module
+    model = unwrapped(model)
     backbone = getattr(model, 'backbone', None)
     if getattr(backbone, 'space', None) is None:
         raise UserError(

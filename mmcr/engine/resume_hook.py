@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcr.engine.numbered_batches import number_batches, seed_everything
+from mmcr.engine.paths import unwrapped
 from mmcr.errors import UserError
 from mmcr.registry import HOOKS
 
@@ -95,7 +95,7 @@ class ExactResumeHook(Hook):
         self._done = min(max(done, 0) * length // before, length)
         gradients = state.get('gradients')
         if gradients:
-            for name, parameter in _model(runner).named_parameters():
+            for name, parameter in unwrapped(runner.model).named_parameters():
                 if name in gradients:
                     parameter.grad = gradients[name].to(parameter.device)
             runner.logger.info(
@@ -133,14 +133,10 @@ def _is_one_epoch(runner: Runner) -> bool:
     return hasattr(runner.train_loop, 'dataloader_iterator')
 
 
-def _model(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
 def _gradients(runner: Runner) -> dict[str, Tensor]:
     """Those that are there after an iteration: of an update that is not done yet."""
     return {
         name: parameter.grad
-        for name, parameter in _model(runner).named_parameters()
+        for name, parameter in unwrapped(runner.model).named_parameters()
         if parameter.grad is not None
     }
