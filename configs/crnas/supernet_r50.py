@@ -7,8 +7,8 @@ _base_ = [
     '../_base_/supernet_training.py',
 ]
 
-# Paths are drawn strictly fairly; the paper's are mmcr.UniformSampler's, whose choice lost
-# more against networks trained alone (benchmarks/results/ranking.md).
+# Paths are drawn strictly fairly; the paper's are mmcr.UniformSampler's, whose choice
+# was further behind the best network trained alone (benchmarks/results/ranking.md).
 custom_hooks = _base_.custom_hooks
 custom_hooks[0]['sampler'] = dict(type='mmcr.StrictlyFairSampler')
 
