@@ -5,12 +5,31 @@ import multiprocessing
 import os
 import sys
 import time
+from contextlib import contextmanager
 from multiprocessing import forkserver
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 
+from mmcr.cli import leave_process_group
 from mmcr.launch import import_formatter
+
+
+@contextmanager
+def one_of(world, rank, folder):
+    """Inside, this process is one of a gloo group that waits for each other's end."""
+    torch.set_num_threads(1)
+    os.environ['LOCAL_RANK'] = str(rank)
+    MMLogger.get_instance('quiet', log_level='ERROR')
+    init_default_scope('mmdet')
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world
+    )
+    yield
+    torch.distributed.barrier()
+    leave_process_group()
 
 
 def run_pair(work, root, folder, seconds, count=2, preload=None):

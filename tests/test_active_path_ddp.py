@@ -1,7 +1,6 @@
 """Processes that exchange the active path train what one process trains."""
 
 import json
-import os
 from contextlib import nullcontext
 from functools import partial
 
@@ -25,16 +24,14 @@ from ddp import (
     trained,
 )
 from mmengine.dist import all_gather_object
-from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.registry import MODEL_WRAPPERS, init_default_scope
+from mmengine.registry import MODEL_WRAPPERS
 from nets import equal, on_path, some_archs
-from pairs import run_pair
-from torch import distributed, nn
+from pairs import one_of, run_pair
+from torch import nn
 from torch.profiler import profile
 
-from mmcr.cli import leave_process_group
 from mmcr.engine import ActivePathDDP
 from mmcr.engine.paths import find_backbone
 from mmcr.errors import UserError
@@ -188,31 +185,28 @@ def after_failure(rank, world):
 
 def work(world, rank, root, folder):
     """All that a process does."""
-    torch.set_num_threads(1)
-    os.environ['LOCAL_RANK'] = str(rank)
-    MMLogger.get_instance('quiet', log_level='ERROR')
-    init_default_scope('mmdet')
-    distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world
-    )
-    batches = partial(data, rank, world)
-    torch.save(
-        {name: trained(small_buckets, batches, **case) for name, case in CASES.items()},
-        folder / f'{rank}.pth',
-    )
-    found = dict(
-        same_as_ddp=same_as_ddp(rank, world) if world == 2 else {},
-        exchanged=exchanged(rank, world),
-        paths=other_paths(rank, world),
-        models=other_models(rank),
-        by_hand=equal(*(by_hand(rank, world, wrap) for wrap in (ActivePathDDP, plain))),
-        two_paths=two_paths(rank, world),
-        one_storage=one_storage(rank, world),
-        after_failure=after_failure(rank, world),
-    )
-    (folder / f'{rank}.json').write_text(json.dumps(found))
-    distributed.barrier()
-    leave_process_group()
+    with one_of(world, rank, folder):
+        batches = partial(data, rank, world)
+        torch.save(
+            {
+                name: trained(small_buckets, batches, **case)
+                for name, case in CASES.items()
+            },
+            folder / f'{rank}.pth',
+        )
+        found = dict(
+            same_as_ddp=same_as_ddp(rank, world) if world == 2 else {},
+            exchanged=exchanged(rank, world),
+            paths=other_paths(rank, world),
+            models=other_models(rank),
+            by_hand=equal(
+                *(by_hand(rank, world, wrap) for wrap in (ActivePathDDP, plain))
+            ),
+            two_paths=two_paths(rank, world),
+            one_storage=one_storage(rank, world),
+            after_failure=after_failure(rank, world),
+        )
+        (folder / f'{rank}.json').write_text(json.dumps(found))
 
 
 @pytest.fixture(scope='module', params=PROCESSES)

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.model import convert_sync_batchnorm
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from nets import on_path, snapshot, some_archs
-from pairs import run_pair
+from pairs import one_of, run_pair
 from tiny import (
     OPERATION,
     STAGE,
@@ -27,7 +25,6 @@ from tiny import (
     write_checkpoint,
 )
 
-from mmcr.cli import leave_process_group
 from mmcr.engine import ArchSamplingHook
 from mmcr.errors import UserError
 from mmcr.search import Complete, Partial, Proposal, read_journal
@@ -141,26 +138,18 @@ def train(root, folder, wrapper):
 
 def work(rank, root, folder):
     """All that a process of the pair does."""
-    torch.set_num_threads(1)
-    os.environ['LOCAL_RANK'] = str(rank)
-    MMLogger.get_instance('quiet', log_level='ERROR')
-    init_default_scope('mmdet')
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
-    found = dict(
-        {kind: search(root, folder, kind) for kind in SEARCHES},
-        scores=scores(root, False),
-        synchronised=scores(root, True),
-        train={wrapper: train(root, folder, wrapper) for wrapper in WRAPPERS},
-        errors={
-            fail.__name__: message(fail, root, folder)
-            for fail in (other_search, missing_checkpoint, unknown_score)
-        },
-    )
-    (folder / f'{rank}.json').write_text(json.dumps(found))
-    torch.distributed.barrier()
-    leave_process_group()
+    with one_of(2, rank, folder):
+        found = dict(
+            {kind: search(root, folder, kind) for kind in SEARCHES},
+            scores=scores(root, False),
+            synchronised=scores(root, True),
+            train={wrapper: train(root, folder, wrapper) for wrapper in WRAPPERS},
+            errors={
+                fail.__name__: message(fail, root, folder)
+                for fail in (other_search, missing_checkpoint, unknown_score)
+            },
+        )
+        (folder / f'{rank}.json').write_text(json.dumps(found))
 
 
 @pytest.fixture(scope='module')

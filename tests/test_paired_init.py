@@ -1,19 +1,15 @@
 """Networks of one seed start from the same weights and draw the same numbers."""
 
 import json
-import os
 import random
 
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from pairs import run_pair
+from pairs import one_of, run_pair
 from tiny import train_cfg, write_checkpoint
 
-from mmcr.cli import leave_process_group
 from mmcr.engine import PairedInitHook
 from mmcr.errors import UserError
 
@@ -129,25 +125,17 @@ def test_a_model_without_a_backbone_is_refused(shapes, tmp_path):
 
 def work(rank, root, folder):
     """One of two processes, each with a seed of its own."""
-    torch.set_num_threads(1)
-    os.environ['LOCAL_RANK'] = str(rank)
-    MMLogger.get_instance('quiet', log_level='ERROR')
-    init_default_scope('mmdet')
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
-    cfg = train_cfg(root, folder / 'work', dict(stage_blocks=(1, 2, 1, 2)), 1)
-    cfg.randomness = dict(seed=0, diff_rank_seed=True)
-    cfg.custom_hooks = [dict(type='mmcr.PairedInitHook', backbone=LARGE)]
-    cfg.launcher = 'pytorch'
-    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
-    runner, noted = Runner.from_cfg(cfg), Start()
-    runner.register_hook(noted)
-    runner.train()
-    sums = {name: w.double().sum().item() for name, w in noted.weights.items()}
-    (folder / f'{rank}.json').write_text(json.dumps([runner.seed, sums]))
-    torch.distributed.barrier()
-    leave_process_group()
+    with one_of(2, rank, folder):
+        cfg = train_cfg(root, folder / 'work', dict(stage_blocks=(1, 2, 1, 2)), 1)
+        cfg.randomness = dict(seed=0, diff_rank_seed=True)
+        cfg.custom_hooks = [dict(type='mmcr.PairedInitHook', backbone=LARGE)]
+        cfg.launcher = 'pytorch'
+        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
+        runner, noted = Runner.from_cfg(cfg), Start()
+        runner.register_hook(noted)
+        runner.train()
+        sums = {name: w.double().sum().item() for name, w in noted.weights.items()}
+        (folder / f'{rank}.json').write_text(json.dumps([runner.seed, sums]))
 
 
 def test_all_ranks_start_alike(shapes, tmp_path):

@@ -2,21 +2,17 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, loops
 from nets import equal
-from pairs import run_pair
+from pairs import one_of, run_pair
 from tiny import OPERATION, STAGE, loader_cfg, metric_cfg, train_cfg
 
-from mmcr.cli import leave_process_group
 from mmcr.engine.paths import find_backbone
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -234,35 +230,27 @@ def test_what_cannot_be_exact_is_said(shapes, tmp_path):
 
 def work(rank, root, folder):
     """One of two processes: a whole training, and the end of it twice more."""
-    torch.set_num_threads(1)
-    os.environ['LOCAL_RANK'] = str(rank)
-    MMLogger.get_instance('quiet', log_level='ERROR')
-    init_default_scope('mmdet')
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
+    with one_of(2, rank, folder):
 
-    def cfg(name, **wrapper):
-        made = cfg_of(root, folder / name, sampler=SHUFFLED)
-        made.train_cfg = dict(BY_EPOCH, max_epochs=3)
-        made.launcher = 'pytorch'
-        made.model_wrapper_cfg = wrapper or dict(type='mmcr.ActivePathDDP')
-        return made
+        def cfg(name, **wrapper):
+            made = cfg_of(root, folder / name, sampler=SHUFFLED)
+            made.train_cfg = dict(BY_EPOCH, max_epochs=3)
+            made.launcher = 'pytorch'
+            made.model_wrapper_cfg = wrapper or dict(type='mmcr.ActivePathDDP')
+            return made
 
-    _, seen = train(cfg('whole'))
-    torch.distributed.barrier()
-    checkpoint = folder / 'whole' / 'iter_3.pth'
-    _, rest = train(cfg('rest'), checkpoint)
-    ddp = cfg(
-        'ddp',
-        type='MMDistributedDataParallel',
-        device_ids=None,
-        find_unused_parameters=True,
-    )
-    _, same = train(ddp, checkpoint)
-    (folder / f'{rank}.json').write_text(json.dumps([seen, rest, same]))
-    torch.distributed.barrier()
-    leave_process_group()
+        _, seen = train(cfg('whole'))
+        torch.distributed.barrier()
+        checkpoint = folder / 'whole' / 'iter_3.pth'
+        _, rest = train(cfg('rest'), checkpoint)
+        ddp = cfg(
+            'ddp',
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            find_unused_parameters=True,
+        )
+        _, same = train(ddp, checkpoint)
+        (folder / f'{rank}.json').write_text(json.dumps([seen, rest, same]))
 
 
 def test_two_processes(shapes, tmp_path):
