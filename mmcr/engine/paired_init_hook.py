@@ -52,7 +52,8 @@ class PairedInitHook(Hook):
             return
         large = self._large(runner)
         model = unwrapped(runner.model)
-        for name, weight in model.state_dict().items():
+        own = model.state_dict()
+        for name, weight in own.items():
             if name not in large or large[name].shape != weight.shape:
                 raise UserError(
                     f'PairedInitHook needs a network with all weights of the one that '
@@ -60,9 +61,9 @@ class PairedInitHook(Hook):
                     f'of shape {tuple(weight.shape)}. Give it at least as many blocks '
                     f'in every stage, and leave all else as it is.'
                 )
-        model.load_state_dict({name: large[name] for name in model.state_dict()})
+        model.load_state_dict({name: large[name] for name in own})
         # as after mmengine's own initialisation: ranks may have seeds of their own
-        for weight in model.state_dict().values():
+        for weight in own.values():
             broadcast(weight)
 
     def _large(self, runner: Runner) -> dict[str, Tensor]:
