@@ -54,6 +54,7 @@ test: env
 
 lint: env
 	"$(PY)" -m ruff check .
+	"$(PY)" -c 'from importlinter.cli import lint_imports_command as main; main()' --no-logo
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -49,10 +49,10 @@ from training_steps import (
 )
 
 from mmcr.cli import leave_process_group, user_errors
-from mmcr.engine import ActivePathDDP
+from mmcr.engine.launch import import_formatter
 from mmcr.errors import UserError
-from mmcr.launch import import_formatter
 from mmcr.space import Arch
+from mmcr.training import ActivePathDDP
 
 
 def ddp(model: nn.Module, **options) -> nn.Module:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from mmcr.engine.paths import untouched
+from mmcr.scoring.paths import untouched
 from mmcr.space import Arch
 
 

@@ -19,9 +19,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-import mmcr.engine.evaluator
-from mmcr.engine.calibration import PathNorms
-from mmcr.engine.scoring import MetricPool
+import mmcr.scoring.evaluator
+from mmcr.scoring.calibration import PathNorms
+from mmcr.scoring.metric_pool import MetricPool
 
 CALIBRATION = 'calibration'
 
@@ -113,7 +113,7 @@ def watch_parts(timers: PartTimers, model: nn.Module) -> Iterator[None]:
     timers.watch(PathNorms, 'calibrate', CALIBRATION)
     timers.watch(NaiveSearch, 'calibrate', CALIBRATION)
     timers.watch(model.backbone, 'forward', 'backbone')
-    timers.watch(mmcr.engine.evaluator, 'run_paths', 'backbone')
+    timers.watch(mmcr.scoring.evaluator, 'run_paths', 'backbone')
     for name, module in model.named_children():
         if name not in ('backbone', 'data_preprocessor'):
             method = 'predict' if hasattr(module, 'predict') else 'forward'

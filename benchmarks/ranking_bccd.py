@@ -10,14 +10,16 @@ val_ann = 'val.json' if searching else 'test.json'
 data = dict(
     data_root=data_root,
     data_prefix=dict(img='images/'),
-    metainfo=dict(classes=('RBC', 'WBC', 'Platelets')))
+    metainfo=dict(classes=('RBC', 'WBC', 'Platelets')),
+)
 scale = (320, 240)
 train_pipeline = _base_.train_pipeline
 train_pipeline[2]['scale'] = scale
 test_pipeline = _base_.test_pipeline
 test_pipeline[1]['scale'] = scale
 train_dataloader = dict(
-    dataset=dict(ann_file='train.json', pipeline=train_pipeline, **data))
+    dataset=dict(ann_file='train.json', pipeline=train_pipeline, **data)
+)
 val_dataloader = dict(dataset=dict(ann_file=val_ann, pipeline=test_pipeline, **data))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_ann)

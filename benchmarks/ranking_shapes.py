@@ -12,12 +12,16 @@ choices = dict(
         stage1=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
         stage2=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
         stage3=(2, 3, 5, 6, 9, 11),
-        stage4=(2, 3, 4, 6, 7, 9, 11)))
+        stage4=(2, 3, 4, 6, 7, 9, 11),
+    )
+)
 searching = step.startswith('crnas')
 model = dict(
     backbone=dict(
-        base_channels=base, stem_channels=base, **(choices if searching else {})),
-    neck=dict(in_channels=widths))
+        base_channels=base, stem_channels=base, **(choices if searching else {})
+    ),
+    neck=dict(in_channels=widths),
+)
 
 # Members learn from the images that the supernet learns from.
 train_dataloader = dict(dataset=dict(ann_file='archtrain.json'))
@@ -29,7 +33,8 @@ param_scheduler = [
         type='CosineAnnealingLR',
         by_epoch=True,
         end=max_epochs,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
 ]
 if searching:
     val_cfg = dict(
@@ -37,8 +42,12 @@ if searching:
             _delete_=True,
             baseline=[4, 4, 6, 2],
             shallow=[10, 2, 2, 2],
-            deep=[1, 1, 3, 11]))
+            deep=[1, 1, 3, 11],
+        )
+    )
 if 'search' in step:
     test_cfg = dict(
-        budget=16, calibration_images=400, final_backbone=dict(base_channels=base,
-        stem_channels=base))
+        budget=16,
+        calibration_images=400,
+        final_backbone=dict(base_channels=base, stem_channels=base),
+    )

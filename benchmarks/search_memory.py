@@ -32,9 +32,9 @@ from speed_results import hardware, versions
 import mmcr.models  # noqa: F401  registers the backbones
 from mmcr.cli import user_errors
 from mmcr.data import CLASSES, write_shapes
-from mmcr.engine import CandidateEvaluator, UnroundedCocoMetric
-from mmcr.engine.batches import build_loader
 from mmcr.errors import UserError
+from mmcr.scoring import CandidateEvaluator, UnroundedCocoMetric
+from mmcr.scoring.loaders import build_loader
 from mmcr.search import Complete, Proposal
 from mmcr.space import resnet_stage_space
 

@@ -44,11 +44,11 @@ from torch.utils.data import DataLoader
 import mmcr.engine
 import mmcr.models  # noqa: F401  registers the backbones
 from mmcr.cli import user_errors
-from mmcr.engine import CandidateEvaluator
-from mmcr.engine.batches import build_loader, calibration_cfg
-from mmcr.engine.checkpoint import file_digest
+from mmcr.engine.launch import build_runner, read_config
 from mmcr.errors import UserError
-from mmcr.launch import build_runner, read_config
+from mmcr.files import file_digest
+from mmcr.scoring import CandidateEvaluator
+from mmcr.scoring.loaders import build_loader, calibration_cfg
 from mmcr.search import Complete, HalvingSearcher, Proposal, Trial, run_search
 from mmcr.space import Arch, SearchSpace
 

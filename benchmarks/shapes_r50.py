@@ -15,7 +15,9 @@ if 'op_' not in step:
             stage1=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
             stage2=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
             stage3=(2, 3, 5, 6, 9, 11),
-            stage4=(2, 3, 4, 6, 7, 9, 11)))
+            stage4=(2, 3, 4, 6, 7, 9, 11),
+        ),
+    )
 model = dict(backbone=backbone, neck=dict(in_channels=widths))
 
 max_epochs = 16 if 'op_' in step else 24
@@ -26,9 +28,10 @@ param_scheduler = [
         type='CosineAnnealingLR',
         by_epoch=True,
         end=max_epochs,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
 ]
 if 'search' in step:
     test_cfg = dict(
-        calibration_images=200,
-        final_backbone=dict(base_channels=8, stem_channels=8))
+        calibration_images=200, final_backbone=dict(base_channels=8, stem_channels=8)
+    )

@@ -14,9 +14,9 @@ from statistics import median
 
 import torch
 
-from mmcr.analysis.latency import cpu_name
-from mmcr.atomic import write_bytes
+from mmcr.cost.latency import cpu_name
 from mmcr.errors import UserError
+from mmcr.files import write_bytes
 from mmcr.space import Arch
 
 WAYS = {'a': 'naive loop', 'b': 'ours, exact', 'c': 'ours, halving'}

@@ -21,15 +21,18 @@ MODEL_WRAPPERS = Registry(
     'model_wrapper',
     parent=MMDET_MODEL_WRAPPERS,
     scope='mmcr',
-    locations=['mmcr.engine'],
+    locations=['mmcr.training'],
 )
-HOOKS = Registry('hook', parent=MMDET_HOOKS, scope='mmcr', locations=['mmcr.engine'])
+HOOKS = Registry('hook', parent=MMDET_HOOKS, scope='mmcr', locations=['mmcr.training'])
 LOOPS = Registry('loop', parent=MMDET_LOOPS, scope='mmcr', locations=['mmcr.engine'])
 METRICS = Registry(
-    'metric', parent=MMDET_METRICS, scope='mmcr', locations=['mmcr.engine']
+    'metric', parent=MMDET_METRICS, scope='mmcr', locations=['mmcr.scoring']
 )
 TASK_UTILS = Registry(  # searchers and samplers of paths
-    'task util', parent=MMDET_TASK_UTILS, scope='mmcr', locations=['mmcr.engine']
+    'task util',
+    parent=MMDET_TASK_UTILS,
+    scope='mmcr',
+    locations=['mmcr.training', 'mmcr.engine'],
 )
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer',

@@ -8,9 +8,9 @@ from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmcr.engine import ActivePathDDP
-from mmcr.engine.paths import find_backbone
 from mmcr.errors import UserError
+from mmcr.models.detector import find_backbone
+from mmcr.training import ActivePathDDP
 
 NETS = ['r50-stage', 'r18-prefix-stage', 'mobilenetv2-operation-shared']
 PER_RANK, STEPS = 2, 4

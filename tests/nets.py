@@ -179,3 +179,22 @@ def calibrate_alone(fixed: nn.Module, batches: list[torch.Tensor]) -> None:
         if 'running' in key:
             buffer.copy_(sums[key] / count)
     fixed.eval()
+
+
+def counted(net, shape, channels=3):
+    """Multiply-accumulates of all convs that a forward runs, by hooks."""
+    macs = 0
+
+    def count(conv, _, output):
+        nonlocal macs
+        height, width = conv.kernel_size
+        macs += output.numel() * conv.in_channels // conv.groups * height * width
+
+    for module in net.modules():
+        assert not isinstance(module, nn.Linear)
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        net.eval()
+        net(torch.zeros(1, channels, *shape))
+    return macs

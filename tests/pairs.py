@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmcr.cli import leave_process_group
-from mmcr.launch import import_formatter
+from mmcr.engine.launch import import_formatter
 
 
 @contextmanager

@@ -9,11 +9,12 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from nets import calibrate_alone, fixed_of
 from torch import nn
 
 from mmcr.data import CLASSES, write_shapes
-from mmcr.engine import CandidateEvaluator
-from mmcr.engine.batches import build_loader
+from mmcr.scoring import CandidateEvaluator
+from mmcr.scoring.loaders import build_loader
 
 STAGE = dict(
     supernet='stage',
@@ -184,3 +185,38 @@ def candidate_evaluator(
             loader_cfg(root, 'archtrain'), 'calibration', calibration_images
         )
     return CandidateEvaluator(model, evaluator, archval, calibration, **options)
+
+
+def fixed_detector(candidates, arch):
+    """A detector of the fixed network `arch`, calibrated by itself."""
+    model = copy.deepcopy(candidates.model)
+    model.backbone = fixed_of(candidates.backbone, arch)
+    if candidates.calibration is not None:
+        calibrate_alone(
+            model.backbone,
+            [
+                model.data_preprocessor(data)['inputs']
+                for data in candidates.calibration
+            ],
+        )
+    model.eval()
+    return model
+
+
+def alone(candidates, proposal, root):
+    """The metrics of a proposal, by fixed networks and mmdet's own steps."""
+    batches = list(candidates.archval)
+    evaluator = Evaluator(metric_cfg(root))
+    evaluator.dataset_meta = candidates.archval.dataset.metainfo
+    start, stop = (round(end * len(batches)) for end in proposal.portion)
+    models, count = {}, 0
+    for j in range(start, stop):
+        minibatch = j * candidates.num_minibatches // len(batches)
+        arch = proposal.candidate.arch_for(minibatch)
+        if arch not in models:
+            models[arch] = fixed_detector(candidates, arch)
+        with torch.no_grad():
+            samples = models[arch].test_step(batches[j])
+        evaluator.process(samples, batches[j])
+        count += len(samples)
+    return evaluator.evaluate(count)

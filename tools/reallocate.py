@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from mmcr.cli import resumable, user_errors
-from mmcr.pipeline import METHODS, Pipeline
+from mmcr.workflow.reallocation import METHODS, Pipeline
 
 
 def parse_args() -> argparse.Namespace:

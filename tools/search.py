@@ -8,10 +8,10 @@ import argparse
 
 from mmengine.dist import is_main_process
 
-from mmcr.analysis.report import write_report
 from mmcr.cli import user_errors
+from mmcr.engine.launch import add_common_arguments, build_runner, load_config
 from mmcr.errors import UserError
-from mmcr.launch import add_common_arguments, build_runner, load_config
+from mmcr.report.report import write_report
 
 FAST = {
     'mmcr.ExhaustiveSearcher': 'mmcr.HalvingSearcher',

@@ -5,16 +5,16 @@ import argparse
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 
-from mmcr.checkpoint import check_there
 from mmcr.cli import user_errors
-from mmcr.engine.checkpoint import check_checkpoint
-from mmcr.engine.paths import unwrapped
-from mmcr.errors import UserError
-from mmcr.launch import (
+from mmcr.engine.launch import (
     add_common_arguments,
     build_runner,
     load_config,
 )
+from mmcr.errors import UserError
+from mmcr.models.detector import unwrapped
+from mmcr.models.weights.checkpoint import check_there
+from mmcr.models.weights.compatibility import check_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

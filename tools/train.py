@@ -2,14 +2,14 @@
 
 import argparse
 
-from mmcr.checkpoint import check_there
 from mmcr.cli import user_errors
-from mmcr.errors import UserError
-from mmcr.launch import (
+from mmcr.engine.launch import (
     add_common_arguments,
     build_runner,
     load_config,
 )
+from mmcr.errors import UserError
+from mmcr.models.weights.checkpoint import check_there
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmcr.atomic import write_bytes, write_json
 from mmcr.data.coco import DataError
 from mmcr.data.figures import (
     CLASSES,
@@ -26,6 +25,7 @@ from mmcr.data.figures import (
     Figure,
     draw_figure,
 )
+from mmcr.files import write_bytes, write_json
 
 __all__ = ['CLASSES', 'write_shapes']
 

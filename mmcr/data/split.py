@@ -7,8 +7,8 @@ archval, so that the search never sees the test data.
 import random
 from pathlib import Path
 
-from mmcr.atomic import write_json
 from mmcr.data.coco import DataError, read_coco
+from mmcr.files import write_json
 
 
 def split_coco(

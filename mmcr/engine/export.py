@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmcr.atomic import write_bytes
+from mmcr.files import write_bytes
 from mmcr.registry import MODELS
 from mmcr.search.candidate import Trial
 from mmcr.space.space import SearchSpace

@@ -8,13 +8,14 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
-from mmcr.engine.budget import budget_space
-from mmcr.engine.budget_options import budget_name
-from mmcr.engine.checkpoint import check_supernet_checkpoint, file_digest
+from mmcr.cost.budget import budget_space
+from mmcr.cost.budget_options import budget_name
+from mmcr.engine.archval_loop import ArchEvalLoop
 from mmcr.engine.export import write_best, write_front
-from mmcr.engine.loops import ArchEvalLoop
 from mmcr.engine.progress import SearchProgress
 from mmcr.errors import UserError
+from mmcr.files import file_digest
+from mmcr.models.weights.compatibility import check_supernet_checkpoint
 from mmcr.registry import LOOPS, TASK_UTILS
 from mmcr.search import (
     EvolutionSearcher,
@@ -55,7 +56,7 @@ class ArchSearchLoop(ArchEvalLoop):
     Args:
         searcher: Config of the search method; it is given the space.
         budget: What the networks to find may cost: a number of blocks (N of
-            Sec. 3.2) or a limit of another kind (`engine.budget`), or a list of
+            Sec. 3.2) or a limit of another kind (`mmcr.cost.budget`), or a list of
             such: all are searched together, so that what they share is scored
             once. ``None`` where choices cost nothing.
         final_backbone: Backbone arguments that the found network gets in the

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from mmcr.checks import is_integer, is_list
 from mmcr.errors import UserError
 from mmcr.space import Choice, SearchSpace
 
@@ -46,7 +47,7 @@ def checked_blocks(stage_blocks: Sequence[int], num_stages: int) -> tuple[int, .
     if (
         not is_list(stage_blocks)
         or len(stage_blocks) != num_stages
-        or not all(is_count(n) for n in stage_blocks)
+        or not all(is_integer(n, 1) for n in stage_blocks)
     ):
         raise UserError(
             f'stage_blocks must hold {num_stages} numbers of blocks, each '
@@ -74,7 +75,7 @@ def checked_dilations(
         )
     for stage, (entry, blocks) in enumerate(zip(dilations, stage_blocks), first):
         values = entry if is_list(entry) else [entry] * blocks
-        if len(values) != blocks or not all(is_count(d) for d in values):
+        if len(values) != blocks or not all(is_integer(d, 1) for d in values):
             raise UserError(
                 f'dilations of stage {stage} must be one int or one int per block '
                 f'({blocks}), each at least 1, but got {entry!r}.'
@@ -106,7 +107,7 @@ def stage_space(
         )
     chosen = {**defaults, **stage_choices}
     for name, values in chosen.items():
-        if not is_list(values) or not all(is_count(n) for n in values):
+        if not is_list(values) or not all(is_integer(n, 1) for n in values):
             raise UserError(
                 f'stage_choices of {name} must be numbers of blocks, each '
                 f'at least 1, but got {values!r}.'
@@ -114,11 +115,3 @@ def stage_space(
     return SearchSpace(
         [Choice(name, values) for name, values in chosen.items()], cost=cost
     )
-
-
-def is_list(values: object) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str)
-
-
-def is_count(value: object) -> bool:
-    return isinstance(value, int) and value >= 1

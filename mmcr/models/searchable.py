@@ -1,19 +1,17 @@
 """What the engine may expect of every searchable backbone."""
 
 import copy
-import re
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmcr.checkpoint import CheckpointError
 from mmcr.errors import UserError
 from mmcr.models.arguments import SUPERNETS
 from mmcr.models.layer_choice import LayerChoice
 from mmcr.models.recomputation import recompute_blocks
+from mmcr.models.weights.compatibility import check_choices, check_names
 from mmcr.space.arch import Arch
 from mmcr.space.presets import dilations_of, stage_blocks_of
 from mmcr.space.space import SearchSpace
@@ -115,9 +113,9 @@ class SearchableBackbone:
         # given to a backbone alone, as Pretrained does, weights of other names would
         # be left out with no more than a line in the log, as those of another space
         if not prefix and state_dict:
-            _check_names(state_dict, self)
+            check_names(state_dict, self)
         own = [k[len(prefix) :] for k in state_dict if k.startswith(prefix)]
-        _check_choices(own, self)
+        check_choices(own, self)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _arguments_of(self, arch: Arch) -> dict:
@@ -163,88 +161,3 @@ def _active_modules(module: nn.Module) -> Iterator[nn.Module]:
     )
     for child in inside:
         yield from _active_modules(child)
-
-
-def path_state_dict(supernet: SearchableBackbone, arch: Arch) -> OrderedDict:
-    """The weights and buffers of one path, named as in the fixed network.
-
-    Tensors are those of the supernet, not copies.
-    """
-    supernet._require_space().validate(arch)
-    state = supernet.state_dict()
-    for name, module in supernet.named_modules():
-        if not isinstance(module, LayerChoice):
-            continue
-        inside, path = f'{name}.', OrderedDict()
-        for key, value in state.items():
-            if not key.startswith(inside):
-                path[key] = value
-                continue
-            kept = module.fixed_name(key[len(inside) :], arch[module.choice])
-            if kept is not None:
-                path[inside + kept] = value
-        state = path
-    return state
-
-
-def inherit_weights(supernet: SearchableBackbone, fixed: nn.Module, arch: Arch) -> None:
-    """Copies the weights and BN buffers of `arch` into its fixed network.
-
-    Args:
-        supernet: A searchable backbone in supernet mode.
-        fixed: The network that `supernet.arch_cfg(arch)` describes.
-        arch: A complete member of the supernet's space.
-
-    Raises:
-        ArchError: `arch` is not a member of the space.
-        UserError: `fixed` is another network: some key has no partner or
-            another shape.
-    """
-    try:
-        fixed.load_state_dict(path_state_dict(supernet, arch), strict=True)
-    except RuntimeError as error:
-        raise UserError(
-            f'The fixed network must be the one that supernet.arch_cfg(arch) '
-            f'describes for {arch}, every key accounted for. {error}'
-        ) from None
-
-
-def _check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
-    """Raises unless some weight is the backbone's."""
-    own = backbone.state_dict().keys()
-    if not own.isdisjoint(weights):
-        return
-    prefixes = Counter(
-        name[: dot.end()]
-        for name in weights
-        for dot in re.finditer(r'\.', name)
-        if name[dot.end() :] in own
-    )
-    remedy = f'Its own begin with {next(iter(own))}'
-    if prefixes:
-        remedy = f'Give Pretrained prefix={prefixes.most_common(1)[0][0]!r}'
-    raise CheckpointError(
-        f'Weights for a {type(backbone).__name__} must have its names, but none of the '
-        f'{len(weights)} given has ({next(iter(weights))}, ...). {remedy}.'
-    )
-
-
-def _check_choices(given: Collection[str], backbone: nn.Module) -> None:
-    """Raises where names are a supernet's, and not of what `backbone` chooses from."""
-    if not any('.options.' in name for name in given):
-        return
-    wanted = [name for name in backbone.state_dict() if '.options.' in name]
-    if not wanted:
-        raise CheckpointError(
-            f'Weights for a fixed {type(backbone).__name__} must be those of a fixed '
-            f'network, but a supernet is given. Take the network out of it with '
-            f'tools/model_converters/extract_subnet.py.'
-        )
-    missing = sorted(set(wanted).difference(given))
-    if missing:
-        raise CheckpointError(
-            f'Weights for a supernet must have all that it chooses from, but '
-            f'{len(missing)} of {len(wanted)} are missing, such as {missing[0]}: those '
-            f'given are of another space or another share=. Give the backbone the '
-            f'arguments that they were trained with.'
-        )

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from random import Random
 
+from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.search.candidate import Complete, Proposal, Trial
 from mmcr.search.pareto import Point, pareto_front, select
-from mmcr.search.searcher import Rounds, Searcher, check_integer, ranked
+from mmcr.search.searcher import Rounds, Searcher, ranked
 from mmcr.space import Arch, BudgetError, SearchSpace
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Generator
 
+from mmcr.checks import check_integer
 from mmcr.search.candidate import Candidate, Complete, Partial, Proposal, Trial
-from mmcr.search.searcher import Rounds, Searcher, check_integer, ranked
+from mmcr.search.searcher import Rounds, Searcher, ranked
 from mmcr.space import Arch, SearchSpace
 
 Decision = Generator[list[Proposal], list[Trial], list[Candidate]]

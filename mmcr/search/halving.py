@@ -4,9 +4,10 @@ After K. Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identification and
 Hyperparameter Optimization", AISTATS 2016, Sec. 3.
 """
 
+from mmcr.checks import check_integer
 from mmcr.search.candidate import Complete, Proposal
 from mmcr.search.exhaustive import ExhaustiveSearcher
-from mmcr.search.searcher import Rounds, check_integer, ranked
+from mmcr.search.searcher import Rounds, ranked
 from mmcr.space import SearchSpace
 
 

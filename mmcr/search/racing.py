@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from itertools import count
 from math import fsum
 
+from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.search.candidate import Candidate, Proposal
 from mmcr.search.greedy import Decision, GreedySearcher
-from mmcr.search.searcher import Rounds, check_integer
+from mmcr.search.searcher import Rounds
 from mmcr.space import SearchSpace
 
 MAX_SLICES = 24  # the exact test lists 2 ** (slices / 2) sums

@@ -107,14 +107,6 @@ class Searcher(ABC):
                 self._best = trial
 
 
-def check_integer(name: str, value: int, at_least: int = 1) -> None:
-    """Refuses, as a `UserError`, an option that is no integer or too small."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise UserError(
-            f'{name} must be an integer of at least {at_least}, but got {value!r}'
-        )
-
-
 def ranked(trials: list[Trial]) -> list[Trial]:
     """Returns the trials by falling score; of equals the first comes first."""
     return sorted(trials, key=lambda trial: trial.score, reverse=True)

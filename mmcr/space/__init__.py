@@ -31,12 +31,6 @@ from mmcr.space.presets import (
     stage_arch,
     stage_blocks_of,
 )
-from mmcr.space.samplers import (
-    CostUniformSampler,
-    PathSampler,
-    StrictlyFairSampler,
-    UniformSampler,
-)
 from mmcr.space.space import Choice, SearchSpace
 from mmcr.space.zoo import (
     DETNAS_PUBLISHED,
@@ -57,18 +51,14 @@ __all__ = [
     'Budget',
     'BudgetError',
     'Choice',
-    'CostUniformSampler',
     'DetNASSize',
     'MobileNetV2Macs',
-    'PathSampler',
     'Published',
     'PublishedDetNAS',
     'PublishedMobileNetV2',
     'ResNeXtMacs',
     'ResNetMacs',
     'SearchSpace',
-    'StrictlyFairSampler',
-    'UniformSampler',
     'block_arch',
     'blocks_cost',
     'blocks_of',

@@ -10,24 +10,19 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
+from mmcr.checks import check_integer, checked_shape
 from mmcr.errors import UserError
 from mmcr.space.arch import Arch, ArchError, as_integer
 from mmcr.space.macs import reduced
 from mmcr.space.presets import dilations_of
 from mmcr.space.space import Choice, SearchSpace
-from mmcr.space.table import CostTable, checked_shape
+from mmcr.space.table import CostTable
 
 KERNELS = (3, 5, 7, 3)  # of the depthwise convolutions, by kind
 XCEPTION = 3
 SHAPE = (224, 224)  # of the image for which DetNAS counts multiply-accumulates
 
 Blocks = tuple[tuple[int, ...], ...]
-
-
-def _positive(value, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f'{name} must be at least 1 each, but got {value!r}')
-    return value
 
 
 @dataclass(frozen=True)
@@ -54,10 +49,11 @@ class DetNASSize:
             values = getattr(self, name)
             if not isinstance(values, (list, tuple)) or len(values) != 4:
                 raise UserError(f'{name} must hold four numbers, but got {values!r}')
-            values = tuple(_positive(value, name) for value in values)
-            object.__setattr__(self, name, values)
+            for value in values:
+                check_integer(f'each of {name}', value)
+            object.__setattr__(self, name, tuple(values))
         for name in ('stem_channels', 'last_channels'):
-            _positive(getattr(self, name), name)
+            check_integer(name, getattr(self, name))
         widths = (self.stem_channels, *self.stage_channels)
         if any(a >= b for a, b in zip(widths, widths[1:])):
             raise UserError(

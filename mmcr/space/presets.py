@@ -9,7 +9,8 @@ dilations are `stage0.0` and `stage6.0`.
 from collections.abc import Mapping, Sequence
 from itertools import count, takewhile
 
-from mmcr.space.arch import Arch, ArchError, as_integer
+from mmcr.checks import check_integer, is_list
+from mmcr.space.arch import Arch, ArchError
 from mmcr.space.cost import Budget
 from mmcr.space.space import Choice, SearchSpace
 
@@ -202,14 +203,12 @@ def dilations_of(arch: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
     return tuple(dilations)
 
 
+def _positive(value, name: str) -> int:
+    check_integer(name, value, error=ArchError)
+    return value
+
+
 def _list(values, name: str) -> Sequence:
-    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+    if not is_list(values) or not values:
         raise ArchError(f'{name} must be a list and not empty, but got {values!r}')
     return values
-
-
-def _positive(value, name: str) -> int:
-    value = as_integer(value, name)
-    if value < 1:
-        raise ArchError(f'{name} must be at least 1, but got {value}')
-    return value

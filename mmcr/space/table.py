@@ -3,10 +3,9 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
-from numbers import Integral, Real
 from pathlib import Path
 
+from mmcr.checks import checked_shape, is_integer, is_number
 from mmcr.errors import UserError
 from mmcr.space.arch import Arch
 from mmcr.space.cost import exact, plain
@@ -182,37 +181,18 @@ class CostTable:
             raise UserError(f'{path} is no cost table: {error}') from None
 
 
-def checked_shape(shape) -> tuple[int, int]:
-    """Returns a height and a width in pixels as a tuple.
-
-    Raises:
-        UserError: `shape` is not two positive integers.
-    """
-    is_pair = isinstance(shape, (list, tuple)) and len(shape) == 2
-    if not is_pair or not all(_is_integer(side) and side >= 1 for side in shape):
-        raise UserError(
-            f'shape must be a height and a width in pixels, but got {shape!r}'
-        )
-    return tuple(shape)
-
-
 def _row(name: str, row: Mapping[int, float]) -> dict[int, float]:
     if not isinstance(name, str) or not isinstance(row, Mapping) or not row:
         raise UserError(
             f'costs of {name!r} must map one or more values to costs, but got {row!r}'
         )
     for value, cost in row.items():
-        if not _is_integer(value):
+        if not is_integer(value):
             raise UserError(f'the values of {name} are integers, but got {value!r}')
         _check_cost(f'the cost of {name}={value}', cost)
     return dict(row)
 
 
 def _check_cost(name: str, cost: float) -> None:
-    is_number = isinstance(cost, Real) and not isinstance(cost, bool)
-    if not is_number or not isfinite(cost) or cost < 0:
+    if not is_number(cost) or cost < 0:
         raise UserError(f'{name} must be a finite number, at least 0, but got {cost!r}')
-
-
-def _is_integer(value) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

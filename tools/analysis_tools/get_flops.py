@@ -2,9 +2,9 @@
 
 import argparse
 
-from mmcr.analysis.complexity import CONVENTIONS, measure
 from mmcr.cli import user_errors
-from mmcr.launch import add_cfg_options, add_shape, read_config, shape_of
+from mmcr.cost.complexity import CONVENTIONS, measure
+from mmcr.engine.launch import add_cfg_options, add_shape, read_config, shape_of
 
 
 def parse_args() -> argparse.Namespace:

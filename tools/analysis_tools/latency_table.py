@@ -7,9 +7,10 @@ import argparse
 
 import torch
 
-from mmcr.analysis.latency import latency_table, summary, supernet_of
 from mmcr.cli import user_errors
-from mmcr.launch import add_cfg_options, add_shape, read_config, shape_of
+from mmcr.cost.latency import latency_table, summary
+from mmcr.engine.launch import add_cfg_options, add_shape, read_config, shape_of
+from mmcr.models.detector import supernet_of
 
 
 def parse_args() -> argparse.Namespace:

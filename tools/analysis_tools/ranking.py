@@ -9,7 +9,7 @@ import argparse
 
 from mmcr.cli import resumable, user_errors
 from mmcr.errors import UserError
-from mmcr.study import RankingStudy
+from mmcr.workflow.study import RankingStudy
 
 
 def parse_args() -> argparse.Namespace:

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from mmcr.analysis.zoo_costs import costs_page, measure_zoo
-from mmcr.atomic import write_bytes
 from mmcr.cli import user_errors
+from mmcr.files import write_bytes
+from mmcr.report.zoo_costs import costs_page, measure_zoo
 
 ROOT = Path(__file__).parents[2]
 

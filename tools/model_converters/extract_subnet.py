@@ -16,12 +16,12 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmcr.checkpoint import read_weights, write_weights
 from mmcr.cli import user_errors
-from mmcr.engine.checkpoint import backbone_of_detector
+from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
-from mmcr.launch import read_config
 from mmcr.models import SearchableBackbone, inherit_weights
+from mmcr.models.weights.checkpoint import read_weights, write_weights
+from mmcr.models.weights.compatibility import backbone_of_detector
 from mmcr.registry import MODELS
 from mmcr.space import Arch
 

@@ -18,11 +18,11 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmcr.checkpoint import read_weights, write_weights
 from mmcr.cli import user_errors
+from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
-from mmcr.launch import read_config
 from mmcr.models import reallocate
+from mmcr.models.weights.checkpoint import read_weights, write_weights
 from mmcr.registry import MODELS
 
 

@@ -1,0 +1,69 @@
+"""What can be said of an architecture without any training.
+
+A supernet whose ranking is no better than these is not worth its training.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import log
+
+from torch import nn
+
+from mmcr.cost.budget import build_fixed, count
+from mmcr.space import Arch
+
+#: Of the last three outputs (C3, C4, C5) in the sum; MAE-DET's.
+SCALE_WEIGHTS = (1, 1, 6)
+
+
+def training_free_scores(
+    backbone: nn.Module, final_backbone: Mapping, archs: Sequence[Arch]
+) -> dict[str, dict[Arch, float]]:
+    """Scores of each architecture by name of the score; larger is better.
+
+    - parameters: of the backbone to be built;
+    - blocks of the last stage;
+    - multi-scale entropy (`multi_scale_entropy`).
+
+    Args:
+        backbone: A searchable backbone in supernet mode whose choices are stages.
+        final_backbone: Arguments that found networks get in the place of the
+            supernet's.
+        archs: Complete members of its space.
+    """
+    parameters = count(backbone, final_backbone, 'params')
+    last = backbone.space.choices[-1].name
+    return {
+        'parameters': {arch: parameters.total(arch) for arch in archs},
+        'blocks of the last stage': {arch: arch[last] for arch in archs},
+        'multi-scale entropy': {
+            arch: multi_scale_entropy(build_fixed(backbone, final_backbone, arch))
+            for arch in archs
+        },
+    }
+
+
+def multi_scale_entropy(net: nn.Module) -> float:
+    """Entropy per element of the last three outputs, weighted, up to a constant.
+
+    The principle of MAE-DET (Sun et al., ICML 2022): of networks that cost alike, the
+    one whose features have the larger differential entropy under Gaussian weights and
+    images. Of a chain without norms and shortcuts that entropy is half the logarithm
+    of the variance, and each convolution multiplies the variance by its fan-in, which
+    a ReLU before it halves. So it is counted here, not sampled, and with a ReLU before
+    every convolution, also where there is none (before the stem and the blocks of
+    MobileNetV2).
+
+    Args:
+        net: A fixed network of a searchable backbone; its weights do not matter.
+    """
+    entropy, outputs = 0.0, []
+    for step in net.steps():
+        for module in step.modules:
+            for name, conv in module.named_modules():
+                if isinstance(conv, nn.Conv2d) and 'downsample' not in name:
+                    fan_in = conv.weight[0].numel()
+                    entropy += 0.5 * log(fan_in / 2)
+        if step.is_output:
+            outputs.append(entropy)
+    scales = zip(reversed(SCALE_WEIGHTS), reversed(outputs))
+    return sum(weight * output for weight, output in scales)

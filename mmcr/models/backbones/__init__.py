@@ -1,0 +1,8 @@
+"""Searchable backbones."""
+
+from mmcr.models.backbones.detnas import DetNASInit, DetNASNet
+from mmcr.models.backbones.mobilenet_v2 import CRMobileNetV2
+from mmcr.models.backbones.resnet import CRResNet
+from mmcr.models.backbones.resnext import CRResNeXt
+
+__all__ = ['CRMobileNetV2', 'CRResNeXt', 'CRResNet', 'DetNASInit', 'DetNASNet']

@@ -1,0 +1,65 @@
+"""ResNeXt with its computation reallocated, or searchable (CR-NAS, Sec. 3)."""
+
+from mmdet.models.backbones.resnext import ResNeXt
+
+from mmcr.checks import is_integer
+from mmcr.errors import UserError
+from mmcr.models.backbones.resnet import CRResNet
+from mmcr.registry import MODELS
+
+
+@MODELS.register_module()
+class CRResNeXt(CRResNet, ResNeXt):
+    """mmdet's `ResNeXt` with any number of blocks, any dilations, or choices.
+
+    All that `CRResNet` says holds here; the 3x3 that dilates is the grouped one
+    in the middle of the bottleneck. With `depth` alone it is ResNeXt-32x4d.
+
+    mmdet makes the inner width of a bottleneck of stage i ``groups * base_width
+    * 2**i``, whatever `base_channels` is, so halving `base_channels` alone would
+    leave the grouped 3x3 as wide as ever. Here `base_width`, unless it is given,
+    follows `base_channels`: a half-width supernet (``base_channels=32``) is
+    32x2d, with as many groups, each half as wide. Every convolution of its
+    stages then costs a quarter, as in ResNet's supernet. To keep the width of
+    the groups and halve their number, set ``groups=16, base_width=4``.
+
+    Args:
+        depth: 50, 101 or 152.
+        groups: Groups of the 3x3 convs.
+        base_width: Channels of a group in the first stage; ``None``: 4 for
+            ``base_channels=64``, and in proportion for others, at least 1.
+        base_channels: Width of the stages, as in ResNet.
+        args: As in `CRResNet`.
+        kwargs: As in `CRResNet`.
+
+    Raises:
+        UserError: An argument breaks its rule; the message says which.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *args,
+        groups: int = 32,
+        base_width: int | None = None,
+        base_channels: int = 64,
+        **kwargs,
+    ) -> None:
+        follows = base_width is None
+        if follows:
+            base_width = max(1, 4 * base_channels // 64)
+        if not is_integer(groups, 1) or not is_integer(base_width, 1):
+            raise UserError(
+                f'groups and base_width must be at least 1, but got '
+                f'groups={groups!r}, base_width={base_width!r}.'
+            )
+        super().__init__(
+            depth,
+            *args,
+            groups=groups,
+            base_width=base_width,
+            base_channels=base_channels,
+            **kwargs,
+        )
+        if follows:  # a found network that is built at another width follows too
+            del self._fixed_cfg['base_width']

@@ -1,0 +1,1 @@
+"""Weights: read, checked, inherited from supernets, reallocated from classifiers."""

@@ -1,0 +1,80 @@
+"""Checkpoint files: reading anybody's, writing ours."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+from mmcr.errors import UserError
+from mmcr.files import write_bytes
+
+
+class CheckpointError(UserError):
+    """A checkpoint that does not hold what the run needs."""
+
+
+def check_there(checkpoint: str) -> None:
+    """Raises unless there is such a file; addresses (``https://...``) pass.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
+        raise CheckpointError(
+            f'The checkpoint must be a file or an address such as '
+            f'torchvision://resnet50, but there is no file {checkpoint}.'
+        )
+
+
+def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor]:
+    """The weights in a checkpoint, whoever saved it.
+
+    Args:
+        checkpoint: A file, or an address that mmengine knows, such as
+            ``torchvision://resnet50`` or ``https://...``.
+        map_location: Device of the tensors, as in `torch.load`.
+
+    Raises:
+        CheckpointError: It is missing, unreadable or without weights.
+    """
+    checkpoint = str(checkpoint)
+    check_there(checkpoint)
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location)
+    except Exception as error:  # whatever torch's unpickler makes of foreign bytes
+        raise CheckpointError(
+            f'{checkpoint} must be a checkpoint that torch.save wrote, but reading it '
+            f'fails: {type(error).__name__}: {error}. Fetch the file again and '
+            f'give its path.'
+        ) from None
+    for place in ('state_dict', 'model'):  # mmengine's, torchvision's trainer's
+        if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
+            content = content[place]
+    weights = dict(content) if isinstance(content, Mapping) else {}
+    weights = {name: w for name, w in weights.items() if isinstance(w, Tensor)}
+    if not weights:
+        raise CheckpointError(
+            f'{checkpoint} must hold weights by name (a state dict), but it holds '
+            f'a {type(content).__name__} without any.'
+        )
+    return weights
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], **meta: object) -> None:
+    """Writes a checkpoint, the whole of it or nothing.
+
+    Args:
+        path: The file.
+        weights: A state dict.
+        meta: What else to say; plain values.
+    """
+    file = BytesIO()
+    torch.save(dict(meta=meta, state_dict=OrderedDict(weights)), file)
+    try:
+        write_bytes(path, file.getvalue())
+    except OSError as error:
+        raise UserError(f'Writing the checkpoint {path} fails: {error}.') from None

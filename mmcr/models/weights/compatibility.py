@@ -1,0 +1,160 @@
+"""Whether weights are those of a network, before they are loaded."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from torch import Tensor, nn
+
+from mmcr.models.weights.checkpoint import CheckpointError, read_weights
+
+
+def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
+    """Raises unless the checkpoint holds the weights of this supernet.
+
+    Args:
+        model: A detector with a supernet backbone, not wrapped.
+        path: The checkpoint; a file, not an address.
+
+    Raises:
+        CheckpointError: It is missing, unreadable, of a fixed network or of
+            another supernet or detector.
+    """
+    if path is None:
+        raise CheckpointError(
+            'A search scores with trained supernet weights, but no checkpoint is '
+            'given: name one on the command line or set load_from in the config.'
+        )
+    if '://' in str(path):
+        raise CheckpointError(
+            f'A journal tells checkpoints apart by their bytes, so a search takes a '
+            f'file, but got {path}. Download it and give its path.'
+        )
+    given = _shapes_if_finite(path)
+    in_backbone = [key for key in given if key.startswith('backbone.')]
+    if not any('.options.' in key for key in in_backbone):
+        raise CheckpointError(
+            f'The search needs supernet weights, but {path} holds '
+            f'{len(in_backbone)} weights of a fixed backbone. Give the checkpoint of '
+            f'the supernet training.'
+        )
+    _compare(given, model, path)
+
+
+def check_checkpoint(model: nn.Module, path: str) -> None:
+    """Raises unless the checkpoint holds every weight of `model`, and no other.
+
+    mmengine loads whatever matches and goes on with the rest at random: what is
+    then measured means nothing.
+
+    Raises:
+        CheckpointError: It is missing, unreadable or of another network.
+    """
+    _compare(_shapes_if_finite(path), model, path)
+
+
+def backbone_of_detector(
+    weights: Mapping[str, Tensor], backbone: nn.Module, path: str
+) -> dict[str, Tensor]:
+    """A detector's weights of its backbone, which are to be those of `backbone`.
+
+    Args:
+        weights: State dict of a whole detector; of what stands behind its backbone
+            anything may differ.
+        backbone: A supernet.
+        path: Where they come from, for the message.
+
+    Raises:
+        CheckpointError: The backbone is another one, or its weights are not finite.
+    """
+    names = {key.removeprefix('module.'): key for key in weights}
+    inside = {
+        name: weights[key]
+        for name, key in names.items()
+        if name.startswith('backbone.')
+    }
+    _check_finite(inside, path)
+    shapes = {name: tuple(weight.shape) for name, weight in inside.items()}
+    _compare(shapes, backbone, path, prefix='backbone.')
+    return {name.removeprefix('backbone.'): weight for name, weight in inside.items()}
+
+
+def check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
+    """Raises unless some weight is the backbone's."""
+    own = backbone.state_dict().keys()
+    if not own.isdisjoint(weights):
+        return
+    prefixes = Counter(
+        name[: dot.end()]
+        for name in weights
+        for dot in re.finditer(r'\.', name)
+        if name[dot.end() :] in own
+    )
+    remedy = f'Its own begin with {next(iter(own))}'
+    if prefixes:
+        remedy = f'Give Pretrained prefix={prefixes.most_common(1)[0][0]!r}'
+    raise CheckpointError(
+        f'Weights for a {type(backbone).__name__} must have its names, but none of the '
+        f'{len(weights)} given has ({next(iter(weights))}, ...). {remedy}.'
+    )
+
+
+def check_choices(given: Collection[str], backbone: nn.Module) -> None:
+    """Raises where names are a supernet's, and not of what `backbone` chooses from."""
+    if not any('.options.' in name for name in given):
+        return
+    wanted = [name for name in backbone.state_dict() if '.options.' in name]
+    if not wanted:
+        raise CheckpointError(
+            f'Weights for a fixed {type(backbone).__name__} must be those of a fixed '
+            f'network, but a supernet is given. Take the network out of it with '
+            f'tools/model_converters/extract_subnet.py.'
+        )
+    missing = sorted(set(wanted).difference(given))
+    if missing:
+        raise CheckpointError(
+            f'Weights for a supernet must have all that it chooses from, but '
+            f'{len(missing)} of {len(wanted)} are missing, such as {missing[0]}: those '
+            f'given are of another space or another share=. Give the backbone the '
+            f'arguments that they were trained with.'
+        )
+
+
+def _shapes_if_finite(path: str) -> dict[str, tuple[int, ...]]:
+    weights = read_weights(path)
+    _check_finite(weights, path)
+    return {key.removeprefix('module.'): tuple(w.shape) for key, w in weights.items()}
+
+
+def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
+    broken = [k for k, w in weights.items() if not w.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f'{path} must hold finite weights, but {len(broken)} of {len(weights)} '
+            f'hold NaN or infinity, such as {broken[0]}: the training has diverged. '
+            f'Use an earlier checkpoint, or train again with a lower learning rate.'
+        )
+
+
+def _compare(
+    given: dict[str, tuple], model: nn.Module, path: str, prefix: str = ''
+) -> None:
+    wanted = {
+        prefix + key: tuple(value.shape) for key, value in model.state_dict().items()
+    }
+    problems = [
+        *(f'{key} is missing' for key in wanted if key not in given),
+        *(f'{key} is unknown' for key in given if key not in wanted),
+        *(
+            f'{key} has shape {given[key]}, not {wanted[key]}'
+            for key in wanted
+            if key in given and given[key] != wanted[key]
+        ),
+    ]
+    if problems:
+        raise CheckpointError(
+            f'{path} must hold the weights of the network in the config, but it is of '
+            f'another space or detector, another share= or another architecture: '
+            f'{len(problems)} differences, such as {"; ".join(problems[:3])}. Use the '
+            f'config that the checkpoint was trained with.'
+        )

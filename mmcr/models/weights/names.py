@@ -1,0 +1,107 @@
+"""The names that other projects give to the weights of mmdet's backbones."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mmcr.models.weights.checkpoint import CheckpointError
+
+FIRST_BLOCK = re.compile(r'(.*?)(?:layer1\.0|features\.0\.0)\.')
+OPTION = re.compile(r'\.options\.\w+')
+
+# MobileNetV2: blocks of each layer, convs of a block, parts of a conv layer
+INVERTED_RESIDUALS = (1, 2, 3, 4, 3, 3, 1)
+CONVS = ('expand_conv', 'depthwise_conv', 'linear_conv')
+PARTS = ('conv', 'bn')
+
+
+def backbone_weights(
+    weights: Mapping[str, Tensor], origin: str, prefix: str | None = None
+) -> tuple[dict[str, Tensor], Counter]:
+    """The backbone's part of a network's weights, named as mmdet names them.
+
+    Understands torchvision, mmpretrain and mmdet, ResNets and MobileNetV2.
+
+    Args:
+        weights: Of a classifier, a detector or a backbone alone.
+        origin: Where they come from, for messages.
+        prefix: What the names of the backbone's weights begin with; ``None``:
+            found out.
+
+    Returns:
+        The weights, and how many others there are by the part of their name
+        before the first dot.
+
+    Raises:
+        CheckpointError: There is no such backbone, or more than one.
+    """
+    if any(OPTION.search(name) for name in weights):
+        raise CheckpointError(
+            f'{origin} must be of a fixed network, but it holds a supernet. '
+            f'tools/model_converters/extract_subnet.py takes one path out of it.'
+        )
+    firsts = (FIRST_BLOCK.match(name) for name in weights)
+    found = sorted({first[1] for first in firsts if first})
+    if not found:
+        raise CheckpointError(
+            f'{origin} must hold a ResNet, ResNeXt or MobileNetV2, but no weight is '
+            f'named like their first block (layer1.0...): {_some(weights)}.'
+        )
+    if prefix is None and len(found) > 1:
+        raise CheckpointError(
+            f'{origin} must hold one backbone, but it holds several. Name one by '
+            f'prefix: {", ".join(map(repr, found))}.'
+        )
+    prefix = found[0] if prefix is None else prefix
+    if prefix not in found:
+        raise CheckpointError(
+            f'prefix must be what the names of a backbone begin with, here '
+            f'{", ".join(map(repr, found))}, but got {prefix!r}.'
+        )
+    inside = {
+        _mmdet_name(name[len(prefix) :]): weight
+        for name, weight in weights.items()
+        if name.startswith(prefix)
+    }
+    others = Counter(
+        name.split('.')[0] for name in weights if not name.startswith(prefix)
+    )
+    return inside, others
+
+
+def _some(names: Mapping) -> str:
+    return ', '.join(list(names)[:3]) + (', ...' if len(names) > 3 else '')
+
+
+def _mobilenet_names() -> dict[str, str]:
+    """From torchvision's and mmpretrain's names of MobileNetV2 to mmdet's."""
+    names = {}
+    index = 1
+    for layer, blocks in enumerate(INVERTED_RESIDUALS, start=1):
+        convs = CONVS[1:] if layer == 1 else CONVS  # the first expands nothing
+        for block in range(blocks):
+            torchvision = f'features.{index}.conv'
+            for i, name in enumerate(convs):
+                conv, bn = (f'layer{layer}.{block}.{name}.{part}' for part in PARTS)
+                is_last = name == CONVS[-1]
+                names[f'{torchvision}.{i}' + '.0' * (not is_last)] = conv
+                names[
+                    f'{torchvision}.{i + 1}' if is_last else f'{torchvision}.{i}.1'
+                ] = bn
+                mmpretrain = f'layer{layer}.{block}.conv.{i}'
+                names[f'{mmpretrain}.conv'], names[f'{mmpretrain}.bn'] = conv, bn
+            index += 1
+    for place, name in ((0, 'conv1'), (index, 'conv2')):
+        for i, part in enumerate(PARTS):
+            names[f'features.{place}.{i}'] = f'{name}.{part}'
+    return names
+
+
+MMDET_NAMES = _mobilenet_names()
+
+
+def _mmdet_name(name: str) -> str:
+    layer, _, leaf = name.rpartition('.')
+    return f'{MMDET_NAMES.get(layer, layer)}.{leaf}' if layer else name

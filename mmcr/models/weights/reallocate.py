@@ -1,0 +1,289 @@
+"""A classifier's weights for a backbone whose blocks were reallocated.
+
+Few users can pre-train a found architecture, but every baseline has public
+weights. Block j of a stage takes the weights of the source's block j; a block
+beyond the source's depth starts as the identity. Where no stage lost blocks and
+all dilations are 1, the backbone computes what the source does.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from mmcv.cnn import is_norm
+from mmengine.logging import print_log
+from mmengine.model import KaimingInit, update_init_info
+from torch import Tensor, nn
+
+from mmcr.errors import UserError
+from mmcr.models.weights.checkpoint import CheckpointError, read_weights
+from mmcr.models.weights.names import OPTION, backbone_weights
+from mmcr.models.weights.report import ChainReport, WeightReport
+from mmcr.registry import WEIGHT_INITIALIZERS
+
+# of a chain of blocks: a stage, or one branch of it in a stage supernet
+BLOCK = re.compile(r'((layer\d+)(?:\.options\.\w+)?)\.(\d+)\.')
+# what old and plain networks lack; the counter matters to no forward, and the
+# offsets of a deformable conv start at zero
+MAY_LACK = ('num_batches_tracked', 'conv_offset.weight', 'conv_offset.bias')
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class ReallocatedInit:
+    """Starts a backbone from a public checkpoint of its baseline (`reallocate`).
+
+    In a backbone's config: ``init_cfg=dict(type='mmcr.ReallocatedInit',
+    checkpoint='torchvision://resnet50')``. In a list of initializers it is the
+    last one, since the others would write over its weights.
+
+    Args:
+        checkpoint: A file or an address, as in `read_weights`.
+        prefix: What the names of the backbone's weights begin with, if that
+            leaves a choice.
+        map_location: Device of the weights while they are read.
+    """
+
+    def __init__(
+        self, checkpoint: str, prefix: str | None = None, map_location: str = 'cpu'
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.prefix = prefix
+        self.map_location = map_location
+
+    def __call__(self, module: nn.Module) -> None:
+        in_init_weights = hasattr(module, '_params_init_info')
+        if in_init_weights:
+            self._check_order(module)
+            _initialize_children(module)
+        weights = read_weights(self.checkpoint, self.map_location)
+        report = reallocate(weights, module, self.checkpoint, self.prefix)
+        print_log(str(report), logger='current')
+        if in_init_weights:
+            update_init_info(module, f'{type(self).__name__}: {self.checkpoint}')
+
+    def _check_order(self, module: nn.Module) -> None:
+        cfgs = module.init_cfg
+        types = [cfg['type'] for cfg in ([cfgs] if isinstance(cfgs, dict) else cfgs)]
+        names = [kind if isinstance(kind, str) else kind.__name__ for kind in types]
+        if not names[-1].endswith(type(self).__name__) or any(
+            name.startswith('Pretrained') for name in names
+        ):
+            raise UserError(
+                f'{type(self).__name__} must be the last initializer of the '
+                f"backbone's init_cfg, without Pretrained, but got {names}: the "
+                f'others would write over its weights.'
+            )
+
+
+def reallocate(
+    weights: Mapping[str, Tensor],
+    backbone: nn.Module,
+    origin: str = 'the given weights',
+    prefix: str | None = None,
+) -> WeightReport:
+    """Loads a classifier's weights into a backbone with other numbers of blocks.
+
+    In a supernet every branch and every option gets the weights of its place.
+    A new block has random convs (Kaiming, as mmdet's ResNet starts) and a last
+    norm with weight and bias 0: its residual branch adds nothing, and the ReLU
+    after the addition changes nothing, since its input is never negative.
+
+    Args:
+        weights: A state dict, as `backbone_weights` takes it.
+        backbone: A `CRResNet`, `CRResNeXt` or `CRMobileNetV2`, fixed or
+            supernet, or mmdet's own; changed in place.
+        origin: Where the weights come from, for messages.
+        prefix: As in `backbone_weights`.
+
+    Raises:
+        CheckpointError: The weights are of another kind of network or of
+            another width; the backbone is unchanged.
+        UserError: `backbone` is no such network, or a new block has no norm to
+            make it the identity; the backbone is unchanged.
+    """
+    target = backbone.state_dict()
+    chains = _chains(target)
+    if not chains:
+        raise UserError(
+            f'Weights are reallocated by stage and block (layer1.0, ...): give a '
+            f'CRResNet, CRResNeXt or CRMobileNetV2, not {type(backbone).__name__}. '
+            f'mmcr.ReallocatedInit belongs in the init_cfg of the backbone.'
+        )
+    source, others = backbone_weights(weights, origin, prefix)
+    depths = {stage: blocks for (_, stage), blocks in _chains(source).items()}
+    _check_fit(source, target, backbone, origin)
+    new = {
+        f'{chain}.{i}': backbone.get_submodule(f'{chain}.{i}')
+        for (chain, stage), blocks in chains.items()
+        for i in range(depths[stage], blocks)
+    }
+    frozen = _frozen_identities(new)
+
+    copied, kept = _taken(source, target, depths)
+    backbone.load_state_dict({**target, **copied})
+    for block in new.values():
+        _start_as_identity(block)
+
+    own = set(map(_first, target))
+    others += Counter(part for part in map(_first, source) if part not in own)
+    return WeightReport(
+        origin,
+        tuple(ChainReport(c, depths[s], blocks) for (c, s), blocks in chains.items()),
+        len(copied),
+        tuple(kept),
+        tuple(frozen),
+        dict(others),
+    )
+
+
+def _taken(
+    source: Mapping[str, Tensor], target: Mapping[str, Tensor], depths: Mapping
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What a backbone takes over, and the names of what it keeps though not new."""
+    copied, kept = {}, []
+    for name, value in target.items():
+        if _is_new(name, depths):
+            continue
+        if OPTION.sub('', name) in source:
+            copied[name] = source[OPTION.sub('', name)].to(value.dtype)
+        else:
+            kept.append(name)
+    return copied, kept
+
+
+def _check_fit(
+    source: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    backbone: nn.Module,
+    origin: str,
+) -> None:
+    """Raises unless every weight of a common block or of the stem fits."""
+    depths = {stage: blocks for (_, stage), blocks in _chains(source).items()}
+    here = {}
+    for (_, stage), blocks in _chains(target).items():
+        here[stage] = max(blocks, here.get(stage, 0))
+        depths.setdefault(stage, blocks)  # all of them are missing
+    own = set(map(_first, target))
+    wanted = {OPTION.sub('', n): w for n, w in target.items() if not _is_new(n, depths)}
+    given = {
+        n: w for n, w in source.items() if _first(n) in own and not _is_new(n, here)
+    }
+    both = wanted.keys() & given.keys()
+    reshaped = [n for n in wanted if n in both and wanted[n].shape != given[n].shape]
+    other_kind = [
+        *(f'it lacks {n}' for n in wanted if n not in both),
+        *(f'it has {n}' for n in given if n not in both),
+    ]
+    other_kind = [
+        difference for difference in other_kind if not difference.endswith(MAY_LACK)
+    ]
+    if not other_kind and reshaped:
+        _check_width(given, wanted, backbone, origin)
+    differences = [
+        *(f'{n} is {_size(given[n])} there, {_size(wanted[n])} here' for n in reshaped),
+        *other_kind,
+    ]
+    if differences:
+        raise CheckpointError(
+            f'{origin} must be of the same kind of blocks as this '
+            f'{type(backbone).__name__}, but {len(differences)} weights do not fit: '
+            f'{"; ".join(differences[:3])}. Give a checkpoint of its baseline: '
+            f'ResNet-18 or -34 for basic blocks, ResNet-50 or deeper for bottlenecks, '
+            f'ResNeXt of the same groups, MobileNetV2; or set depth, deep_stem and '
+            f'the like to what the checkpoint has.'
+        )
+
+
+def _check_width(
+    given: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    backbone: nn.Module,
+    origin: str,
+) -> None:
+    """Raises if the stages have other numbers of channels."""
+    norms = []
+    for chain, stage in _chains(backbone.state_dict()):
+        block = backbone.get_submodule(f'{chain}.0')
+        last = _last_norm(block)
+        name = next(name for name, module in block.named_modules() if module is last)
+        norms.append(f'{stage}.0.{name}.weight')
+    norms = list(dict.fromkeys(norms))
+    theirs, ours = ([len(of[name]) for name in norms] for of in (given, wanted))
+    if theirs == ours:
+        return
+    remedy = 'widen_factor'
+    if hasattr(backbone, 'base_channels'):
+        remedy = f'base_channels={backbone.base_channels * theirs[0] // ours[0]}'
+    raise CheckpointError(
+        f'{origin} must be as wide as this {type(backbone).__name__}, but its stages '
+        f'have {theirs} channels and those here {ours}. Build the backbone as wide as '
+        f'the checkpoint ({remedy}), or train this width from the start, as the '
+        f'supernets of half width are pre-trained.'
+    )
+
+
+def _size(weight: Tensor) -> str:
+    return ' x '.join(map(str, weight.shape)) or 'a number'
+
+
+def _chains(names: Mapping[str, Tensor]) -> dict[tuple[str, str], int]:
+    """Number of blocks of each chain, by its name and its stage's."""
+    chains = {}
+    for name in names:
+        if block := BLOCK.match(name):
+            chain = block[1], block[2]
+            chains[chain] = max(chains.get(chain, 0), int(block[3]) + 1)
+    return chains
+
+
+def _is_new(name: str, depths: Mapping[str, int]) -> bool:
+    block = BLOCK.match(name)
+    return bool(block) and int(block[3]) >= depths[block[2]]
+
+
+def _first(name: str) -> str:
+    return name.split('.')[0]
+
+
+def _frozen_identities(new: dict[str, nn.Module]) -> list[str]:
+    """The new blocks that never learn: their last norm is frozen at 0."""
+    frozen = []
+    for name, block in new.items():
+        weights = [norm.weight for norm in _norms(_last_norm(block))]
+        if not weights or any(weight is None for weight in weights):
+            raise UserError(
+                f'A block beyond the depth of the checkpoint starts as the identity by '
+                f'a last norm of weight 0, but that of {name} has no weight. Give the '
+                f'backbone a norm_cfg with weights (affine=True).'
+            )
+        if not any(weight.requires_grad for weight in weights):
+            frozen.append(name)
+    return frozen
+
+
+def _start_as_identity(block: nn.Module) -> None:
+    KaimingInit(layer='Conv2d')(block)
+    for norm in _norms(block):
+        norm.reset_parameters()
+    for norm in _norms(_last_norm(block)):
+        nn.init.zeros_(norm.weight)
+
+
+def _norms(module: nn.Module) -> list[nn.Module]:
+    return [m for m in module.modules() if is_norm(m)]
+
+
+def _last_norm(block: nn.Module) -> nn.Module:
+    """The norm before the addition, or the choice of it."""
+    if hasattr(block, 'linear_conv'):
+        return block.linear_conv.norm
+    return block.norm3 if hasattr(block, 'norm3') else block.norm2
+
+
+def _initialize_children(module: nn.Module) -> None:
+    # mmengine initializes the children after this initializer, as it does not
+    # after Pretrained; those that are done it leaves alone
+    for child in module.children():
+        if hasattr(child, 'init_weights') and not getattr(child, 'is_init', False):
+            child.init_weights()
+            child.is_init = True

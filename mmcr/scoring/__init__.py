@@ -1,0 +1,7 @@
+"""How candidates are scored: many in one pass, each with its own norm statistics."""
+
+from mmcr.scoring.calibration import PathNorms
+from mmcr.scoring.coco_metric import UnroundedCocoMetric
+from mmcr.scoring.evaluator import CandidateEvaluator
+
+__all__ = ['CandidateEvaluator', 'PathNorms', 'UnroundedCocoMetric']

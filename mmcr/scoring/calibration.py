@@ -1,0 +1,271 @@
+"""Batch norm statistics of supernet paths, from scratch (SPOS, DetNAS).
+
+A supernet's running statistics mix all the paths that were trained, so each
+path gets its own: the average, over a fixed set of training images, of what
+its norms see in training mode. Nothing of the supernet's statistics is left in
+them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import zip_longest
+from types import MethodType
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmcr.scoring.fusing import ConvNormPairs, folded
+from mmcr.scoring.paths import Prefix, prefixes_of, run_paths
+from mmcr.space.arch import Arch
+
+
+class PathNorms:
+    """Means and variances of the norms of every path prefix.
+
+    What a prefix has seen is kept: later architectures that begin alike do not
+    see those batches again, and a longer calibration goes on from a shorter one.
+
+    Only norms that the backbone's own training mode leaves in training mode
+    are re-estimated: with `norm_eval` or frozen stages the supernet was trained
+    on its stored statistics, and so it is evaluated.
+
+    Norms of necks and heads see what the whole path gives them: they are one more
+    step behind the backbone's, which every architecture has to itself.
+
+    Args:
+        backbone: A searchable backbone in supernet mode. Its mode and buffers
+            are changed; the caller gives them back (`paths.untouched`). Its
+            weights must stay as they are.
+        behind: The norms of neck and heads to re-estimate, likewise changed.
+        keep_bytes: Host or device memory above which prefixes that are not
+            asked for any more are forgotten.
+        fold: Whether to fold norms into the convolutions before them, which
+            rounds otherwise; ``None`` does so on a CPU, where it saves a third of
+            a backbone's time, and not on a GPU, where nothing was measured.
+        adapt: Whether to re-estimate at all; otherwise every path runs on the
+            statistics that the supernet's training left.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        behind: Sequence[_BatchNorm] = (),
+        keep_bytes: int = 2**28,
+        fold: bool | None = None,
+        adapt: bool = True,
+    ) -> None:
+        self.backbone = backbone
+        self.behind = list(behind) if adapt else []
+        self.keep_bytes = keep_bytes
+        backbone.train()
+        self._adapting = {
+            module
+            for module in backbone.modules()
+            if adapt
+            and isinstance(module, _BatchNorm)
+            and module.training
+            and module.track_running_stats
+        }
+        self._pairs = ConvNormPairs(backbone.modules(), self._adapting)
+        self._depth = len(backbone.steps())
+        on_cpu = next(backbone.parameters()).device.type == 'cpu'
+        self._folding = on_cpu if fold is None else fold
+        # per prefix this rank's sums over images, of the means and then the variances
+        # of the norms of its step, and last the number of images
+        self._sums: dict[Prefix, Tensor] = {}
+        self._num_seen: dict[Prefix, int] = {}  # of the first batches of all ranks
+        self._statistics: dict[Prefix, Tensor] = {}
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is a norm to calibrate at all."""
+        return bool(self._adapting or self.behind)
+
+    def missing(self, archs: Sequence[Arch], num_batches: int) -> range:
+        """Which of the first `num_batches` batches some prefix of `archs` lacks."""
+        if not self.needed:
+            return range(0)
+        seen = (self._seen_by(arch, num_batches) for arch in archs)
+        return range(min(seen, default=num_batches), num_batches)
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        archs: Sequence[Arch],
+        batches: Iterable[tuple[int, dict]],
+        num_batches: int,
+        run_behind: Callable[[int, dict, tuple[Tensor, ...]], None] | None = None,
+    ) -> None:
+        """Estimates the statistics of all prefixes of `archs`.
+
+        Every image counts the same, whatever the batch it comes in. In a
+        distributed run each rank gives its own share of the batches, and all
+        get the statistics of the whole.
+
+        Args:
+            archs: Complete members of the backbone's space.
+            batches: Index and preprocessed data, ``inputs`` of ``N x C x H x W``, of
+                the batches that are `missing`, in order.
+            num_batches: How many batches the statistics are to rest on.
+            run_behind: Runs neck and heads, given a batch and the backbone's outputs
+                for it; where there are norms `behind`.
+        """
+        self.backbone.train()
+        for norm in self.behind:
+            norm.train()
+        if not archs or not self.needed:
+            return
+        sizes = self._sizes(archs)
+        self._forget_but(sizes, num_batches)
+        seen_by = {arch: self._seen_by(arch, num_batches) for arch in archs}
+        # back at the end: what an error cuts off is no sum to go on from
+        num_seen = {prefix: self._num_seen.pop(prefix, 0) for prefix in sizes}
+        self._begin({p: size for p, size in sizes.items() if not num_seen[p]})
+
+        def measure(prefix: Prefix, norms: list, images: int, run: Callable):
+            for norm in norms:
+                norm.reset_running_stats()
+                # the running value becomes the batch's own; the mean of all calls of
+                # a head that is run on each level (which a GPU waits for)
+                norm.momentum = None if norms is self.behind else 1.0
+            result = run()
+            if index >= num_seen[prefix]:
+                sums = self._sums[prefix]
+                means = [norm.running_mean for norm in norms]
+                variances = [norm.running_var for norm in norms]
+                # float64 makes the sum independent of the order of the batches
+                seen = torch.cat([*means, *variances, sums.new_ones(1)]).double()
+                sums += seen * images
+            return result
+
+        def run_step(prefix: Prefix, step, x: Tensor) -> Tensor:
+            norms = self._norms_of(step)
+            return measure(prefix, norms, len(x), lambda: step.run(x))
+
+        norms = self._adapting.union(self.behind)
+        with _unsynchronised(norms), self._pairs.watched():
+            for index, data in batches:
+                images = data['inputs']
+                todo = [arch for arch in archs if seen_by[arch] <= index]
+                for members, features in run_paths(
+                    self.backbone, todo, images, run_step
+                ):
+                    if self.behind:
+                        prefix = self._prefixes(todo[members[0]])[-1]
+                        run = partial(run_behind, index, data, features)
+                        measure(prefix, self.behind, len(images), run)
+        self._num_seen.update(dict.fromkeys(sizes, num_batches))
+        self._pairs.agree()
+        self._statistics = self._joined(sizes)
+
+    def run_calibrated(self, prefix: Prefix, step, x: Tensor) -> Tensor:
+        """Runs a step with the statistics of its prefix, in evaluation mode."""
+        norms = self._norms_of(step)
+        if not norms:
+            return step.run(x)
+        pairs = self._pairs.of(norms) if self._folding else {}
+        factors = {}
+        values = self._statistics[prefix].split([n.num_features for n in norms] * 2)
+        for norm, mean, var in zip(norms, values, values[len(norms) :]):
+            if norm in pairs:
+                factors[norm] = _scale_and_shift(norm, mean, var)
+            else:
+                norm.running_mean.copy_(mean)
+                norm.running_var.copy_(var)
+        with folded(pairs, factors):
+            return step.run(x)
+
+    def set_behind(self, arch: Arch) -> None:
+        """Gives neck and heads the statistics of an architecture."""
+        if not self.behind:
+            return
+        statistics = self._statistics[self._prefixes(arch)[-1]]
+        values = statistics.split([n.num_features for n in self.behind] * 2)
+        for norm, mean, var in zip(self.behind, values, values[len(self.behind) :]):
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(var)
+
+    def _begin(self, sizes: Mapping[Prefix, int]) -> None:
+        like = next(self.backbone.parameters())
+        for prefix, size in sizes.items():
+            self._sums[prefix] = like.new_zeros(size + 1, dtype=torch.float64)
+
+    def _joined(self, sizes: Mapping[Prefix, int]) -> dict[Prefix, Tensor]:
+        """The statistics of all ranks' images together."""
+        flat = torch.cat([self._sums[prefix] for prefix in sizes])
+        all_reduce(flat, 'sum')
+        sums = flat.split([size + 1 for size in sizes.values()])
+        return {
+            prefix: (total[:-1] / total[-1]).float()
+            for prefix, total in zip(sizes, sums)
+        }
+
+    def _prefixes(self, arch: Arch) -> list[Prefix]:
+        """Of the backbone's steps and, with norms there, of what is behind them."""
+        prefixes = prefixes_of(self.backbone, arch)
+        if self.behind:
+            prefixes.append((self._depth, prefixes[-1][1]))
+        return prefixes
+
+    def _norms_of(self, step) -> list[_BatchNorm]:
+        return [
+            norm for norm in self.backbone.active_norms(step) if norm in self._adapting
+        ]
+
+    def _sizes(self, archs: Sequence[Arch]) -> dict[Prefix, int]:
+        """Of the statistics of each distinct prefix, in one order on all ranks."""
+        sizes = {}
+        for arch in archs:
+            self.backbone.set_arch(arch)
+            for prefix, step in zip_longest(
+                self._prefixes(arch), self.backbone.steps()
+            ):
+                if prefix not in sizes:
+                    norms = self.behind if step is None else self._norms_of(step)
+                    sizes[prefix] = sum(2 * norm.num_features for norm in norms)
+        return sizes
+
+    def _seen_by(self, arch: Arch, num_batches: int) -> int:
+        seen = (self._num_seen.get(prefix, 0) for prefix in self._prefixes(arch))
+        return min(count if count <= num_batches else 0 for count in seen)
+
+    def _forget_but(self, wanted: Iterable[Prefix], num_batches: int) -> None:
+        """What saw more than is asked for starts anew, since sums do not shrink."""
+        wanted = set(wanted)
+        held = sum(total.nbytes for total in self._sums.values())
+        for prefix in list(self._sums):
+            unused = held > self.keep_bytes and prefix not in wanted
+            beyond = prefix in wanted and self._num_seen.get(prefix, 0) > num_batches
+            if unused or beyond:
+                del self._sums[prefix]
+                self._num_seen.pop(prefix, None)
+
+
+def _scale_and_shift(
+    norm: _BatchNorm, mean: Tensor, var: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What a norm does in evaluation mode, as one factor and one summand."""
+    scale = torch.rsqrt(var + norm.eps)
+    if not norm.affine:
+        return scale, -mean * scale
+    scale = scale * norm.weight
+    return scale, norm.bias - mean * scale
+
+
+@contextmanager
+def _unsynchronised(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Norms keep to their own batch, also those that are SyncBN.
+
+    The ranks have different batches and may have unequally many of them:
+    waiting for each other would mix them up, and never end.
+    """
+    for norm in norms:
+        norm.forward = MethodType(_BatchNorm.forward, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward

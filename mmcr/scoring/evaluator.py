@@ -1,0 +1,318 @@
+"""Scores many candidates in one pass over archval (CR-NAS, Sec. 3.2 and 3.3)."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
+from functools import cache, partial
+from math import ceil
+
+import torch
+from mmengine.dist import (
+    all_gather_object,
+    gather_object,
+    get_dist_info,
+    get_world_size,
+)
+from mmengine.evaluator import Evaluator
+from mmengine.runner.amp import autocast
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmcr.checks import check_integer
+from mmcr.errors import UserError
+from mmcr.models.detector import backbone_returns, find_backbone, unwrapped
+from mmcr.scoring.calibration import PathNorms
+from mmcr.scoring.grouping import Grouping
+from mmcr.scoring.metric_pool import MetricPool
+from mmcr.scoring.neck_and_heads import norms_behind, run_behind
+from mmcr.scoring.paths import channels_last, run_paths, untouched
+from mmcr.scoring.roi_align import fast_roi_align
+from mmcr.search.candidate import Proposal, Trial, batches_before
+from mmcr.space.arch import Arch
+
+# Batch norms are calibrated on so many images at least, however small the part of
+# archval that a candidate is scored on.
+LEAST_CALIBRATION = 32
+
+
+class CandidateEvaluator:
+    """Gives each proposal the value of a detection metric.
+
+    Candidates are scored in groups. Per group, every image is loaded once for
+    all, and every distinct path prefix runs once per batch. Batch norm
+    statistics are estimated from scratch for each path, once per search. The
+    detector comes back as it was. Scores depend neither on the grouping nor on
+    the number of processes.
+
+    A proposal's architecture may differ between mini-batches (the random
+    completions of Sec. 3.3): the batches of archval form `num_minibatches`
+    runs of equal length, and the metric is computed once over the detections
+    of all of them. For a part of archval, norms are calibrated on as large a part
+    of the calibration images, the first ones, but on 32 images at least.
+
+    Args:
+        model: A detector whose backbone is a supernet, or its wrapper.
+        evaluator: With mmengine metrics, their `dataset_meta` set.
+        archval: Loader of the images to score on (`batches.build_loader`).
+        calibration: Loader of the training images for the batch norms; ``None`` runs
+            all paths on the statistics that the supernet's training left, a mix of
+            those of all paths.
+        score: Name of the metric value to rank by, larger is better.
+        num_minibatches: c of Sec. 3.3.
+        fp16: Whether to run under autocast.
+        plain: Whether to compute as mmdet's own test of the fixed network does on the
+            same batches, to the last bit, without what only rounds otherwise (norms
+            folded into convolutions, another memory format and RoIAlign).
+        group_size: How many candidates may be under way at once.
+        memory: GiB of host memory that the detections of these and the kept batch
+            norm statistics may take.
+        workers: Processes that compute metrics while the next candidates run;
+            0 computes them in between.
+
+    Raises:
+        UserError: The model has no supernet backbone, or a limit is too low.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        evaluator: Evaluator,
+        archval: DataLoader,
+        calibration: DataLoader | None,
+        score: str = 'coco/bbox_mAP',
+        num_minibatches: int = 10,
+        fp16: bool = False,
+        plain: bool = False,
+        group_size: int = 64,
+        memory: float = 2.0,
+        workers: int = 0,
+    ) -> None:
+        check_integer('num_minibatches', num_minibatches)
+        self.backbone = find_backbone(model)
+        self.model = unwrapped(model)
+        self.evaluator = evaluator
+        self.archval = archval
+        self.calibration = calibration
+        self.score = score
+        self.num_minibatches = num_minibatches
+        self.fp16 = fp16
+        self.plain = plain
+        self.grouping = Grouping(group_size, memory, workers, len(archval.dataset))
+        self.norms_bytes = int(0.1 * memory * 2**30)
+        self.workers = workers
+        self._pool: MetricPool | None = None
+        self._norms: PathNorms | None = None
+
+    def reset(self) -> None:
+        """To be called when the supernet's weights have changed."""
+        self._norms = None
+
+    def close(self) -> None:
+        """Ends the scoring processes; the next call starts others."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def evaluate(
+        self,
+        proposals: Sequence[Proposal],
+        progress: Callable[[float], None] = lambda done: None,
+    ) -> list[Trial]:
+        """As `stream`, all at once and in the order of the proposals."""
+        trials = {
+            trial.proposal: trial
+            for trial in self.stream(list(dict.fromkeys(proposals)), progress)
+        }
+        return [trials[proposal] for proposal in proposals]
+
+    def stream(
+        self,
+        proposals: Sequence[Proposal],
+        progress: Callable[[float], None] = lambda done: None,
+    ) -> Iterator[Trial]:
+        """Scores the proposals, group by group; every rank gets all the scores.
+
+        Args:
+            proposals: Distinct candidates with the portion of archval to score
+                each on.
+            progress: Is told which part of the work is done, from 0 to 1.
+
+        Raises:
+            UserError: The metrics do not contain the value to rank by.
+        """
+        work = sum(p.width for p in proposals)
+        done = 0.0
+        scoring = None
+        if self._pool is None:
+            self._pool = MetricPool(self.evaluator.metrics, self.workers)
+        names = [choice.name for choice in self.backbone.space.choices]
+        for group in self.grouping.groups(proposals, names, self._num_calibration):
+            share = sum(p.width for p in group)
+
+            def within(part: float, done=done, share=share) -> None:
+                progress((done + part * share) / work)
+
+            results = self._run(group, within)
+            done += share
+            if scoring is not None:
+                yield from self._scored(*scoring)
+            scoring = group, self._submit(group, results)
+            del results
+            if not self.grouping.overlap:
+                yield from self._scored(*scoring)
+                scoring = None
+        if scoring is not None:
+            yield from self._scored(*scoring)
+
+    def _num_calibration(self, proposal: Proposal) -> int:
+        """How many calibration batches a proposal's norms rest on."""
+        if self.calibration is None:
+            return 0
+        sampler = self.calibration.sampler
+        least = ceil(LEAST_CALIBRATION / sampler.batch_size)
+        part = batches_before(proposal.width, sampler.num_batches)
+        return min(sampler.num_batches, max(part, least))
+
+    @torch.no_grad()
+    def _run(
+        self, proposals: list[Proposal], progress: Callable[[float], None]
+    ) -> list[list]:
+        """Per proposal and metric, (batch, detections) of this rank's batches."""
+        plan = self._plan(proposals)
+        archs = list(dict.fromkeys(arch for runs in plan.values() for arch in runs))
+        num_batches = self._num_calibration(proposals[0])
+        with (
+            untouched(self.model, self.backbone),
+            nullcontext() if self.plain else channels_last(self.model),
+            nullcontext() if self.plain else fast_roi_align(self.model),
+            autocast(enabled=self.fp16),
+        ):
+            self.model.train()
+            behind = norms_behind(self.model, self.backbone)
+            self.model.eval()  # but for what is calibrated
+            if self._norms is None:
+                fold = False if self.plain else None
+                self._norms = PathNorms(
+                    self.backbone,
+                    behind,
+                    self.norms_bytes,
+                    fold,
+                    self.calibration is not None,
+                )
+            missing = self._norms.missing(archs, num_batches)
+            total = len(missing) + len(plan)
+            if self.calibration is not None:
+                batches = self._batches(
+                    self.calibration, missing, lambda j: progress(j / total)
+                )
+                self._norms.calibrate(
+                    archs, batches, num_batches, partial(run_behind, self.model)
+                )
+            self.model.eval()
+            return self._predict(
+                plan, len(proposals), lambda j: progress((len(missing) + j) / total)
+            )
+
+    def _plan(self, proposals: list[Proposal]) -> dict[int, dict[Arch, list[int]]]:
+        """By batch of archval: what runs on it, and for which proposals."""
+        num_batches = self.archval.sampler.num_batches
+        minibatches = min(self.num_minibatches, num_batches)
+        plan: dict[int, dict[Arch, list[int]]] = {}
+        for i, proposal in enumerate(proposals):
+            start, stop = proposal.portion
+            first, end = (batches_before(part, num_batches) for part in (start, stop))
+            arch_for = cache(proposal.candidate.arch_for)
+            own = range(first, end)
+            if not own:
+                raise UserError(
+                    f'A candidate needs a batch of archval at least, but its '
+                    f'{num_batches} batches have none in the part from {start:g} to '
+                    f'{stop:g}. Use smaller batches, more images or fewer slices.'
+                )
+            for batch in own:
+                arch = arch_for(batch * minibatches // num_batches)
+                plan.setdefault(batch, {}).setdefault(arch, []).append(i)
+        return dict(sorted(plan.items()))
+
+    def _batches(
+        self,
+        loader: DataLoader,
+        chosen: Collection[int],
+        progress: Callable[[int], None],
+    ) -> Iterator[tuple[int, dict]]:
+        """This rank's share of the chosen batches, preprocessed, with their index."""
+        with loader.sampler.only(chosen):
+            own = loader.sampler.batches
+            if not own:  # workers that load would be started for nothing
+                return
+            for done, (batch, data) in enumerate(zip(own, loader)):
+                progress(done * get_world_size())
+                yield batch, self.model.data_preprocessor(data, False)
+
+    def _predict(
+        self,
+        plan: dict[int, dict[Arch, list[int]]],
+        num_proposals: int,
+        progress: Callable[[int], None],
+    ) -> list[list]:
+        metrics = self.evaluator.metrics
+        results = [[[] for _ in metrics] for _ in range(num_proposals)]
+        for batch, data in self._batches(self.archval, plan, progress):
+            archs = list(plan[batch])
+            for members, features in run_paths(
+                self.backbone, archs, data['inputs'], self._norms.run_calibrated
+            ):
+                self._norms.set_behind(archs[members[0]])
+                with backbone_returns(self.model, features):
+                    samples = self.model(**data, mode='predict')
+                for metric in metrics:
+                    metric.results = []
+                self.evaluator.process(data_samples=samples, data_batch=data)
+                for member in members:
+                    for i in plan[batch][archs[member]]:
+                        for found, metric in zip(results[i], metrics):
+                            found.append((batch, metric.results))
+        for metric in metrics:
+            metric.results = []
+        return results
+
+    def _submit(self, proposals: list[Proposal], results: list[list]) -> dict:
+        """Starts the metrics of the proposals that fall to this rank."""
+        rank, world_size = get_dist_info()
+        self.grouping.measure(proposals, results)
+        futures = {}
+        for i in range(len(proposals)):
+            parts = gather_object(results[i], i % world_size)
+            results[i] = None  # the metrics' owner has them now
+            if i % world_size == rank:
+                futures[i] = self._pool.submit(_in_order(parts))
+        return futures
+
+    def _scored(self, proposals: list[Proposal], futures: dict) -> Iterator[Trial]:
+        """Waits for the metrics of a group; every rank gets all of them."""
+        own = {}
+        for i, future in futures.items():
+            try:
+                own[i] = future.result()
+            except Exception as error:  # raised below, on every rank
+                own[i] = error
+        values = {i: v for part in all_gather_object(own) for i, v in part.items()}
+        for i, proposal in enumerate(proposals):
+            if isinstance(values[i], Exception):
+                raise values[i]
+            if self.score not in values[i]:
+                raise UserError(
+                    f'score must name a value of the metrics, one of '
+                    f'{sorted(values[i])}, but got {self.score!r}.'
+                )
+            yield Trial(proposal, values[i][self.score], values[i])
+
+
+def _in_order(parts: list[list]) -> list[list]:
+    """Of each metric the results of all ranks, in the order of the batches."""
+    ordered = []
+    for of_ranks in zip(*parts):
+        batches = sorted(
+            (found for part in of_ranks for found in part), key=lambda found: found[0]
+        )
+        ordered.append([result for _, batch in batches for result in batch])
+    return ordered

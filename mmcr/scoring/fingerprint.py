@@ -1,0 +1,49 @@
+"""What a score depends on beside the candidate, told apart by digests."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+
+from mmengine.evaluator import Evaluator
+
+from mmcr.files import file_digest
+
+
+def digest(options: Mapping | list) -> str:
+    text = json.dumps(options, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def data_digest(dataloader: Mapping) -> str:
+    """Of what decides the batches, wherever it lies: annotations and options."""
+    dataset = _with_contents(dataloader['dataset'])
+    return digest(dict(dataset=dataset, batch_size=dataloader.get('batch_size', 1)))
+
+
+def metrics_digest(evaluator: Evaluator | dict | list) -> str | None:
+    """Of the options that values depend on; all backends give the same values."""
+    if isinstance(evaluator, Evaluator):
+        return None
+    metrics = [evaluator] if isinstance(evaluator, Mapping) else evaluator
+    return digest(
+        [
+            {k: v for k, v in _with_contents(metric).items() if k != 'backend'}
+            for metric in metrics
+        ]
+    )
+
+
+def _with_contents(options):
+    """The options, also of data sets within, with digests for annotation files."""
+    if isinstance(options, list | tuple):
+        return [_with_contents(option) for option in options]
+    if not isinstance(options, Mapping):
+        return options
+    options = {name: _with_contents(value) for name, value in options.items()}
+    ann_file = options.get('ann_file')
+    if isinstance(ann_file, str):
+        path = os.path.join(options.pop('data_root', None) or '', ann_file)
+        if os.path.isfile(path):  # of a remote file the name must do
+            options['ann_file'] = file_digest(path)
+    return options

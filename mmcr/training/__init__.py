@@ -1,0 +1,25 @@
+"""How a supernet is trained: which path next, exactly resumed, watched."""
+
+from mmcr.training.active_path_ddp import ActivePathDDP
+from mmcr.training.paired_init_hook import PairedInitHook
+from mmcr.training.path_log_hook import PathLogHook
+from mmcr.training.resume_hook import ExactResumeHook
+from mmcr.training.samplers import (
+    CostUniformSampler,
+    PathSampler,
+    StrictlyFairSampler,
+    UniformSampler,
+)
+from mmcr.training.sampling_hook import ArchSamplingHook
+
+__all__ = [
+    'ActivePathDDP',
+    'ArchSamplingHook',
+    'CostUniformSampler',
+    'ExactResumeHook',
+    'PairedInitHook',
+    'PathLogHook',
+    'PathSampler',
+    'StrictlyFairSampler',
+    'UniformSampler',
+]

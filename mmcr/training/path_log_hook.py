@@ -1,0 +1,153 @@
+"""What a supernet's training did with each value of each choice, to look at."""
+
+from math import isfinite
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmcr.checks import check_integer
+from mmcr.models.detector import find_backbone
+from mmcr.registry import HOOKS
+from mmcr.space.arch import Arch
+from mmcr.space.space import SearchSpace
+
+
+class PathRecord:
+    """How often each value of each choice was trained, and with which loss.
+
+    Args:
+        space: Of the paths.
+        window: How many steps of a value its loss is averaged over: every loss
+            weighs ``1 / window`` of the mean before it, and the first ones equal.
+            Losses that are not finite, as of steps that a loss scaler skips, are
+            left out.
+    """
+
+    def __init__(self, space: SearchSpace, window: int) -> None:
+        self.window = window
+        self.steps = {c.name: dict.fromkeys(c.values, 0) for c in space.choices}
+        self.finite = {c.name: dict.fromkeys(c.values, 0) for c in space.choices}
+        self.losses = {c.name: dict.fromkeys(c.values, 0.0) for c in space.choices}
+
+    def add(self, arch: Arch, loss: float) -> None:
+        """Notes an iteration."""
+        for name, value in arch.items():
+            self.steps[name][value] += 1
+            if not isfinite(loss):
+                continue
+            self.finite[name][value] += 1
+            weight = 1 / min(self.finite[name][value], self.window)
+            self.losses[name][value] += weight * (loss - self.losses[name][value])
+
+    def go_on(self, steps: dict, losses: dict, finite: dict | None = None) -> None:
+        """Takes over another record's numbers of the values that both have."""
+        pairs = (
+            (self.steps, steps),
+            (self.losses, losses),
+            (self.finite, finite or steps),  # older checkpoints have none
+        )
+        for ours, theirs in pairs:
+            for name, row in ours.items():
+                found = theirs.get(name, {})
+                row.update((v, found[v]) for v in row.keys() & found.keys())
+
+    def scalars(self) -> dict[str, float]:
+        """By tag; values that were never trained with a finite loss have none."""
+        found = {}
+        for name, steps in self.steps.items():
+            for value, count in steps.items():
+                found[f'path_steps/{name}/{value}'] = count
+                if self.finite[name][value]:
+                    found[f'path_loss/{name}/{value}'] = self.losses[name][value]
+        return found
+
+    def table(self) -> str:
+        """A line per choice: value, steps and loss."""
+        return '\n'.join(
+            f'  {name}: '
+            + ', '.join(
+                f'{value}: {count}x'
+                + f' {self.losses[name][value]:.4f}' * bool(self.finite[name][value])
+                for value, count in steps.items()
+            )
+            for name, steps in self.steps.items()
+        )
+
+
+@HOOKS.register_module()
+class PathLogHook(Hook):
+    """Shows which paths are trained, how often, and how well.
+
+    To every backend of the visualizer (mmengine's own file ``scalars.json``,
+    TensorBoard, and so on) it writes the path drawn as ``path/CHOICE``, the steps of
+    every value so far as ``path_steps/CHOICE/VALUE`` and the mean of the losses of
+    these steps as ``path_loss/CHOICE/VALUE``. The text log gets a table now and then
+    and is otherwise left as it is. Steps and losses travel with the checkpoint; the
+    losses are those of the first rank, as in mmengine's own log.
+
+    Args:
+        interval: Iterations from one record for the visualizer to the next; 0 for
+            none.
+        table_interval: Iterations from one table in the text log to the next; the
+            end of training has one too. 0 for no tables.
+        window: How many steps of a value its loss is averaged over.
+
+    Raises:
+        UserError: One of them is no integer or too small.
+    """
+
+    def __init__(
+        self, interval: int = 50, table_interval: int = 5000, window: int = 100
+    ) -> None:
+        check_integer('interval', interval, at_least=0)
+        check_integer('table_interval', table_interval, at_least=0)
+        check_integer('window', window)
+        self.interval = interval
+        self.table_interval = table_interval
+        self.window = window
+        self._resumed = None
+
+    def before_train(self, runner: Runner) -> None:
+        self.record = PathRecord(find_backbone(runner.model).space, self.window)
+        if self._resumed is not None:
+            self.record.go_on(**self._resumed)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        arch = find_backbone(runner.model).arch
+        self.record.add(arch, outputs['loss'].item())
+        if self.every_n_train_iters(runner, self.interval):
+            drawn = {f'path/{name}': value for name, value in arch.items()}
+            runner.visualizer.add_scalars(
+                {**drawn, **self.record.scalars()}, step=runner.iter + 1
+            )
+        is_last = self.is_last_train_iter(runner)  # its table comes at the end
+        if self.every_n_train_iters(runner, self.table_interval) and not is_last:
+            self._tell(runner, runner.iter + 1)
+
+    def after_train(self, runner: Runner) -> None:
+        if self.table_interval:
+            self._tell(runner, runner.iter)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['path_log'] = dict(
+            steps=self.record.steps,
+            losses=self.record.losses,
+            finite=self.record.finite,
+        )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:
+            self._resumed = checkpoint.get('path_log')
+
+    def _tell(self, runner: Runner, iterations: int) -> None:
+        runner.logger.info(
+            f'Paths of {iterations} iterations, the last with '
+            f'{find_backbone(runner.model).arch}. By choice and value, how often it '
+            f'was trained and its mean loss:\n{self.record.table()}'
+        )

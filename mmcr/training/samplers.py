@@ -1,0 +1,212 @@
+"""Which path a supernet trains next.
+
+A draw is a function of the seed and the iteration alone: every process of a training
+draws the same path without asking the others, and a resumed training needs nothing
+but the seed to go on with the stream.
+"""
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import lcm
+from random import Random
+
+from mmcr.checks import check_integer
+from mmcr.errors import UserError
+from mmcr.space.arch import Arch
+from mmcr.space.cost import Budget, exact
+from mmcr.space.space import SearchSpace
+
+MOST_SUMS = 20_000  # costs of architectures that are told apart
+GRID = 1000  # into how many steps the range of costs is cut where there are more
+
+
+class PathSampler(ABC):
+    """A stream of paths for every seed."""
+
+    uses_costs = True  # whether draws depend on what the space's values cost
+
+    @abstractmethod
+    def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
+        """Returns the path of one iteration, a member of `space`.
+
+        Raises:
+            UserError: This kind of stream does not exist for the space.
+        """
+
+
+@dataclass(frozen=True)
+class UniformSampler(PathSampler):
+    """Every member is equally likely at every iteration (CR-NAS, Sec. 3.2; SPOS)."""
+
+    uses_costs = False
+
+    def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
+        return space.sample(Random(f'{seed}/{iteration}'))
+
+
+@dataclass(frozen=True)
+class StrictlyFairSampler(PathSampler):
+    """No value of a choice is trained more often than another (FairNAS, ICCV 2021).
+
+    Of a choice of K values, iterations 0 to K - 1 train each once, in a random order,
+    so do K to 2K - 1, and so on; choices are shuffled independently. FairNAS sums up
+    the gradients of K paths before it updates the weights. Here every path is an
+    iteration of its own; gradient accumulation over K iterations gives the other.
+    """
+
+    uses_costs = False
+
+    def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
+        _check_unbounded(space, self)
+
+        def value(name: str, values: tuple[int, ...]) -> int:
+            turn, position = divmod(iteration, len(values))
+            return Random(f'{seed}/{name}/{turn}').sample(values, len(values))[position]
+
+        return Arch({c.name: value(c.name, c.values) for c in space.choices})
+
+
+@dataclass(frozen=True)
+class CostUniformSampler(PathSampler):
+    """Paths are spread evenly over what they cost.
+
+    The cost of a uniform draw crowds around the middle, and the cheapest and the
+    dearest paths are hardly ever trained. Here the range of costs is cut into equal
+    bins; of those that some path falls into each is equally likely, and in it each
+    path. The cost is the space's own, blocks for stages; with a cost in
+    multiply-accumulates this is uniform sampling over FLOPs.
+
+    DetNAS trains by seven bins from 290M to 360M, paths outside of them not at all.
+    In a space of more than `MOST_SUMS` different costs these are rounded to a grid
+    first: a path may miss its bin, and so the range, by half a step for each of its
+    choices, where a step is the `GRID`-th part of all that the space's costs span.
+
+    Args:
+        bins: How many parts the range has.
+        low: Where the range begins; ``None``: at the least cost.
+        high: Where it ends; ``None``: at the greatest cost.
+
+    Raises:
+        UserError: `bins` is below 1, or `low` is not below `high`.
+    """
+
+    bins: int = 10
+    low: float | None = None
+    high: float | None = None
+    _built: dict = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        check_integer('bins', self.bins)
+        ends = [exact(end) for end in (self.low, self.high) if end is not None]
+        if len(ends) == 2 and ends[0] >= ends[1]:
+            raise UserError(
+                f'low < high must hold, but got (low={self.low}, high={self.high})'
+            )
+
+    def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
+        key = space.choices, id(space.cost)
+        if key not in self._built:
+            _check_unbounded(space, self)
+            # with the cost, lest another takes its place in memory and its id
+            parts = cost_bins(space, self.bins, self.low, self.high)
+            self._built[key] = space.cost, parts
+        rng = Random(f'{seed}/{iteration}')
+        return rng.choice(self._built[key][1]).sample(rng)
+
+
+def cost_bins(
+    space: SearchSpace,
+    count: int,
+    low: float | None = None,
+    high: float | None = None,
+) -> list[SearchSpace]:
+    """Cuts a range of a space's costs into equal parts.
+
+    Costs are added up exactly where architectures have up to `MOST_SUMS` different
+    ones, and else rounded to a grid of `GRID` steps first, so that the work does not
+    grow with the size of the space.
+
+    Args:
+        space: Without a budget.
+        count: Of the parts, the lower end of each included, and the upper of the last.
+        low: As in `CostUniformSampler`.
+        high: Likewise.
+
+    Returns:
+        The members of each part that has any, the cheapest first.
+
+    Raises:
+        UserError: The space has no cost, or all of its members cost the same, or
+            none is in the range.
+    """
+    if space.cost is None:
+        raise UserError(
+            'CostUniformSampler needs choices that cost something, but those of this '
+            'space, dilations for example, have no cost: use mmcr.UniformSampler'
+        )
+    rows, unit = _integers(space, space.cost)
+    sums = _sums(rows)
+    if len(sums) == 1:
+        raise UserError(
+            'CostUniformSampler needs paths that differ in cost, but all of this '
+            'space cost the same: use mmcr.UniformSampler'
+        )
+    start = min(sums) if low is None else exact(low) / unit
+    stop = max(sums) if high is None else exact(high) / unit
+    parts = defaultdict(list)
+    for cost in sums:
+        if start <= cost <= stop and start < stop:
+            part = (cost - start) * count // (stop - start)
+            parts[min(part, count - 1)].append(cost)
+    if not parts:
+        ends = (f'{float(end * unit):g}' for end in (min(sums), max(sums)))
+        raise UserError(
+            f'CostUniformSampler needs paths that cost from {low} to {high}, but those '
+            f'of this space cost from {" to ".join(ends)}: give another range'
+        )
+    table = {
+        (choice.name, value): cost
+        for choice, row in zip(space.choices, rows)
+        for value, cost in zip(choice.values, row)
+    }
+    return [
+        SearchSpace(
+            space.choices,
+            lambda name, value: table[name, value],
+            Budget(min(costs), max(costs)),
+        )
+        for _, costs in sorted(parts.items())
+    ]
+
+
+def _integers(
+    space: SearchSpace, cost: Callable[[str, int], float]
+) -> tuple[list[list[int]], Fraction]:
+    """What the values of every choice cost, and a unit in which sums are few."""
+    rows = [[exact(cost(c.name, value)) for value in c.values] for c in space.choices]
+    unit = Fraction(1, lcm(*(each.denominator for row in rows for each in row)))
+    if _sums(rows, MOST_SUMS) is None:
+        unit = sum(max(row) - min(row) for row in rows) / GRID
+    return [[round(each / unit) for each in row] for row in rows], unit
+
+
+def _sums(rows: Iterable[Iterable], limit: int | None = None) -> set | None:
+    """All sums of one number of each row; None for more than `limit`."""
+    sums = {0}
+    for row in rows:
+        sums = {before + each for before in sums for each in row}
+        if limit is not None and len(sums) > limit:
+            return None
+    return sums
+
+
+def _check_unbounded(space: SearchSpace, sampler: PathSampler) -> None:
+    if space.budget is not None:
+        raise UserError(
+            f'{type(sampler).__name__} draws from spaces without a budget, as '
+            f'supernets have them, but this one costs {space.budget}: use '
+            f'mmcr.UniformSampler'
+        )

@@ -1,0 +1,127 @@
+"""Single-path sampling of a supernet (CR-NAS, Sec. 3.2; SPOS)."""
+
+from collections.abc import Mapping
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from mmcr.checks import checked_shape
+from mmcr.cost.budget import count
+from mmcr.errors import UserError
+from mmcr.models.detector import find_backbone
+from mmcr.models.weights.compatibility import backbone_of_detector
+from mmcr.registry import HOOKS, TASK_UTILS
+from mmcr.space.arch import Arch
+from mmcr.space.space import SearchSpace
+from mmcr.training.samplers import (
+    CostUniformSampler,
+    PathSampler,
+    StrictlyFairSampler,
+    UniformSampler,
+)
+
+for kind in (UniformSampler, StrictlyFairSampler, CostUniformSampler):
+    TASK_UTILS.register_module(module=kind)
+
+COSTS = 'blocks', 'macs'
+
+
+@HOOKS.register_module()
+class ArchSamplingHook(Hook):
+    """Draws the path of every training iteration.
+
+    The draw is a function of the seed and the iteration alone: all ranks draw
+    the same path, and a resumed run goes on with the stream of the run that it
+    continues (the seed travels with the checkpoint). With gradient accumulation
+    one update sums up the gradients of several paths.
+
+    Args:
+        seed: Of the stream of paths.
+        sampler: Config of the kind of stream (`mmcr.training.samplers`); ``None`` is
+            the paper's, `mmcr.UniformSampler`.
+        cost: What a sampler that looks at costs counts: ``'blocks'``, the space's
+            own, or ``'macs'``, multiply-accumulates of the supernet's paths.
+        shape: Height and width of the image for macs; ``None``: 800x1333.
+
+    Raises:
+        UserError: There is no such cost, or it does not depend on an image, or the
+            sampler's config is none; when training starts: the run to be resumed is
+            of another supernet.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        sampler: Mapping | None = None,
+        cost: str = 'blocks',
+        shape: tuple[int, int] | None = None,
+    ) -> None:
+        if cost not in COSTS:
+            raise UserError(f'cost must be one of {", ".join(COSTS)}, but got {cost!r}')
+        if shape is not None and cost != 'macs':
+            raise UserError(f"shape={shape} needs cost='macs', but got cost={cost!r}")
+        self.shape = None if shape is None else checked_shape(shape)
+        self.seed = seed
+        self.sampler = UniformSampler() if sampler is None else _built(sampler)
+        self.cost = cost
+
+    def draw(self, space: SearchSpace, iteration: int) -> Arch:
+        """The path of an iteration."""
+        return self.sampler.draw(space, self.seed, iteration)
+
+    def before_train(self, runner: Runner) -> None:
+        backbone = find_backbone(runner.model)  # a fixed network ends here, not later
+        self.space = self._costed(backbone)
+        self.draw(self.space, runner.iter)  # and so does a space without such a stream
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        find_backbone(runner.model).set_arch(self.draw(self.space, runner.iter))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['arch_sampling'] = dict(seed=self.seed, kind=self._kind)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:  # mmengine would fail in the optimizer
+            path = runner._load_from or f'the last checkpoint of {runner.work_dir}'
+            backbone = find_backbone(runner.model)
+            backbone_of_detector(checkpoint['state_dict'], backbone, path)
+        state = checkpoint.get('arch_sampling')
+        if state is None or not runner._resume:
+            return
+        if state['seed'] != self.seed:
+            runner.logger.warning(
+                f'The resumed run drew its paths with seed {state["seed"]}, the config '
+                f'says {self.seed}: going on with {state["seed"]}.'
+            )
+            self.seed = state['seed']
+        if state.get('kind', self._kind) != self._kind:
+            runner.logger.warning(
+                f'The resumed run drew its paths with {state["kind"]}, the config '
+                f'says {self._kind}: going on with {self._kind}.'
+            )
+
+    @property
+    def _kind(self) -> str:
+        shape = '' if self.shape is None else ' at {}x{}'.format(*self.shape)
+        return f'{self.sampler} by {self.cost}{shape}'
+
+    def _costed(self, backbone: nn.Module) -> SearchSpace:
+        if self.cost == 'blocks' or not self.sampler.uses_costs:
+            return backbone.space
+        return SearchSpace(
+            backbone.space.choices, count(backbone, {}, self.cost, self.shape)
+        )
+
+
+def _built(sampler: Mapping) -> PathSampler:
+    try:
+        return TASK_UTILS.build(sampler)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f'sampler must be the config of a stream of paths, like '
+            f"dict(type='mmcr.CostUniformSampler', bins=10), but got {sampler!r}: "
+            f'{error.args[0]}'
+        ) from None

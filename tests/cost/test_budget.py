@@ -1,0 +1,394 @@
+"""What budgets bound is what the built backbones cost."""
+
+import itertools
+import random
+import re
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from nets import SUPERNETS, counted, some_archs
+from torch import nn
+
+from mmcr.cost.budget import Piece, budget_space, count, macs_of
+from mmcr.cost.budget_options import budget_name
+from mmcr.cost.detector_macs import TRACED_ROIS, AllLayers
+from mmcr.errors import UserError
+from mmcr.space import (
+    Budget,
+    BudgetError,
+    MobileNetV2Macs,
+    ResNetMacs,
+    ResNeXtMacs,
+    stage_blocks_of,
+)
+from mmcr.space.table import CostTable
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+STAGE = {name: cfg for name, cfg in SUPERNETS.items() if name.endswith('stage')}
+OPERATION = {name: cfg for name, cfg in SUPERNETS.items() if 'operation' in name}
+SHAPE = (65, 40)
+CHANGES = [  # that cost: another stem, another downsampling, a block with more in it
+    dict(deep_stem=True, avg_down=True),
+    dict(style='caffe', stem_channels=12),
+    dict(
+        plugins=[
+            dict(
+                cfg=dict(type='ContextBlock', ratio=0.25),
+                stages=(False, True, False, True),
+                position='after_conv3',
+            )
+        ]
+    ),
+]
+
+
+def supernet(name='r50-stage', **more):
+    return MODELS.build(dict(SUPERNETS[name], **more))
+
+
+def wider(net):
+    """Arguments of a found network that is built wider than the supernet."""
+    if hasattr(net, 'widen_factor'):
+        return dict(widen_factor=0.5)
+    if net.supernet == 'block':
+        return dict(stage_channels=(8, 20, 36, 64))
+    return dict(base_channels=16)
+
+
+def built(net, final, arch):
+    return MODELS.build({**net.arch_cfg(arch), **final})
+
+
+def parameters(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize('name', SUPERNETS)
+def test_counts_are_those_of_the_built_backbone(name):
+    net = supernet(name)
+    final = wider(net)
+    macs = count(net, final, 'macs', SHAPE)
+    params = count(net, final, 'params')
+    for arch in some_archs(net.space, 4):
+        fixed = built(net, final, arch)
+        assert macs.total(arch) == counted(fixed, SHAPE)
+        assert params.total(arch) == parameters(fixed)
+    # the supernet's own width is another network
+    assert macs.total(arch) > count(net, {}, 'macs', SHAPE).total(arch)
+
+
+@pytest.mark.parametrize('change', CHANGES, ids=['stem', 'caffe', 'plugins'])
+def test_counts_know_every_argument(change):
+    net = supernet(**change)
+    for arch in some_archs(net.space, 2):
+        fixed = built(net, {}, arch)
+        macs, convs = count(net, {}, 'macs', SHAPE).total(arch), counted(fixed, SHAPE)
+        # a context block has a matrix product beside its convs
+        assert macs > convs if 'plugins' in change else macs == convs
+        assert count(net, {}, 'params').total(arch) == parameters(fixed)
+
+
+@pytest.mark.parametrize(
+    'name, final, cost',
+    [
+        ('r50-stage', dict(base_channels=64), ResNetMacs),
+        ('x50-stage', dict(base_channels=64, groups=32), ResNeXtMacs),
+        ('mobilenetv2-stage', dict(widen_factor=1.0), MobileNetV2Macs),
+    ],
+)
+def test_full_width_agrees_with_the_arithmetic(name, final, cost):
+    net = supernet(name)
+    table = count(net, final, 'macs')
+    assert table.shape == (800, 1333)
+    for arch in some_archs(net.space, 3):
+        assert table.total(arch) == cost((800, 1333)).total(stage_blocks_of(arch))
+
+
+@pytest.mark.parametrize('kind', ['macs', 'params'])
+@pytest.mark.parametrize('name', STAGE)
+def test_the_members_are_those_within_the_tolerance(name, kind):
+    net = supernet(name)
+    final = wider(net)
+    shape = dict(shape=SHAPE) if kind == 'macs' else {}
+    cost = count(net, final, kind, **shape).total
+    archs = list(net.space)
+    value = sorted(map(cost, archs))[len(archs) // 2]
+    space = budget_space(net, final, dict(type=kind, value=value, tolerance=8, **shape))
+    expected = [a for a in archs if abs(cost(a) - value) <= 0.08 * value]
+    assert list(space) == expected
+    assert 1 <= len(expected) < len(archs)
+    assert all(space.cost_of(arch) == cost(arch) for arch in expected)
+
+
+@pytest.mark.parametrize('kind', ['macs', 'params'])
+@pytest.mark.parametrize('name', ['r50-stage', 'mobilenetv2-stage', 'detnas-block'])
+def test_the_members_are_those_within_the_limit(name, kind):
+    net = supernet(name)
+    shape = dict(shape=SHAPE) if kind == 'macs' else {}
+    cost = count(net, wider(net), kind, **shape).total
+    rng = random.Random(0)
+    archs = [net.space.sample(rng) for _ in range(60)]
+    limit = sorted(map(cost, archs))[20]
+    space = budget_space(net, wider(net), dict(type=kind, limit=limit, **shape))
+    assert [arch in space for arch in archs] == [cost(a) <= limit for a in archs]
+    assert space.budget == Budget(0, limit)
+    with pytest.raises(BudgetError, match='nearest reachable costs are'):
+        budget_space(net, wider(net), dict(type=kind, limit=1, **shape))
+
+
+def by_hooks(detector, shape):
+    """Multiply-accumulates of convs and linear layers, those per RoI apart."""
+    macs = dict(bbox_head=0, mask_head=0, others=0)
+
+    def count(part):
+        def add(layer, inputs, output):
+            is_transposed = isinstance(layer, nn.ConvTranspose2d)
+            times = inputs[0] if is_transposed else output
+            macs[part] += times.numel() * layer.weight[0].numel()
+
+        return add
+
+    for name, layer in detector.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            part = f'{name}..'.split('.')[1]
+            layer.register_forward_hook(count(part if part in macs else 'others'))
+    with torch.no_grad():
+        AllLayers(detector.eval())(torch.zeros(1, 3, *shape))
+    return macs
+
+
+@pytest.mark.parametrize(
+    'base, name',
+    [
+        ('faster-rcnn_r50_fpn', 'r50-stage'),
+        ('faster-rcnn_r50_fpn', 'detnas-block'),
+        ('retinanet_r50_fpn', 'detnas-block'),
+        ('cascade-mask-rcnn_r50_fpn', 'mobilenetv2-stage'),
+    ],
+)
+def test_macs_of_the_whole_detector(base, name):
+    path, _ = Config._get_cfg_path(f'mmdet::_base_/models/{base}.py', '')
+    model = Config.fromfile(path).model
+    net = supernet(name)
+    budget = dict(type='macs', limit=1e12, shape=(64, 96), of='detector')
+    # the neck of the supernet takes other channels than that of what is found
+    supernet_model = dict(model, backbone=SUPERNETS[name])
+    space = budget_space(net, wider(net), budget, supernet_model)
+    for arch in some_archs(net.space, 2):
+        model.backbone = {**net.arch_cfg(arch), **wider(net)}
+        model.neck.in_channels = list(MODELS.build(model.backbone).out_channels)
+        macs = by_hooks(MODELS.build(model), (64, 96))
+        per_roi = macs['bbox_head'] * 1000 + macs['mask_head'] * 100
+        assert space.cost_of(arch) == macs['others'] + per_roi // TRACED_ROIS
+    with pytest.raises(UserError, match='needs the detector'):
+        budget_space(net, wider(net), budget)
+
+
+def test_a_detector_that_needs_more_than_shapes_is_not_counted():
+    path = 'mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py'
+    model = Config.fromfile(Config._get_cfg_path(path, '')[0]).model
+    model.backbone = SUPERNETS['r18-stage']
+    budget = dict(type='macs', limit=1e12, shape=(64, 96), of='detector')
+    with pytest.raises(UserError, match='SparseRCNN.* cannot run there.*backbone'):
+        budget_space(supernet('r18-stage'), {}, budget, model)
+
+
+def test_without_tolerance_a_cost_is_met_exactly():
+    net = supernet()
+    arch = some_archs(net.space, 1)[0]
+    value = count(net, {}, 'params').total(arch)
+    exactly = dict(type='params', value=value, tolerance=0)
+    assert arch in budget_space(net, {}, exactly)
+    with pytest.raises(BudgetError, match=f'nearest .*{value}'):
+        budget_space(net, {}, dict(exactly, value=value + 1))
+
+
+def test_a_number_counts_blocks():
+    net = supernet()
+    space = budget_space(net, dict(base_channels=64), 6)
+    assert list(space) == list(net.space.under(Budget.exactly(6)))
+    assert budget_space(supernet('mobilenetv2-stage'), {}, 7.25).budget.low == 7.25
+
+
+@pytest.mark.parametrize('name', OPERATION)
+def test_dilations_change_no_cost_but_time(name):
+    net = supernet(name)
+    for kind in ('macs', 'params'):
+        with pytest.raises(BudgetError, match=f'{kind} .*dilations.* leave budget out'):
+            budget_space(net, {}, dict(type=kind, value=1e6))
+    with pytest.raises(BudgetError, match='blocks .4. .* leave budget out'):
+        budget_space(net, {}, 4)
+
+
+def latency_file(path, net, final, **more):
+    """As if a stage took 2 ms for its first block and 1.5 for each of the others."""
+    macs = count(net, final, 'macs', SHAPE)
+    table = CostTable(
+        'latency',
+        'ms',
+        {
+            name: {value: 0.5 + 1.5 * value for value in row}
+            for name, row in macs.costs.items()
+        },
+        3.25,
+        SHAPE,
+        dict(macs=macs.to_json()),
+    )
+    CostTable.from_json(dict(table.to_json(), **more)).write(path)
+    return path
+
+
+@pytest.mark.parametrize('name', ['r50-stage', 'mobilenetv2-operation'])
+def test_latency(tmp_path, name):
+    net = supernet(name)
+    path = latency_file(tmp_path / 'latency.json', net, wider(net))
+
+    def latency(arch):
+        return 3.25 + sum(0.5 + 1.5 * value for value in arch.values())
+
+    value = latency(some_archs(net.space, 1)[0])
+    space = budget_space(
+        net,
+        wider(net),
+        dict(type='latency', value=value, tolerance=10, table=str(path)),
+    )
+    expected = [a for a in net.space if abs(latency(a) - value) <= 0.1 * value]
+    assert list(space) == expected
+    assert all(space.cost_of(arch) == latency(arch) for arch in expected)
+
+
+def test_a_latency_table_of_a_larger_space_serves(tmp_path):
+    net = supernet()
+    path = latency_file(tmp_path / 'latency.json', net, {})
+    few = supernet(
+        stage_choices=dict(stage1=(1,), stage2=(2,), stage3=(1, 2), stage4=(1,))
+    )
+    space = budget_space(few, {}, dict(type='latency', value=12.75, table=path))
+    assert [stage_blocks_of(arch) for arch in space] == [(1, 2, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    'more, message',
+    [
+        (dict(kind='macs'), "kind latency, in ms.*kind 'macs'"),
+        (dict(unit='s'), "in ms.*unit 's'"),
+        (dict(shape=None), 'shape of the image.* None'),
+        (dict(about={}), 'about.macs'),
+        (dict(costs={'stage1': {'1': 1.0}}), 'table must be of the choices'),
+        (dict(about=dict(macs=3)), 'but got 3'),
+    ],
+)
+def test_latency_tables_that_serve_for_nothing(tmp_path, more, message):
+    net = supernet()
+    path = latency_file(tmp_path / 'latency.json', net, {}, **more)
+    with pytest.raises(UserError, match=message):
+        budget_space(net, {}, dict(type='latency', value=12, table=path))
+
+
+def test_a_latency_table_of_another_backbone(tmp_path):
+    path = latency_file(tmp_path / 'latency.json', supernet('r50-stage'), {})
+    for net, final in (
+        (supernet('r18-stage'), {}),
+        (supernet('r50-stage'), dict(base_channels=16)),
+    ):
+        with pytest.raises(UserError, match='measured on another.*Measure again'):
+            budget_space(net, final, dict(type='latency', value=12, table=path))
+    with pytest.raises(UserError, match='can be read.*nowhere.json'):
+        budget_space(net, {}, dict(type='latency', value=1, table='nowhere.json'))
+
+
+@pytest.mark.parametrize(
+    'budget, message',
+    [
+        (True, 'budget must be a finite number, but got True'),
+        ('16', "finite number, but got '16'"),
+        (float('nan'), 'finite number, but got nan'),
+        (dict(value=3), 'one of macs, params, latency, but got None'),
+        (dict(type='flops', value=3), "but got 'flops'"),
+        (dict(type=['macs'], value=3), r"but got \['macs'\]"),
+        (dict(type='macs'), 'needs value'),
+        (dict(type='latency', value=3), 'needs table, value'),
+        (dict(type='params', value=3, shape=(1, 2)), 'takes limit, tolerance, value'),
+        (
+            dict(type='macs', value=3, table='x'),
+            'takes limit, of, shape, tolerance, value',
+        ),
+        (dict(type='macs', value=0), 'above 0, but got 0'),
+        (dict(type='macs', value='4e9'), "value must be a .* '4e9'"),
+        (dict(type='macs', value=4, tolerance=-1), 'from 0 to 100 percent.* -1'),
+        (dict(type='macs', value=4, tolerance=None), 'tolerance must .* None'),
+        (dict(type='macs', value=4, shape=800), 'height and a width .* 800'),
+        (dict(type='latency', value=4, table=3), 'name a file, but got 3'),
+        (dict(type='latency', limit=4), 'needs table, value or limit'),
+        (dict(type='macs', limit=0), 'limit of a budget must be above 0, but got 0'),
+        (dict(type='macs', limit=None), 'limit must be a finite number, but got None'),
+        (dict(type='macs', limit=4, value=4), 'or a limit.* but got both'),
+        (dict(type='params', limit=4, tolerance=1), 'or a limit.* but got both'),
+        (dict(type='params', limit=4, of='detector'), 'takes limit, tolerance, value'),
+        (dict(type='macs', limit=4, of='neck'), "backbone or the detector.* of='neck'"),
+    ],
+)
+def test_bad_budgets(budget, message):
+    net = supernet()
+    with pytest.raises(UserError, match=message):
+        budget_space(net, {}, budget)
+    with pytest.raises(UserError, match=message):
+        budget_name(budget)
+
+
+@pytest.mark.parametrize(
+    'budget, name',
+    [
+        (None, 'all'),
+        (16, '16'),
+        (13.75, '13.75'),
+        (dict(type='macs', value=4.1e9), 'macs_4.1e9'),
+        (dict(type='macs', value=4100000000, tolerance=1), 'macs_4.1e9'),
+        (dict(type='macs', value=4.1e9, shape=[800, 1333]), 'macs_4.1e9'),
+        (dict(type='macs', value=4.1e9, shape=(64, 32)), 'macs_4.1e9_64x32'),
+        (dict(type='macs', value=87416857600), 'macs_8.74168576e10'),
+        (dict(type='params', value=23500000, tolerance=0.5), 'params_2.35e7_tol0.5'),
+        (dict(type='latency', value=12.5, table='a/latency.json'), 'latency_12.5'),
+        (dict(type='macs', limit=300e6, shape=(224, 224)), 'macs_max3e8_224x224'),
+        (dict(type='macs', value=2e11, of='detector'), 'macs_2e11_detector'),
+        (dict(type='macs', limit=4.1e9, of='backbone'), 'macs_max4.1e9'),
+        (dict(type='latency', limit=40, table='latency.json'), 'latency_max40'),
+        (
+            dict(type='latency', value=40, table='my table/rtx 3090.json'),
+            'latency_40_rtx-3090',
+        ),
+    ],
+)
+def test_names(budget, name):
+    assert budget_name(budget) == name
+    assert re.fullmatch(r'[\w.-]+', name)
+
+
+def test_names_tell_budgets_apart():
+    budgets = [
+        dict(type='macs', value=value, tolerance=tolerance, shape=shape)
+        for value, tolerance, shape in itertools.product(
+            (100000, 99999.5, 4.1e9, 4.10001e9), (0, 1, 1.5), ((800, 1333), (80, 80))
+        )
+    ]
+    assert len(set(map(budget_name, budgets))) == len(budgets)
+
+
+def test_counting_leaves_no_trace():
+    net = supernet()
+    arch, state = net.arch, torch.get_rng_state()
+    count(net, wider(net), 'macs', SHAPE)
+    assert net.arch == arch
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.device.type == 'cpu' for p in net.parameters())
+
+
+def test_a_layer_that_cannot_run_without_data():
+    def run(x):
+        return x if x.sum() > 0 else -x
+
+    with pytest.raises(UserError, match='device meta, but a layer'):
+        macs_of(Piece(run, (nn.ReLU(),), None, (1, 3, 4, 4)))

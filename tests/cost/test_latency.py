@@ -1,0 +1,207 @@
+"""Latency tables: what is timed, in which order, and how the sums are judged."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from statistics import median
+
+import pytest
+import torch
+from config_files import CONFIGS, read
+from mmdet.registry import MODELS
+from nets import SUPERNETS
+
+from mmcr.cost import latency
+from mmcr.cost.budget import budget_space, count
+from mmcr.cost.latency import latency_table, summary
+from mmcr.errors import UserError
+from mmcr.models.detector import supernet_of
+from mmcr.space import Arch
+from mmcr.space.table import CostTable
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+SHAPE = (65, 40)
+SECONDS_PER_MAC = 1e-6
+NAMES = ['r18-stage', 'r50-operation', 'x50-stage', 'mobilenetv2-stage']
+NAMES.append('mobilenetv2-operation')
+
+
+@pytest.fixture
+def conv_clock(monkeypatch):
+    """Time that only convolutions take: a constant for each multiply-accumulate."""
+    now = 0.0
+
+    def work(module, _, output):
+        nonlocal now
+        if isinstance(module, torch.nn.Conv2d) and output.device.type == 'cpu':
+            now += output.numel() * module.weight[0].numel() * SECONDS_PER_MAC
+
+    hook = torch.nn.modules.module.register_module_forward_hook(work)
+    monkeypatch.setattr(latency.time, 'perf_counter', lambda: now)
+    yield
+    hook.remove()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_value_gets_the_time_of_its_blocks(conv_clock, name):
+    net = MODELS.build(SUPERNETS[name])
+    table = latency_table(net, {}, SHAPE, repeats=1, check=3)
+    macs = count(net, {}, 'macs', SHAPE)
+    slowest = macs.total(Arch({n: max(row) for n, row in macs.costs.items()}))
+    unit = 1e3 * SECONDS_PER_MAC * slowest / 5000  # at most, in ms
+    assert table.kind == 'latency' and table.unit == 'ms' and table.shape == SHAPE
+    assert list(table.costs) == list(macs.costs)
+    for choice, row in macs.costs.items():
+        for value, cost in row.items():
+            # every block of a stage is rounded by itself
+            assert table.costs[choice][value] == pytest.approx(
+                1e3 * SECONDS_PER_MAC * cost, abs=value * unit
+            )
+    assert len(table.about['check']['networks']) == min(3, net.space.size)
+    assert table.about['check']['largest_error_percent'] < 0.5
+    assert CostTable.from_json(table.about['macs']) == macs
+
+
+def test_the_sum_is_compared_with_whole_networks():
+    net = MODELS.build(SUPERNETS['r18-stage'])
+    table = latency_table(net, dict(base_channels=16), SHAPE, repeats=3, check=4)
+    networks = table.about['check']['networks']
+    assert len({json.dumps(network['arch']) for network in networks}) == 4
+    for network in networks:
+        assert network['sum'] == table.total(Arch(network['arch']))
+        assert network['measured'] > 0
+        assert network['error_percent'] == pytest.approx(
+            100 * (network['sum'] / network['measured'] - 1), abs=0.2
+        )
+    errors = [abs(network['error_percent']) for network in networks]
+    assert table.about['check']['median_error_percent'] == median(errors)
+    assert table.about['check']['largest_error_percent'] == max(errors)
+    text = summary(table)
+    assert f'largest {max(errors):.2f}%' in text and '65 x 40' in text
+
+
+def test_the_table_serves_as_a_budget(tmp_path):
+    net = MODELS.build(SUPERNETS['r18-operation'])
+    table = latency_table(net, {}, SHAPE, repeats=1, check=0)
+    assert table.about['check'] == dict(
+        median_error_percent=None, largest_error_percent=None, networks=[]
+    )
+    table.write(tmp_path / 'latency.json')
+    arch = next(iter(net.space))
+    budget = dict(
+        type='latency',
+        value=table.total(arch),
+        table=str(tmp_path / 'latency.json'),
+    )
+    space = budget_space(net, {}, budget)
+    assert arch in space and space.cost_of(arch) == table.total(arch)
+    assert 'Error' not in summary(table)
+
+
+def test_all_take_turns():
+    order = []
+    runs = [lambda i=i: order.append(i) for i in range(3)]
+    assert len(latency._medians(runs, 'cpu', 4)) == 3
+    assert order == [0, 0, 0, 1, 1, 1, 2, 2, 2] + [0, 1, 2] * 4
+
+
+def test_medians(monkeypatch):
+    # start and end of three calls to warm up, then of three rounds
+    times = [0, 9, 0, 9, 0, 9, 0, 1, 0, 50, 0, 3]
+    monkeypatch.setattr(latency.time, 'perf_counter', iter(times).__next__)
+    assert latency._medians([lambda: None], 'cpu', 3) == [3]
+
+
+@pytest.mark.parametrize(
+    'whole, unit',
+    [(3.0, 1), (9.9, 1), (10.1, 2), (60.0, 10), (700.0, 100), (1e4, 2000)],
+)
+def test_costs_are_multiples_of_a_round_unit(whole, unit):
+    net = MODELS.build(SUPERNETS['r18-operation'])
+    pieces = latency.pieces_of_choices(net, {}, SHAPE)
+    first = pieces[0][0]
+    kinds = {piece.kind for _, piece in pieces}
+    blocks = sum(arch is first for arch, _ in pieces)
+    rounded = latency._rounded(pieces, dict.fromkeys(kinds, whole / blocks))
+    assert set(rounded.values()) == {round(1e3 * whole / blocks / unit) * unit}
+
+
+def test_the_callers_random_stream_goes_on():
+    net = MODELS.build(SUPERNETS['r18-stage'])
+    state = torch.get_rng_state()
+    latency_table(net, {}, SHAPE, repeats=1, check=1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    'more, message',
+    [
+        (dict(repeats=0), 'repeats must be at least 1.* 0 and 5'),
+        (dict(check=-1), 'check at least 0.* -1'),
+        (dict(shape=(0, 8)), r'height and a width .* \(0, 8\)'),
+        (dict(device='tpu'), "device must be .*but got 'tpu'"),
+        (dict(device='meta'), "device must be .*but got 'meta'"),
+    ],
+)
+def test_bad_arguments(more, message):
+    net = MODELS.build(SUPERNETS['r18-stage'])
+    with pytest.raises(UserError, match=message):
+        latency_table(**{**dict(backbone=net, final_backbone={}, shape=SHAPE), **more})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='for machines without one')
+def test_no_gpu():
+    net = MODELS.build(SUPERNETS['r18-stage'])
+    with pytest.raises(UserError, match='cuda:1, but torch finds no CUDA'):
+        latency_table(net, {}, SHAPE, 'cuda:1')
+
+
+@pytest.mark.parametrize('name', ['stage_search_mobilenetv2', 'op_search_r50'])
+def test_the_found_network_is_the_configs(name):
+    cfg = read(f'crnas/{name}.py')
+    net, final = supernet_of(cfg)
+    assert final == cfg.test_cfg.final_backbone
+    assert len(net.space.choices) in (5, 16)
+    assert all(parameter.is_meta for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('faster_rcnn/faster-rcnn_cr-r18_fpn_1x_coco.py', 'supernet.* fixed CRResNet'),
+        ('_base_/schedules/schedule_1x.py', 'model.backbone'),
+    ],
+)
+def test_configs_without_a_supernet(name, message):
+    with pytest.raises(UserError, match=message):
+        supernet_of(read(name))
+
+
+def run_tool(monkeypatch, *arguments):
+    tool = Path(CONFIGS).parent / 'tools/analysis_tools/latency_table.py'
+    monkeypatch.setattr(sys, 'argv', ['latency_table.py', *map(str, arguments)])
+    runpy.run_path(str(tool), run_name='__main__')
+
+
+def test_the_tool(tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'mine.json'
+    config = CONFIGS / 'crnas/stage_search_r18.py'
+    narrow = ('stage_choices.' + choice for choice in ('stage3=[2]', 'stage4=[2]'))
+    options = [f'model.backbone.{choice}' for choice in narrow]
+    arguments = '--shape 32 --device cpu --repeats 1 --check 2 --cfg-options'.split()
+    run_tool(monkeypatch, config, '--out', out, *arguments, *options)
+    table = CostTable.read(out)
+    assert table.shape == (32, 32)
+    assert set(table.costs['stage3']) == {2}
+    assert set(table.about) >= {'device', 'threads', 'versions', 'date', 'rounds'}
+    printed = capsys.readouterr().out
+    assert 'Error of the sum over 2 whole backbones' in printed and str(out) in printed
+
+
+def test_the_tools_errors(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(monkeypatch, tmp_path / 'none.py')
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith('error: The config must be a file')

@@ -1,0 +1,404 @@
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmcr.cli import user_errors
+from mmcr.data import (
+    DataError,
+    check_classes,
+    check_config,
+    check_disjoint,
+    read_coco,
+    split_coco,
+)
+from mmcr.errors import UserError
+
+CLASSES = ('cell', 'plate', 'dust')
+
+
+def make_coco(count: int = 6) -> dict:
+    box = dict(bbox=[0, 0, 1, 1], area=1, iscrowd=0)
+    return dict(
+        images=[
+            dict(id=n, file_name=f'{n}.png', width=8, height=8) for n in range(count)
+        ],
+        categories=[dict(id=n, name=name) for n, name in enumerate(CLASSES)],
+        annotations=[
+            dict(id=n, image_id=n, category_id=0, **box) for n in range(count - 1)
+        ],
+    )
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    path = tmp_path / 'all.json'
+    path.write_text(json.dumps(make_coco()))
+    return path
+
+
+# Reading
+
+
+def test_a_good_file_is_returned_as_it_is(path):
+    assert read_coco(path) == make_coco()
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', 'is empty. Make or copy it again'),
+        (b' \n', 'is empty'),
+        (b'{"images": [', r'not JSON \(.*column.*\). Name a COCO JSON file'),
+        (b'\xff\xd8\xff\xe0', 'is not JSON'),
+        (b'[1]', r"must hold the keys \[.*'annotations'\].*found: a list"),
+        (
+            b'{"images": [], "data": 1}',
+            r"are missing \(found: \['data'",
+        ),
+        (
+            b'{"images": {}, "categories": [], "annotations": []}',
+            'images must be a list',
+        ),
+        (b'{"images": [], "categories": [], "annotations": []}', 'holds no images'),
+    ],
+)
+def test_files_that_are_not_coco(path, content, message):
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        read_coco(path)
+    assert str(path) in str(error.value)
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(DataError, match=r"no\.json' does not exist.*data_root or ann"):
+        read_coco(tmp_path / 'no.json')
+    with pytest.raises(DataError, match='cannot be read: .*Name a readable file'):
+        read_coco(tmp_path)
+
+
+def set_field(section, index, **fields):
+    return lambda coco: coco[section][index].update(fields)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda c: c.update(categories=[]), 'holds no categories'),
+        (lambda c: c['images'][2].pop('width'), r"entry 2 lacks \['width'\]"),
+        (lambda c: c['annotations'].append(5), r"entry 5 lacks \['area', 'bbox'"),
+        (set_field('images', 2, id=1), r'id must be unique in images.*\[1\]. Renumber'),
+        (set_field('categories', 1, name='cell'), r"unique in categories.*\['cell'\]"),
+        (set_field('annotations', 3, id=0), r'unique in annotations.*\[0\]'),
+        (
+            set_field('annotations', 3, image_id=77),
+            'one of its images, but 1 annotations have none.* image_id 77. Remove',
+        ),
+        (set_field('annotations', 3, category_id=9), 'with category_id 9'),
+        (set_field('annotations', 3, bbox=[1, 2]), r'3 has \[1, 2\]'),
+    ],
+)
+def test_files_that_contradict_themselves(path, damage, message):
+    coco = make_coco()
+    damage(coco)
+    path.write_text(json.dumps(coco))
+    with pytest.raises(DataError, match=message):
+        read_coco(path)
+
+
+def test_sets_to_predict_on_need_no_annotations(path):
+    coco = make_coco()
+    del coco['annotations']
+    path.write_text(json.dumps(coco))
+    assert read_coco(path, annotated=False) == coco
+    with pytest.raises(DataError, match=r"\['annotations'\] are missing"):
+        read_coco(path)
+
+
+# Classes
+
+
+def test_classes_that_agree(recwarn):
+    check_classes(make_coco(), CLASSES, 3, 'a.json')
+    check_classes(make_coco(), list(CLASSES), None, 'a.json')
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ('classes', 'num_classes', 'message'),
+    [
+        (
+            ('cell', 'plates', 'dust', 'mud'),
+            4,
+            "'a.json', but 'plates', 'mud' of its 4 classes are not; the file has "
+            r"'cell', 'plate', 'dust'. Set metainfo=dict\(classes=\('cell', 'plate', "
+            r"'dust'\)\) in the dataset and num_classes=3",
+        ),
+        (
+            ('plate', 'cell', 'dust'),
+            3,
+            "order of 'a.json', 'cell', 'plate', 'dust', but are 'plate', 'cell'.*Set",
+        ),
+        (
+            CLASSES,
+            80,
+            'roi has num_classes=80 .* with 3: .* Set num_classes=3 in',
+        ),
+    ],
+)
+def test_classes_that_do_not_agree(classes, num_classes, message):
+    with pytest.raises(DataError, match=message):
+        check_classes(make_coco(), classes, num_classes, 'a.json', 'roi')
+
+
+def test_messages_stay_short_with_many_names():
+    coco = dict(categories=[dict(id=n, name=f'kind{n}') for n in range(1203)])
+    with pytest.raises(DataError, match="'kind7' and 1195 more") as error:
+        check_classes(coco, CLASSES, 3, 'a.json')
+    assert len(str(error.value)) < 500
+
+
+def test_training_on_a_part_of_the_categories_is_warned_of():
+    with pytest.warns(UserWarning, match="of 'cell' in 'a.json' are left out"):
+        check_classes(make_coco(), CLASSES[1:], 2, 'a.json')
+
+
+# archval
+
+
+def test_disjoint_files_pass_whatever_their_ids():
+    train, val = make_coco(), make_coco()
+    for image in val['images']:
+        image['file_name'] = 'val_' + image['file_name']
+    check_disjoint(train, val, ('a.json', 'b.json'))
+    check_disjoint(train, make_coco(), ('a.json', 'b.json'), ('train', 'val'))
+
+
+def test_shared_images_are_counted_and_shown_whatever_their_ids():
+    val = make_coco(2)
+    val['images'][0].update(id=90, file_name='./4.png')
+    val['images'][1].update(file_name='new.png')
+    with pytest.raises(DataError) as error:
+        check_disjoint(make_coco(), val, ('a.json', 'b.json'))
+    message = str(error.value)
+    assert "1 of the 2 images of 'b.json' are in 'a.json' too" in message
+    assert "'./4.png' (id 90)" in message
+    assert 'split_coco.py ANN --archval' in message
+    with pytest.raises(DataError, match='1 of the 2'):
+        check_disjoint(make_coco(), val, ('a.json', 'b.json'), ('x/', 'x'))
+
+
+# Configs
+
+
+@pytest.fixture
+def cfg(path, tmp_path) -> dict:
+    """A search config whose data is in order."""
+    split_coco(path, 2, tmp_path)
+    (tmp_path / 'images').mkdir()
+    for n in range(6):
+        (tmp_path / f'images/{n}.png').touch()
+
+    def loader(name):
+        dataset = dict(
+            type='CocoDataset',
+            data_root=str(tmp_path),
+            ann_file=name,
+            data_prefix=dict(img='images/'),
+            metainfo=dict(classes=CLASSES),
+        )
+        return dict(batch_size=2, dataset=dataset)
+
+    return dict(
+        model=dict(
+            backbone=dict(num_classes=1000),
+            rpn_head=dict(num_classes=1),
+            roi_head=dict(
+                bbox_head=[dict(num_classes=3), dict(num_classes=3)],
+                mask_head=dict(num_classes=3),
+            ),
+        ),
+        train_dataloader=loader('archtrain.json'),
+        test_dataloader=loader('archval.json'),
+        test_cfg=dict(
+            type='mmcr.ArchSearchLoop', calibration_dataloader=loader('archtrain.json')
+        ),
+        test_evaluator=dict(type='CocoMetric', ann_file=str(tmp_path / 'archval.json')),
+        val_dataloader=None,
+    )
+
+
+def dataset_of(cfg: dict, loader: str) -> dict:
+    place = cfg['test_cfg'] if loader == 'calibration' else cfg
+    return place[f'{loader}_dataloader']['dataset']
+
+
+def test_a_good_config_passes_and_reads_each_file_once(cfg, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        'mmcr.data.checks.read_coco',
+        lambda path, *more: read.append(Path(path).name) or read_coco(path, *more),
+    )
+    check_config(Config(cfg))
+    assert sorted(read) == ['archtrain.json', 'archval.json']
+    check_config(cfg)
+    check_config(Config(dict(model=dict(type='A'))))
+
+
+@pytest.mark.parametrize('loader', ['train', 'calibration', 'test'])
+def test_every_loader_is_checked(cfg, loader):
+    dataset_of(cfg, loader)['ann_file'] = 'gone.json'
+    with pytest.raises(DataError, match=r"gone\.json' does not exist"):
+        check_config(Config(cfg))
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda d: dict(type='RepeatDataset', times=2, dataset=d),
+        lambda d: dict(
+            type='ConcatDataset',
+            datasets=[
+                {**d, 'ann_file': 'all.json'},
+                dict(type='ClassBalancedDataset', dataset=d),
+            ],
+        ),
+    ],
+)
+def test_wrapped_datasets_are_checked(cfg, wrap):
+    good = dataset_of(cfg, 'train')
+    cfg['train_dataloader']['dataset'] = wrap(good)
+    cfg['test_cfg'] = dict(type='TestLoop')
+    check_config(Config(cfg))
+    cfg['train_dataloader']['dataset'] = wrap({**good, 'ann_file': 'gone.json'})
+    with pytest.raises(DataError, match='gone'):
+        check_config(Config(cfg))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(type='VOCDataset'),
+        dict(type='CocoPanopticDataset'),
+        dict(type='mmdet.RefCocoDataset'),
+        dict(ann_file=''),
+        dict(backend_args=dict(backend='petrel')),
+        dict(data_root='s3://bucket'),
+    ],
+)
+def test_other_datasets_are_skipped(cfg, change):
+    dataset_of(cfg, 'train').update(ann_file='gone.json')
+    dataset_of(cfg, 'train').update(change)
+    check_config(Config(cfg))
+
+
+def test_absolute_and_relative_paths(cfg, tmp_path, monkeypatch):
+    dataset_of(cfg, 'train').update(
+        data_root='',
+        ann_file=str(tmp_path / 'archtrain.json'),
+        data_prefix=dict(img=str(tmp_path / 'images')),
+    )
+    check_config(Config(cfg))
+    monkeypatch.chdir(tmp_path)
+    dataset_of(cfg, 'train').update(
+        data_root=None, ann_file='archtrain.json', data_prefix=dict(img='images')
+    )
+    check_config(Config(cfg))
+
+
+def test_every_head_is_compared_with_the_classes(cfg):
+    cfg['model']['roi_head']['bbox_head'][1]['num_classes'] = 80
+    with pytest.raises(DataError, match=r'model.roi_head.bbox_head\[1\] has .*=80'):
+        check_config(Config(cfg))
+
+
+def test_classes_not_given_are_those_of_the_dataset_class(cfg):
+    del dataset_of(cfg, 'train')['metainfo']
+    with pytest.raises(DataError, match="'person', .*of its 80 classes are not"):
+        check_config(Config(cfg))
+
+
+def test_classes_from_a_file_and_a_forgotten_comma(cfg, tmp_path):
+    names = tmp_path / 'names.txt'
+    names.write_text('\n'.join(CLASSES) + '\n')
+    dataset_of(cfg, 'train')['metainfo'] = dict(classes=str(names))
+    check_config(Config(cfg))
+    dataset_of(cfg, 'train')['metainfo'] = dict(classes='cell')
+    with pytest.raises(DataError, match=r"the string 'cell'. Write \('cell',\)"):
+        check_config(Config(cfg))
+
+
+@pytest.mark.parametrize(
+    ('prefix', 'message'),
+    [
+        (dict(img='jpegs/'), "the image folder '.*jpegs/' does not exist.*Correct"),
+        (dict(img=''), "the image '.*0.png' does not exist.* in train_dataloader"),
+        ({}, r'train_dataloader must name.*data_prefix=dict\(img='),
+    ],
+)
+def test_images_must_be_where_the_config_says(cfg, prefix, message, tmp_path):
+    split_coco(tmp_path / 'all.json', 1, tmp_path / 'images', seed=0)
+    dataset_of(cfg, 'train').update(ann_file='all.json', data_prefix=prefix)
+    with pytest.raises(DataError, match=message):
+        check_config(Config(cfg))
+
+
+def test_the_evaluator_must_read_the_file_of_its_loader(cfg, tmp_path):
+    cfg['test_evaluator'] = [dict(type='Other'), cfg['test_evaluator']]
+    check_config(Config(cfg))
+    cfg['test_evaluator'][1]['ann_file'] = str(tmp_path / 'all.json')
+    with pytest.raises(DataError, match=r"archval.json', but reads '.*all.json'. Set"):
+        check_config(Config(cfg))
+
+
+def test_a_set_to_predict_on_only(cfg, tmp_path):
+    coco = make_coco()
+    del coco['annotations']
+    (tmp_path / 'dev.json').write_text(json.dumps(coco))
+    dataset_of(cfg, 'test')['ann_file'] = 'dev.json'
+    cfg['test_evaluator']['ann_file'] = str(tmp_path / 'dev.json')
+    cfg['test_cfg'] = dict(type='TestLoop')
+    with pytest.raises(DataError, match=r"\['annotations'\] are missing"):
+        check_config(Config(cfg))
+    cfg['test_evaluator']['format_only'] = True
+    check_config(Config(cfg))
+
+
+@pytest.mark.parametrize('trained', ['train', 'calibration'])
+@pytest.mark.parametrize('phase', ['val', 'test'])
+def test_archval_must_not_be_trained_or_calibrated_on(cfg, trained, phase):
+    cfg[f'{phase}_dataloader'] = cfg['test_dataloader']
+    cfg['test_cfg']['type'] = 'TestLoop'
+    dataset_of(cfg, trained)['ann_file'] = 'all.json'
+    check_config(Config(copy.deepcopy(cfg)))
+    loop = {'val': 'ArchValLoop', 'test': 'mmcr.ArchSearchLoop'}[phase]
+    cfg.setdefault(f'{phase}_cfg', {})['type'] = loop
+    with pytest.raises(DataError, match="2 of the 2 images of '.*archval.json'"):
+        check_config(Config(cfg))
+
+
+# The command line
+
+
+def test_user_errors_are_one_line_and_others_keep_their_traceback(capsys):
+    @user_errors()
+    def main(error):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        main(UserError('a must be 1,\nbut got 2'))
+    assert end.value.code == 1
+    assert capsys.readouterr() == ('', 'error: a must be 1, but got 2\n')
+    with pytest.raises(KeyError):
+        main(KeyError('ours'))
+
+
+def test_the_room_needs_neither_torch_nor_mmdet():
+    script = 'import sys; sys.modules.update(mmdet=None, torch=None)\nimport mmcr.data'
+    subprocess.run(
+        [sys.executable, '-c', script], cwd=Path(__file__).parents[2], check=True
+    )

@@ -1,0 +1,122 @@
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmcr.data import DataError, read_coco, split_coco
+
+TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/split_coco.py'
+
+
+def make_coco(count: int = 20) -> dict:
+    """Images without annotations, boxes of one pixel, and equal boxes."""
+    boxes = [[1, 1, 1, 1], [5, 5, 20, 9], [5, 5, 20, 9]] * (count // 2)
+    annotations = [
+        dict(id=n, image_id=n // 3 * 2, category_id=7, bbox=box, area=1, iscrowd=0)
+        for n, box in enumerate(boxes)
+    ]
+    return dict(
+        info=dict(year=2017),
+        licenses=[dict(id=1, name='MIT')],
+        categories=[dict(id=7, name='cell')],
+        images=[
+            dict(id=n, file_name=f'{n}.jpg', width=64, height=64) for n in range(count)
+        ],
+        annotations=annotations,
+    )
+
+
+@pytest.fixture
+def ann_file(tmp_path) -> Path:
+    path = tmp_path / 'train.json'
+    path.write_text(json.dumps(make_coco()))
+    return path
+
+
+def ids(coco: dict) -> set:
+    return {image['id'] for image in coco['images']}
+
+
+def test_parts_are_disjoint_complete_and_keep_the_rest(ann_file, tmp_path):
+    files = split_coco(ann_file, 6, tmp_path / 'out')
+    assert [path.name for path in files] == ['archtrain.json', 'archval.json']
+    train, val = map(read_coco, files)
+    whole = make_coco()
+    assert (len(ids(train)), len(ids(val))) == (14, 6)
+    assert ids(train) | ids(val) == ids(whole)
+    for part in (train, val):
+        for key in ('info', 'licenses', 'categories'):
+            assert part[key] == whole[key]
+        assert part['annotations'] == [
+            a for a in whole['annotations'] if a['image_id'] in ids(part)
+        ]
+
+
+def test_order_of_the_file_does_not_matter_but_the_seed_does(ann_file, tmp_path):
+    first = [path.read_bytes() for path in split_coco(ann_file, 6, tmp_path / 'a')]
+    coco = make_coco()
+    random.Random(0).shuffle(coco['images'])
+    random.Random(1).shuffle(coco['annotations'])
+    ann_file.write_text(json.dumps(coco, indent=1))
+    again = [path.read_bytes() for path in split_coco(ann_file, 6, tmp_path / 'b')]
+    assert again == first
+    other = split_coco(ann_file, 6, tmp_path / 'b', seed=1)
+    assert [path.read_bytes() for path in other] != first
+
+
+def test_ids_may_be_text(ann_file, tmp_path):
+    coco = make_coco(4)
+    coco['images'][1]['id'] = 'b'
+    ann_file.write_text(json.dumps(coco))
+    parts = map(read_coco, split_coco(ann_file, 2, tmp_path))
+    assert set.union(*map(ids, parts)) == {0, 'b', 2, 3}
+
+
+@pytest.mark.parametrize('archval', [-1, 0, 20, 5000])
+def test_archval_must_leave_something_to_train_on(ann_file, tmp_path, archval):
+    with pytest.raises(DataError, match=f'archval={archval} .* 20 images.*1 to 19'):
+        split_coco(ann_file, archval, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_an_image_listed_twice_is_refused(ann_file, tmp_path):
+    coco = make_coco()
+    coco['images'][3]['file_name'] = '4.jpg'
+    ann_file.write_text(json.dumps(coco))
+    with pytest.raises(DataError, match='1 images more than once.*Merge'):
+        split_coco(ann_file, 6, tmp_path / 'out')
+
+
+def test_the_input_is_not_replaced(ann_file, tmp_path):
+    path = ann_file.rename(tmp_path / 'archval.json')
+    with pytest.raises(DataError, match='Choose another output folder'):
+        split_coco(path, 6, tmp_path)
+    assert json.loads(path.read_text()) == make_coco()
+
+
+def run_tool(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(TOOL), *arguments],
+        env={'PYTHONPATH': str(TOOL.parents[2])},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_tool(ann_file, tmp_path):
+    out = tmp_path / 'out'
+    arguments = [str(ann_file), '--out-dir', str(out), '--archval']
+    done = run_tool(*arguments, '6')
+    assert (done.returncode, done.stderr) == (0, '')
+    written = [out / 'archtrain.json', out / 'archval.json']
+    assert [Path(line) for line in done.stdout.splitlines()] == written
+    expected = split_coco(ann_file, 6, tmp_path / 'direct')
+    assert [p.read_bytes() for p in written] == [p.read_bytes() for p in expected]
+
+    done = run_tool(*arguments, '20')
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr.startswith('error: archval must hold at least 1 image')
+    assert done.stderr.count('\n') == 1

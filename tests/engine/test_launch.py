@@ -1,0 +1,49 @@
+"""What every tool does before its runner is built."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+IMPORT = (
+    'import sys; from mmcr.engine.launch import import_formatter; import_formatter({})'
+)
+
+
+def formatter_process(cache, seconds):
+    return subprocess.Popen(
+        [sys.executable, '-c', IMPORT.format(seconds)],
+        env={**os.environ, 'XDG_CACHE_HOME': str(cache)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """The file that yapf leaves in a new cache."""
+    process = formatter_process(tmp_path, 0)
+    assert process.wait() == 0, process.stderr.read()
+    file = max(Path(tmp_path).rglob('*.pickle'), key=lambda path: path.stat().st_size)
+    return file
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='caches lie elsewhere')
+def test_a_half_written_cache_of_the_formatter_is_waited_for(tables, tmp_path):
+    whole = tables.read_bytes()
+    tables.write_bytes(whole[: len(whole) // 2])
+    process = formatter_process(tmp_path, 60)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(8)
+    tables.write_bytes(whole)
+    assert process.wait(60) == 0, process.stderr.read()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='caches lie elsewhere')
+def test_a_broken_cache_of_the_formatter_is_not_waited_for_forever(tables, tmp_path):
+    tables.write_bytes(b'')
+    process = formatter_process(tmp_path, 0)
+    assert 'Remove that folder' in process.communicate(timeout=60)[1]
+    assert process.returncode != 0

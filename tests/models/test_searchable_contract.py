@@ -1,0 +1,314 @@
+"""What the engine may expect of every searchable backbone, in every mode."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.model import convert_sync_batchnorm
+from mmengine.optim import OptimWrapper
+from nets import (
+    SUPERNETS,
+    build,
+    equal,
+    fixed_of,
+    images,
+    in_mode,
+    loss_of,
+    on_path,
+    snapshot,
+    some_archs,
+)
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmcr.errors import UserError
+from mmcr.models import inherit_weights, path_state_dict
+from mmcr.models.weights.checkpoint import CheckpointError
+from mmcr.space import Arch, ArchError
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+STRIDES = (4, 8, 16, 32)
+
+
+@pytest.fixture(params=SUPERNETS)
+def cfg(request):
+    return SUPERNETS[request.param]
+
+
+def opposite_archs(space):
+    """The architecture of all first values and that of all last values."""
+    return (
+        Arch({c.name: c.values[0] for c in space.choices}),
+        Arch({c.name: c.values[-1] for c in space.choices}),
+    )
+
+
+def test_space_and_active_architecture(cfg):
+    net = build(cfg)
+    assert net.space.size > 20
+    assert net.arch in net.space
+    for arch in some_archs(net.space):
+        net.set_arch(arch)
+        assert net.arch == arch
+        assert list(net.arch) == [choice.name for choice in net.space.choices]
+
+
+def test_other_architectures_are_refused(cfg):
+    net = build(cfg)
+    before = net.arch
+    choice = net.space.choices[1]
+    for bad, words in (
+        (
+            before.updated({choice.name: 99}),
+            [choice.name, '99', *map(str, choice.values)],
+        ),
+        (
+            Arch({k: v for k, v in before.items() if k != choice.name}),
+            [choice.name, 'missing', *map(str, choice.values)],
+        ),
+        (before.updated(dict(width=3)), ['width', choice.name]),
+    ):
+        fixed = MODELS.build(net.arch_cfg(before))
+        for ask in (
+            net.set_arch,
+            net.arch_cfg,
+            lambda a: path_state_dict(net, a),
+            lambda a, fixed=fixed: inherit_weights(net, fixed, a),
+        ):
+            with pytest.raises(ArchError) as error:
+                ask(bad)
+            assert all(word in str(error.value) for word in words)
+        assert net.arch == before
+
+
+@pytest.mark.parametrize('training', (False, True), ids=('eval', 'train'))
+def test_supernet_is_the_fixed_network_to_the_last_bit(cfg, training):
+    net = in_mode(build(cfg), training)
+    x = images()
+    outputs = []
+    for arch in some_archs(net.space):
+        fixed = fixed_of(net, arch)
+        assert type(fixed) is type(net) and fixed.space is None
+        net.set_arch(arch)
+        before = snapshot(net)
+        outputs.append(net(x))
+        assert equal(outputs[-1], fixed(x))
+        # in training the norms of the path, and no others, have moved alike
+        assert equal(path_state_dict(net, arch), fixed.state_dict())
+        changed = {
+            name
+            for name, value in net.state_dict().items()
+            if not torch.equal(value, before[name])
+        }
+        assert bool(changed) is training
+        path = {value.data_ptr() for value in path_state_dict(net, arch).values()}
+        state = net.state_dict()
+        assert all(state[name].data_ptr() in path for name in changed)
+    assert not equal(outputs[0], outputs[1])
+
+
+def test_steps_compose_to_the_forward(cfg):
+    net = in_mode(build(cfg), False)
+    choices = [choice.name for choice in net.space.choices]
+    x = images()
+    for arch in some_archs(net.space, 2):
+        net.set_arch(arch)
+        y, outs = x, []
+        for step in net.steps():
+            y = step.run(y)
+            outs += [y] * step.is_output
+        assert equal(outs, net(x))
+        assert [name for step in net.steps() for name in step.choices] == choices
+
+
+def test_steps_know_the_norms_that_they_run(cfg):
+    net = build(cfg)
+    arch = some_archs(net.space, 1)[0]
+    net.set_arch(arch)
+    for norm in net.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.reset_running_stats()
+    x = images()
+    for step in net.steps():
+        known = set(net.active_norms(step))
+        before = {
+            m: int(m.num_batches_tracked)
+            for m in net.modules()
+            if isinstance(m, _BatchNorm)
+        }
+        x = step.run(x)
+        ran = {m for m, n in before.items() if int(m.num_batches_tracked) != n}
+        assert ran == known and ran
+
+
+def test_the_path_and_nothing_else_gets_gradients(cfg):
+    net = build(cfg)
+    for arch in some_archs(net.space):
+        fixed = fixed_of(net, arch)
+        net.set_arch(arch)
+        net.zero_grad()
+        loss_of(net(images())).backward()
+        loss_of(fixed(images())).backward()
+
+        got = {n for n, p in net.named_parameters() if p.grad is not None}
+        assert got == on_path(net, arch)
+        assert got < {name for name, _ in net.named_parameters()}
+        active = net.active_parameters()
+        assert {n for n, p in net.named_parameters() if p in {*active}} == got
+        assert len(active) == len(got)  # each once, where convs share a weight too
+        grads = {p.data_ptr(): p.grad for p in net.parameters()}
+        path = path_state_dict(net, arch)
+        for name, parameter in fixed.named_parameters():
+            assert torch.equal(grads[path[name].data_ptr()], parameter.grad)
+            assert parameter.grad.abs().sum() > 0
+
+
+def test_optimizer_steps_leave_the_other_paths_alone(cfg):
+    net = build(cfg)
+    optimizer = OptimWrapper(
+        torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    )
+    # the second step meets the momentum that the first one left on the other path
+    for arch in opposite_archs(net.space):
+        net.set_arch(arch)
+        before = snapshot(net)
+        optimizer.update_params(loss_of(net(images())))
+        after = net.state_dict()
+        path = on_path(net, arch)
+        assert len(path) < len(list(net.parameters()))
+        for name, _ in net.named_parameters():
+            assert torch.equal(before[name], after[name]) is (name not in path)
+
+
+@pytest.mark.parametrize('size', (64, 96))
+def test_outputs_have_the_promised_channels_and_strides(cfg, size):
+    net = build(cfg)
+    for arch in opposite_archs(net.space):
+        net.set_arch(arch)
+        assert [tuple(out.shape) for out in net(images(size))] == [
+            (2, channels, size // stride, size // stride)
+            for channels, stride in zip(net.out_channels, STRIDES)
+        ]
+        assert fixed_of(net, arch).out_channels == net.out_channels
+
+
+def test_state_dict_round_trip(cfg):
+    net, other = in_mode(build(cfg), False), in_mode(MODELS.build(cfg), False)
+    assert not equal(net.state_dict(), other.state_dict())
+    other.load_state_dict(net.state_dict(), strict=True)
+    arch = some_archs(net.space, 1)[0]
+    net.set_arch(arch), other.set_arch(arch)
+    assert equal(net(images()), other(images()))
+
+
+def test_the_active_path_is_no_part_of_the_weights(cfg):
+    net = build(cfg)
+    first, last = opposite_archs(net.space)
+    net.set_arch(last)
+    keys = list(net.state_dict())
+    net.set_arch(first)
+    assert list(net.state_dict()) == keys
+
+
+def test_inherited_weights_are_copies_of_every_key(cfg):
+    net = build(cfg)
+    arch = some_archs(net.space, 1)[0]
+    fixed = fixed_of(net, arch)
+    assert equal(path_state_dict(net, arch), fixed.state_dict())
+    before = snapshot(net)
+    with torch.no_grad():
+        for value in fixed.state_dict().values():
+            value.add_(1)
+    assert equal(net.state_dict(), before)
+
+
+def test_inheriting_into_another_network_is_refused(cfg):
+    net = build(cfg)
+    arch = some_archs(net.space, 1)[0]
+    others = [MODELS.build(net.arch_cfg(a)) for a in opposite_archs(net.space)]
+    described = list(fixed_of(net, arch).state_dict())
+    wrong = [other for other in others if list(other.state_dict()) != described]
+    assert wrong or cfg['supernet'] == 'operation'
+    for other in [*wrong, MODELS.build(dict(type='mmdet.ResNet', depth=34))]:
+        with pytest.raises(UserError, match='every key accounted for'):
+            inherit_weights(net, other, arch)
+
+
+def test_arch_cfg_is_the_callers_to_change(cfg):
+    net = build(cfg, norm_cfg=dict(type='BN', eps=1e-3))
+    arch = net.arch
+    net.arch_cfg(arch)['norm_cfg']['eps'] = 7
+    assert net.arch_cfg(arch)['norm_cfg'] == dict(type='BN', eps=1e-3)
+    assert {
+        m.eps for m in fixed_of(net, arch).modules() if isinstance(m, _BatchNorm)
+    } == {1e-3}
+
+
+def test_deepcopy(cfg):
+    net = in_mode(build(cfg), False)
+    first, last = opposite_archs(net.space)
+    net.set_arch(first)
+    twin = copy.deepcopy(net)
+    twin.set_arch(last)
+    assert net.arch == first and twin.arch == last
+    net.set_arch(last)
+    assert equal(twin(images()), net(images()))
+    own = {p.data_ptr() for p in net.parameters()}
+    assert own.isdisjoint(p.data_ptr() for p in twin.parameters())
+    assert len(list(twin.parameters())) == len(list(net.parameters()))
+
+
+def test_sync_batch_norm_conversion(cfg):
+    net = in_mode(build(cfg), False)
+    arch = some_archs(net.space, 1)[0]
+    net.set_arch(arch)
+    outs = net(images())
+    keys = list(net.state_dict())
+    net = in_mode(convert_sync_batchnorm(net, 'torch'), False)
+    assert list(net.state_dict()) == keys
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    assert equal(net(images()), outs)
+    net.set_arch(opposite_archs(net.space)[1])
+    assert all(
+        isinstance(norm, nn.SyncBatchNorm)
+        for step in net.steps()
+        for norm in net.active_norms(step)
+    )
+    net.set_arch(arch)
+    assert equal(net(images()), fixed_of(net, arch)(images()))
+    net.train()
+    fixed = fixed_of(net, arch)
+    assert equal(net(images()), fixed(images()))
+
+
+def test_fixed_network_forgets_where_the_supernet_came_from():
+    pretrained = dict(type='Pretrained', checkpoint='supernet.pth')
+    supernet = MODELS.build(
+        dict(
+            type='mmcr.CRResNet',
+            depth=18,
+            base_channels=8,
+            supernet='operation',
+            init_cfg=pretrained,
+        )
+    )
+    assert 'init_cfg' not in supernet.arch_cfg(supernet.arch)
+
+
+def test_weights_of_other_names_alone_are_refused(cfg, tmp_path):
+    weights = build(cfg).state_dict()
+    detector = {f'backbone.{name}': weight for name, weight in weights.items()}
+    with pytest.raises(CheckpointError, match=r"prefix='backbone\.'"):
+        build(cfg).load_state_dict(detector, strict=False)
+    file = tmp_path / 'detector.pth'
+    torch.save(dict(state_dict=detector), file)
+    forgotten = dict(type='Pretrained', checkpoint=str(file))
+    with pytest.raises(CheckpointError, match=r"prefix='backbone\.'"):
+        build(dict(cfg, init_cfg=forgotten)).init_weights()
+    net = build(dict(cfg, init_cfg=dict(forgotten, prefix='backbone.')))
+    net.init_weights()
+    assert equal(net.state_dict(), weights)
+    with pytest.raises(CheckpointError, match='Its own begin with'):
+        net.load_state_dict(dict(classifier=torch.ones(1)), strict=False)

@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from mmcr.cost.complexity import Complexity, Cost
+from mmcr.errors import UserError
+from mmcr.report.comparison import Row, coco_points, verdict, write_comparison
+from mmcr.report.sketch import DILATIONS, KINDS
+
+
+def row(name, ap, macs=2_000_000_000, params=3_000_000, values=None, legend=DILATIONS):
+    costs = {'backbone': Cost(macs - 5, params - 5), 'neck': Cost(5, 5)}
+    metrics = {
+        'coco/bbox_mAP': ap,
+        'coco/bbox_mAP_50': 0.5,
+        'coco/bbox_mAP_s': -1.0,
+        'time': float('nan'),
+    }
+    complexity = Complexity(costs, (64, 64), 'mmengine', {})
+    return Row(name, (1, 2), values, complexity, metrics, legend)
+
+
+class TestComparison:
+    def test_points(self):
+        points = coco_points(
+            {
+                'coco/bbox_mAP': 0.25,
+                'bbox_mAP_s': -1.0,
+                'coco/bbox_mAP_m': float('nan'),
+                'coco/bbox_mAP_l': None,
+                'coco/segm_mAP_75': 0.3,
+            }
+        )
+        assert points == {
+            'AP': 25.0,
+            'AP50': None,
+            'AP75': None,
+            'APs': None,
+            'APm': None,
+            'APl': None,
+        }
+
+    def test_the_table_to_the_letter(self, tmp_path):
+        rows = [
+            row('base | line', 0.31234),
+            row('found', 0.30, 45_000_000, 3_500_000, ((1,), (2, 3))),
+        ]
+        text = write_comparison(rows, tmp_path / 'new')
+        assert text == (tmp_path / 'new/comparison.md').read_text()
+        assert text.splitlines()[2:4] == [
+            r'| base \| line | [1, 2] | 1 11 | 31.23 | 50.00 | - | - | - | - | - '
+            '| 2.00 G | 3.00 M |',
+            '| found | [1, 2] | 1 23 | 30.00 | 50.00 | - | - | - | - | −1.23 '
+            '| 45.0 M | 3.50 M |',
+        ]
+        assert verdict(rows) in text and rows[0].complexity.conditions in text
+        dilations = 'Dilations block by block, a space between stages. MACs:'
+        assert f'AP in points of 100. {dilations}' in text
+        assert rows[1].caption == '45.0 M MACs  ·  3.50 M params  ·  30.00 AP'
+
+    def test_the_json_file(self, tmp_path):
+        rows = [row('baseline', 0.3), row('found', 0.4, values=(1, 2))]
+        write_comparison(rows, tmp_path)
+        found = json.loads((tmp_path / 'comparison.json').read_text())
+        assert found['baseline'] == 'baseline' and found['verdict'] == verdict(rows)
+        network = found['networks'][1]
+        assert network['dilations'] == [[1], [2, 2]]
+        assert network['parts']['neck'] == {'macs': 5, 'params': 5}
+        assert network['points']['AP'] == pytest.approx(40)
+        assert network['ap_difference'] == pytest.approx(10)
+        assert network['metrics']['time'] is None
+
+    def test_of_kinds_of_blocks(self, tmp_path):
+        rows = [
+            row('ShuffleNetV2', 0.3, values=(0, 0), legend=KINDS),
+            row('DetNAS', 0.4, values=((3,), (2, 1)), legend=KINDS),
+        ]
+        text = write_comparison(rows, tmp_path)
+        header, _, plain, found = text.splitlines()[:4]
+        assert header.startswith('| network | stages | kinds | AP |')
+        assert plain.startswith('| ShuffleNetV2 | [1, 2] | 3 33 |')
+        assert found.startswith('| DetNAS | [1, 2] | X 75 |')
+        assert f'Kinds block by block, a space between stages: {KINDS.title}.' in text
+        record = json.loads((tmp_path / 'comparison.json').read_text())
+        assert record['networks'][1]['kinds'] == [[3], [2, 1]]
+        assert rows[1].network.text == 'X 75' and '40.00 AP' in rows[1].network.caption
+
+    @pytest.mark.parametrize(
+        'ap, said',
+        [
+            (0.3251, 'found (32.51 AP) is ahead of baseline (30.00 AP) by 2.51 points'),
+            (0.29, 'found (29.00 AP) is behind baseline (30.00 AP) by 1.00 points'),
+            (0.30001, 'found is level with baseline at 30.00 AP'),
+        ],
+    )
+    def test_verdict(self, ap, said):
+        sentence = verdict([row('baseline', 0.3), row('found', ap, params=6_000_000)])
+        assert sentence.startswith(
+            said + ', with 100.0% of its MACs and 200.0% of its parameters.'
+        )
+        assert 'one seed' in sentence and 'may be noise' in sentence
+
+    def test_verdict_without_ap(self):
+        sentence = verdict([row('baseline', 0.3), row('found', -1.0)])
+        assert sentence == 'found cannot be compared with baseline: there is no AP.'
+
+    def test_no_rows(self, tmp_path):
+        with pytest.raises(UserError, match='needs a baseline'):
+            write_comparison([], tmp_path)

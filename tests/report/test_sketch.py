@@ -1,0 +1,137 @@
+from collections import Counter
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.patches import FancyBboxPatch
+
+from mmcr.errors import UserError
+from mmcr.report.sketch import (
+    COLOURS,
+    KINDS,
+    OTHER_COLOUR,
+    STEM,
+    Network,
+    architecture_figure,
+    draw_architectures,
+)
+from mmcr.space import DETNAS_PUBLISHED, PUBLISHED
+
+CAPTION = '192.10 G MACs  ·  58.06 M params  ·  38.30 AP'
+
+
+def trio(key):
+    published = PUBLISHED[key]
+    return [
+        Network(f'{key} baseline', published.baseline, caption=CAPTION),
+        Network(f'{key} stage CR', published.stage_cr, (1, 1, 1, 1)),
+        Network(f'{key} full CR', published.stage_cr, published.dilations),
+    ]
+
+
+def drawn(figure):
+    """The blocks from left to right, the legend's left out."""
+    patches = [p for p in figure.axes[0].patches if isinstance(p, FancyBboxPatch)]
+    return sorted((p for p in patches if p.get_height() > 0.2), key=lambda p: p.get_x())
+
+
+@pytest.mark.parametrize('suffix, magic', [('.png', b'\x89PNG'), ('.svg', b'<?xml')])
+def test_the_suffix_chooses_the_format(tmp_path, suffix, magic):
+    path = draw_architectures(trio('r50'), tmp_path / f'new/picture{suffix}')
+    assert path.read_bytes().startswith(magic)
+
+
+def test_every_block_in_the_colour_of_its_dilation():
+    published = PUBLISHED['r50']
+    stem, *blocks = drawn(architecture_figure(trio('r50')[2:]))
+    assert to_hex(stem.get_facecolor()) == STEM
+    rates = [rate for stage in published.dilations for rate in stage]
+    assert [to_hex(b.get_facecolor()) for b in blocks] == [COLOURS[r] for r in rates]
+    heights = Counter(round(b.get_height(), 6) for b in blocks)
+    tallest_first = [heights[height] for height in sorted(heights, reverse=True)]
+    assert tallest_first == list(published.stage_cr)
+    assert len({round(block.get_width(), 6) for block in blocks}) == 1
+
+
+def test_one_rate_for_a_stage_and_rates_beyond_the_papers():
+    *_, last = drawn(architecture_figure([Network('net', (1, 2), (1, 4))]))
+    assert to_hex(last.get_facecolor()) == OTHER_COLOUR
+    assert Network('net', (1, 2), (1, 4)).blocks == [[1], [4, 4]]
+
+
+def test_kinds_of_blocks():
+    kinds = ((2, 1), (0, 3))
+    net = Network('net', (2, 2), kinds, legend=KINDS)
+    figure = architecture_figure([net])
+    _, *blocks = drawn(figure)
+    assert [to_hex(b.get_facecolor()) for b in blocks] == [
+        KINDS.colours[kind] for stage in kinds for kind in stage
+    ]
+    assert len(set(KINDS.colours.values())) == 4
+    texts = Counter(text.get_text() for text in figure.axes[0].texts)
+    assert net.text == '75 3X' and KINDS.title in texts
+    # once in a block and once in the legend
+    assert {texts[label] for label in '357X'} == {2}
+    with pytest.raises(UserError, match='kinds must give a value for each'):
+        Network('net', (2, 2), ((2, 1), (0,)), legend=KINDS)
+
+
+def published_of_detnas():
+    return [
+        Network(key, [len(stage) for stage in net.blocks], net.blocks, CAPTION, KINDS)
+        for key, net in DETNAS_PUBLISHED.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    'networks',
+    [
+        pytest.param(published_of_detnas(), id='detnas'),
+        pytest.param([Network('net', (1,) * 4, ((3,),) * 4, legend=KINDS)], id='small'),
+        pytest.param([Network('net', (1,) * 4, (1, 4, 5, 6))], id='further'),
+    ],
+)
+def test_texts_lie_inside_and_apart(networks):
+    texts = texts_apart(networks)
+    assert texts[networks[0].name] == texts['height: resolution of the stage'] == 1
+
+
+@pytest.mark.parametrize('key', ['r18', 'r50', 'r101'])
+def test_texts_of_a_trio(key):
+    texts = texts_apart(trio(key))
+    tau = ', '.join(map(str, PUBLISHED[key].stage_cr))
+    assert texts[f'{key} full CR'] == texts[CAPTION] == 1
+    assert texts[f'τ = [{tau}]'] == 2 and texts['stride 32'] == texts['stem'] == 3
+
+
+def texts_apart(networks):
+    """The texts of a picture, none of which lies on another or outside."""
+    figure = architecture_figure(networks)
+    FigureCanvasAgg(figure).draw()
+    # digits stand on blocks of their own width
+    boxes = [
+        (text.get_text(), text.get_window_extent())
+        for text in figure.axes[0].texts
+        if len(text.get_text()) > 1
+    ]
+    for i, (text, box) in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
+        for other, its_box in boxes[:i]:
+            assert not box.overlaps(its_box), (text, other)
+    return Counter(text for text, _ in boxes)
+
+
+@pytest.mark.parametrize(
+    'arguments', [((), None), ((1, 0), None), ((1, 2), ((1,), (1,))), ((1, 2), (1,))]
+)
+def test_networks_that_do_not_fit_together(arguments):
+    with pytest.raises(UserError, match='must'):
+        Network('net', *arguments)
+
+
+def test_nothing_to_draw_or_no_such_format(tmp_path):
+    with pytest.raises(UserError, match='at least one network'):
+        draw_architectures([], tmp_path / 'picture.png')
+    with pytest.raises(UserError, match=r'one of .*png.* but got picture\.doc'):
+        draw_architectures(trio('r18'), tmp_path / 'picture.doc')

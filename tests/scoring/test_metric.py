@@ -1,0 +1,323 @@
+import copy
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmdet.evaluation.metrics import CocoMetric
+from pycocotools.cocoeval import COCOeval
+from tiny import CLASSES
+
+from mmcr.data import write_shapes
+from mmcr.errors import UserError
+from mmcr.scoring import UnroundedCocoMetric
+from mmcr.scoring.coco_metric import BACKENDS
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+META = dict(classes=CLASSES)
+
+
+@pytest.fixture(scope='module')
+def coco(tmp_path_factory):
+    return write_shapes(tmp_path_factory.mktemp('coco'), 12, (96, 96), seed=1)
+
+
+def detections(path, seed, masks=False):
+    """Shaken copies of the annotated objects and some inventions, per image."""
+    content = json.loads(path.read_text())
+    rng = np.random.default_rng(seed)
+    samples = []
+    for image in content['images']:
+        own = [a for a in content['annotations'] if a['image_id'] == image['id']]
+        boxes = np.array([a['bbox'] for a in own], float)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([a['category_id'] - 1 for a in own])
+        boxes = np.concatenate(
+            [
+                boxes + rng.normal(0, 3, boxes.shape),
+                np.sort(rng.uniform(0, 96, (4, 2, 2)), axis=1).reshape(4, 4),
+            ]
+        )
+        labels = np.concatenate([labels, rng.integers(0, len(CLASSES), 4)])
+        found = dict(
+            bboxes=torch.tensor(boxes),
+            labels=torch.tensor(labels),
+            scores=torch.tensor(rng.uniform(size=len(boxes))),
+        )
+        if masks:
+            found['masks'] = torch.tensor(np.array([_filled(box) for box in boxes]))
+        samples.append(
+            dict(img_id=image['id'], ori_shape=(96, 96), pred_instances=found)
+        )
+    return samples
+
+
+def _filled(box):
+    mask = np.zeros((96, 96), bool)
+    x1, y1, x2, y2 = np.clip(np.round(box), 0, 96).astype(int)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+def values(metric, samples):
+    metric.dataset_meta = META
+    metric.process({}, samples)
+    return metric.evaluate(len(samples))
+
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('kinds', [['bbox'], ['bbox', 'segm']], ids='-'.join)
+def test_rounded_it_is_mmdets_metric(coco, seed, kinds):
+    samples = detections(coco, seed, masks='segm' in kinds)
+    options = dict(ann_file=str(coco), metric=kinds)
+    ours = values(UnroundedCocoMetric(**options), samples)
+    theirs = values(CocoMetric(**options), samples)
+    assert {k: float(f'{v:.3f}') for k, v in ours.items()} == theirs
+    assert 0.05 < ours['coco/bbox_mAP'] != theirs['coco/bbox_mAP']
+    if 'segm' in kinds:
+        assert ours['coco/segm_mAP'] not in (0, ours['coco/bbox_mAP'])
+
+
+def test_values_are_plain_and_keep_their_precision(coco):
+    ours = values(UnroundedCocoMetric(ann_file=str(coco)), detections(coco, 0))
+    assert list(ours) == [
+        f'coco/bbox_mAP{suffix}' for suffix in ('', '_50', '_75', '_s', '_m', '_l')
+    ]
+    assert all(type(value) is float for value in ours.values())
+    assert json.loads(json.dumps(ours)) == ours
+
+
+def test_only_the_images_that_were_processed_count(coco, tmp_path):
+    samples = detections(coco, 0)[3:8]
+    content = json.loads(coco.read_text())
+    ids = {sample['img_id'] for sample in samples}
+    content['images'] = [i for i in content['images'] if i['id'] in ids]
+    content['annotations'] = [a for a in content['annotations'] if a['image_id'] in ids]
+    part = tmp_path / 'part.json'
+    part.write_text(json.dumps(content))
+
+    def of(ann_file, found):
+        return values(UnroundedCocoMetric(ann_file=str(ann_file)), found)
+
+    assert of(coco, samples) == of(part, samples) != of(coco, detections(coco, 0))
+
+
+def test_the_order_of_the_images_does_not_count(coco):
+    samples = detections(coco, 0)
+    assert values(UnroundedCocoMetric(ann_file=str(coco)), samples) == values(
+        UnroundedCocoMetric(ann_file=str(coco)), samples[::-1]
+    )
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_no_detections_are_worth_nothing(coco, backend):
+    samples = detections(coco, 0)
+    for sample in samples:
+        sample['pred_instances'] = {
+            key: value[:0] for key, value in sample['pred_instances'].items()
+        }
+    metric = UnroundedCocoMetric(ann_file=str(coco), backend=backend)
+    found = values(metric, samples)
+    assert found['coco/bbox_mAP'] == found['coco/bbox_mAP_50'] == 0
+
+
+def edited(coco, folder, edit):
+    content = json.loads(coco.read_text())
+    for number, entry in enumerate(content['annotations']):
+        edit(number, entry)
+    path = folder / 'edited.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+def plain(number, entry):
+    pass
+
+
+def crowded(number, entry):
+    entry['iscrowd'] = int(number % 5 == 0)
+
+
+def ignored(number, entry):
+    entry['ignore'] = int(number % 4 == 0)
+
+
+def from_zero(number, entry):
+    entry['id'] = number
+
+
+def of_one_class(number, entry):
+    entry['category_id'] = 1
+
+
+def of_some_images(number, entry):
+    entry['image_id'] = min(entry['image_id'], 5)
+
+
+EDITS = (plain, crowded, ignored, from_zero, of_one_class, of_some_images)
+
+
+@pytest.mark.parametrize('edit', EDITS)
+@pytest.mark.parametrize('options', [{}, dict(proposal_nums=(2, 5, 9))], ids=str)
+def test_both_backends_give_the_same_values(coco, tmp_path, edit, options):
+    path = edited(coco, tmp_path, edit)
+    options = dict(ann_file=str(path), metric=['bbox', 'segm'], **options)
+    for samples in (detections(coco, 4, True), tied(detections(coco, 5, True))):
+        found = [
+            values(UnroundedCocoMetric(**options, backend=name), samples)
+            for name in BACKENDS
+        ]
+        assert found[0] == pytest.approx(found[1], rel=0, abs=1e-12)
+        assert min(found[0]['coco/bbox_mAP'], found[0]['coco/segm_mAP']) > 0.001
+
+
+def tied(samples):
+    """Of few different scores, and the first two images without detections."""
+    for sample in samples:
+        found = sample['pred_instances']
+        found['scores'] = (found['scores'] * 3).round() / 3
+    for sample in samples[:2]:
+        found = sample['pred_instances']
+        sample['pred_instances'] = {key: value[:0] for key, value in found.items()}
+    return samples
+
+
+@pytest.mark.parametrize('kind', ('bbox', 'segm'))
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_the_table_is_summarized_as_pycocotools_does(coco, kind, backend):
+    samples = detections(coco, 6, True)
+    metric = UnroundedCocoMetric(ann_file=str(coco), metric=kind, backend=backend)
+    ours = values(metric, samples)
+    api = metric._coco_api
+    predictions = [prediction for _, prediction in processed(metric, samples)]
+    theirs = COCOeval(
+        api, api.loadRes(list(metric._detections(kind, predictions))), kind
+    )
+    theirs.params.maxDets = [100, 300, 1000]
+    theirs.evaluate()
+    theirs.accumulate()
+    theirs.summarize()
+    assert list(ours.values()) == pytest.approx(theirs.stats[:6], rel=0, abs=1e-12)
+
+
+def processed(metric, samples):
+    metric.results = []
+    metric.process({}, samples)
+    return metric.results
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_many_detections_count_as_in_pycocotools(coco, backend):
+    samples = detections(coco, 0)
+    for sample in samples:  # hits come after a hundred misses of every class
+        found = sample['pred_instances']
+        found['scores'] *= 0.5
+        misses = dict(
+            bboxes=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).double().repeat(600, 1),
+            labels=torch.arange(len(CLASSES)).repeat(100),
+            scores=torch.linspace(0.6, 1, 600).double(),
+        )
+        sample['pred_instances'] = {
+            key: torch.cat([found[key], misses[key]]) for key in found
+        }
+    options = dict(ann_file=str(coco), backend=backend)
+    ours = values(UnroundedCocoMetric(**options), samples)
+    assert ours['coco/bbox_mAP'] == 0 < ours['coco/bbox_mAP_50']
+    more = values(UnroundedCocoMetric(**options, proposal_nums=(700,)), samples)
+    assert more['coco/bbox_mAP'] > 0
+
+
+def test_the_results_stay_as_they_are(coco):
+    metric = UnroundedCocoMetric(ann_file=str(coco), metric=['bbox', 'segm'])
+    metric.dataset_meta = META
+    results = processed(metric, detections(coco, 0, masks=True))
+    before = copy.deepcopy(results)
+    first = metric.compute_metrics(results)
+    np.testing.assert_equal(results, before)
+    assert metric.compute_metrics(results) == first
+
+
+def test_the_quicker_backend_is_the_default(coco):
+    assert UnroundedCocoMetric(ann_file=str(coco)).backend == 'faster_coco_eval'
+
+
+def test_without_its_package(coco, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'faster_coco_eval', None)
+    assert UnroundedCocoMetric(ann_file=str(coco)).backend == 'pycocotools'
+    with pytest.raises(UserError, match='pip install faster-coco-eval'):
+        UnroundedCocoMetric(ann_file=str(coco), backend='faster_coco_eval')
+
+
+@pytest.mark.parametrize('name', ('a1', '-1'))
+def test_ids_that_only_pycocotools_takes(coco, tmp_path, name):
+    def rename(number, entry):
+        entry['id'] = f'a{number + 1}' if name == 'a1' else -1 - number
+
+    path = edited(coco, tmp_path, rename)
+    assert UnroundedCocoMetric(ann_file=str(path)).backend == 'pycocotools'
+    with pytest.raises(UserError, match=f'ids.*integers.*{name}'):
+        UnroundedCocoMetric(ann_file=str(path), backend='faster_coco_eval')
+
+
+def test_an_unknown_backend_is_refused(coco):
+    with pytest.raises(UserError, match="one of faster_coco_eval, pycocotools.*'x'"):
+        UnroundedCocoMetric(ann_file=str(coco), backend='x')
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_scores_that_are_no_numbers_are_refused(coco, backend):
+    samples = detections(coco, 0)
+    samples[3]['pred_instances']['scores'][2] = float('nan')
+    with pytest.raises(UserError, match='image 4 has NaN'):
+        values(UnroundedCocoMetric(ann_file=str(coco), backend=backend), samples)
+
+
+@pytest.mark.parametrize('annotations', ('none', 'crowd', 'elsewhere'))
+def test_images_without_objects_are_refused(coco, tmp_path, annotations):
+    content = json.loads(coco.read_text())
+    samples = detections(coco, 0)[:2]
+    for entry in content['annotations']:
+        entry['iscrowd'] = int(annotations == 'crowd')
+    if annotations == 'none':
+        content['annotations'] = []
+    elif annotations == 'elsewhere':
+        content['annotations'] = [
+            a for a in content['annotations'] if a['image_id'] > 2
+        ]
+    path = tmp_path / 'none.json'
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match='annotated objects.*2 images'):
+        values(UnroundedCocoMetric(ann_file=str(path)), samples)
+
+
+def test_near_duplicate_and_one_pixel_boxes(coco, tmp_path):
+    content = json.loads(coco.read_text())
+    first = dict(content['annotations'][0])
+    content['annotations'] += [
+        dict(first, id=10_000),
+        dict(first, id=10_001, bbox=[3, 3, 1, 1], area=1),
+        dict(first, id=10_002, bbox=[5, 5, 0, 0], area=0),
+    ]
+    path = tmp_path / 'odd.json'
+    path.write_text(json.dumps(content))
+    assert (
+        values(UnroundedCocoMetric(ann_file=str(path)), detections(coco, 0))[
+            'coco/bbox_mAP'
+        ]
+        > 0
+    )
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(metric='proposal'),
+        dict(metric=['bbox', 'proposal_fast']),
+        dict(ann_file=None),
+    ],
+)
+def test_other_metrics_are_refused(coco, options):
+    with pytest.raises(UserError, match='ann_file and the metric bbox or segm'):
+        UnroundedCocoMetric(**{'ann_file': str(coco), **options})

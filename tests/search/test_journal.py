@@ -1,0 +1,309 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmcr.search import (
+    Complete,
+    ExhaustiveSearcher,
+    GreedySearcher,
+    Journal,
+    JournalError,
+    Partial,
+    Proposal,
+    Trial,
+    read_journal,
+    run_search,
+)
+from mmcr.space import Arch, operation_space, resnet_stage_space
+
+HEADER = {
+    'space': resnet_stage_space(8).to_json(),
+    'searcher': {'kind': 'exhaustive'},
+    'checkpoint': 'abc',
+}
+
+
+def some_trials(count=5):
+    rng = random.Random(0)
+    return [
+        Trial(Proposal(Complete(Arch({'a': a}))), rng.random(), {'AP': rng.random()})
+        for a in range(count)
+    ]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / 'work' / 'trials.jsonl'
+
+
+@pytest.fixture
+def written(path):
+    """A finished journal of five trials, closed."""
+    journal = Journal(path, HEADER)
+    for trial in some_trials():
+        journal.append(trial)
+    return journal
+
+
+class TestReadBack:
+    def test_a_new_journal_is_empty_and_on_disk(self, path):
+        assert Journal(path, HEADER).scores == {}
+        assert json.loads(path.read_text()) == HEADER
+
+    def test_scores_come_back_to_the_last_bit(self, path, written):
+        scores = Journal(path, HEADER).scores
+        assert scores == written.scores
+        for trial in some_trials():
+            known = scores[trial.proposal.key]
+            assert Trial(trial.proposal, **known) == trial
+
+    @pytest.mark.parametrize('score', [0.1 + 0.2, 1 / 3, 5e-324, -1.0, 1, 0.1 + 1e-16])
+    def test_awkward_scores(self, path, score):
+        proposal = Proposal(Complete(Arch({'a': 1})))
+        Journal(path, HEADER).append(Trial(proposal, score))
+        assert Journal(path, HEADER).scores[proposal.key]['score'] == score
+
+    def test_metrics_are_what_the_file_holds(self, path):
+        metrics = {
+            'small': np.float32(0.5),
+            'tensor': torch.tensor(2),
+            'undefined': float('nan'),
+            'by class': [np.float64('inf'), {'a': np.int64(1)}],
+        }
+        trial = Trial(Proposal(Complete(Arch({'a': 1}))), np.float32(0.25), metrics)
+        Journal(path, HEADER).append(trial)
+        (known,) = Journal(path, HEADER).scores.values()
+        assert known == {'score': 0.25, 'metrics': trial.metrics}
+        assert trial.metrics == {
+            'small': 0.5,
+            'tensor': 2,
+            'undefined': None,
+            'by class': [None, {'a': 1}],
+        }
+
+    def test_partials_and_portions_keep_their_keys(self, path):
+        arch, space = Arch({'stage1.1': 2}), operation_space([2, 1])
+        proposals = [
+            Proposal(Complete(arch)),
+            Proposal(Partial(arch, space, seed=1), (0.0, 0.1)),
+            Proposal(Partial(arch, space, seed=2), (0.0, 0.1)),
+        ]
+        journal = Journal(path, HEADER)
+        for proposal in proposals:
+            journal.append(Trial(proposal, 0.5))
+        assert list(Journal(path, HEADER).scores) == [p.key for p in proposals]
+
+    def test_one_line_per_trial_is_there_at_once(self, path):
+        journal = Journal(path, HEADER)
+        for count, trial in enumerate(some_trials(), start=1):
+            journal.append(trial)
+            lines = path.read_text().splitlines()
+            assert len(lines) == 1 + count
+            assert json.loads(lines[-1]) == trial.to_json()
+
+
+class TestDamage:
+    @pytest.mark.parametrize('kept', [1, 20, -1])
+    def test_a_torn_last_line_is_dropped_and_written_again(self, path, written, kept):
+        whole = path.read_bytes()
+        start = whole[:-1].rindex(b'\n') + 1
+        end = start + kept if kept > 0 else len(whole) + kept
+        path.write_bytes(whole[:end])
+        journal = Journal(path, HEADER)
+        assert path.read_bytes() == whole[:start]
+        assert len(journal.scores) == 4
+        journal.append(some_trials()[-1])
+        assert path.read_bytes() == whole
+
+    def test_a_garbled_last_line_is_dropped(self, path, written):
+        with path.open('ab') as file:
+            file.write(b'\0\0\0\0\n')
+        assert Journal(path, HEADER).scores == written.scores
+        assert Journal(path, HEADER).scores == written.scores
+
+    def test_a_torn_header_is_written_again(self, path):
+        Journal(path, HEADER)
+        whole = path.read_bytes()
+        for end in (0, 1, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:end])
+            Journal(path, HEADER)
+            assert path.read_bytes() == whole
+
+    @pytest.mark.parametrize(
+        'damage',
+        [
+            b'{"candidate": {"arch": {"a": 1}}, "por\n',
+            b'\xff\xfe\n',
+            b'\n',
+            b'7\n',
+            b'{"candidate": {"arch": {"a": 1}}, "score": 0.5, "metrics": {}}\n',
+            b'{"candidate": {}, "portion": [0, 1], "score": NaN, "metrics": {}}\n',
+            b'{"candidate": {}, "portion": [0, 1], "score": "1", "metrics": {}}\n',
+        ],
+    )
+    def test_a_damaged_line_in_the_middle_is_named(self, path, written, damage):
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[2] = damage
+        path.write_bytes(b''.join(lines))
+        with pytest.raises(JournalError, match=r'Line 3 of .*trials\.jsonl is damaged'):
+            Journal(path, HEADER)
+        assert path.read_bytes() == b''.join(lines)
+
+    @pytest.mark.parametrize('content', [b'not ours', b'not ours\n', b'[1]\n', b'{}\n'])
+    def test_a_file_of_something_else_is_left_alone(self, path, content):
+        path.parent.mkdir()
+        path.write_bytes(content)
+        with pytest.raises(JournalError, match='use another work dir'):
+            Journal(path, HEADER)
+        assert path.read_bytes() == content
+
+
+class TestReadJournal:
+    """What the report reads, also while the search runs."""
+
+    def test_header_and_trials_in_order(self, path, written):
+        entries = [trial.to_json() for trial in some_trials()]
+        assert read_journal(path) == (HEADER, entries)
+
+    @pytest.mark.parametrize('last', [b'{"candidate": {"ar', b'\0\0\n', b'7\n'])
+    def test_a_torn_last_line_is_left_out_and_left_alone(self, path, written, last):
+        with path.open('ab') as file:
+            file.write(last)
+        content = path.read_bytes()
+        assert len(read_journal(path)[1]) == 5
+        assert path.read_bytes() == content
+
+    def test_cut_anywhere(self, path, written):
+        whole = path.read_bytes()
+        for end in range(whole.index(b'\n'), len(whole) + 1, 3):
+            path.write_bytes(whole[:end])
+            header, entries = read_journal(path)
+            assert header == HEADER
+            complete = max(whole[:end].count(b'\n') - 1, 0)
+            assert entries == [t.to_json() for t in some_trials()[:complete]]
+
+    def test_a_damaged_line_in_the_middle_is_named(self, path, written):
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[2] = b'{"candidate": {"arch": {"a": "x"}}}\n'
+        path.write_bytes(b''.join(lines))
+        with pytest.raises(JournalError, match=r'Line 3 of .*trials\.jsonl is damaged'):
+            read_journal(path)
+
+    @pytest.mark.parametrize('content', [b'', b'{"spa', b'[1]\n', b'not ours\n'])
+    def test_without_a_header(self, path, content):
+        path.parent.mkdir()
+        path.write_bytes(content)
+        with pytest.raises(JournalError, match='Line 1 of .* is not the header'):
+            read_journal(path)
+
+    def test_without_a_file(self, path):
+        with pytest.raises(JournalError, match=r'trials\.jsonl cannot be read'):
+            read_journal(path)
+
+
+class TestHeader:
+    def test_every_differing_field_is_named_with_both_values(self, path, written):
+        before = path.read_bytes()
+        header = {
+            'space': resnet_stage_space(16).to_json(),
+            'searcher': {'kind': 'greedy', 'k': 3},
+            'checkpoint': 'abc',
+            'seed': 1,
+        }
+        with pytest.raises(JournalError) as error:
+            Journal(path, header)
+        for difference in (
+            'space.budget.low is 8 in the file and 16 now',
+            'space.budget.high is 8 in the file and 16 now',
+            'searcher.kind is "exhaustive" in the file and "greedy" now',
+            'searcher.k is null in the file and 3 now',
+            'seed is null in the file and 1 now',
+            'use another work dir, or remove the file',
+        ):
+            assert difference in str(error.value)
+        assert 'checkpoint' not in str(error.value)
+        assert 'choices' not in str(error.value)
+        assert path.read_bytes() == before
+
+    def test_tuples_and_the_order_of_fields_do_not_matter(self, path):
+        Journal(path, {'a': (1, 2), 'b': {'c': 1, 'd': 2}})
+        assert Journal(path, {'b': {'d': 2, 'c': 1}, 'a': [1, 2]}).scores == {}
+
+
+# A greedy search that is killed, as if by the power button, at its 20th evaluation,
+# after it has torn a line into the journal.
+KILLED_SEARCH = """
+import os, signal, sys
+import test_journal as t
+
+def evaluate(proposals):
+    for trial in t.evaluate(proposals):
+        if len(journal.scores) >= 20:
+            with open(journal.path, 'ab') as file:
+                file.write(b'{"candidate": {"ar')
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield trial
+
+journal = t.Journal(sys.argv[1], t.HEADER)
+t.search(journal, evaluate)
+"""
+
+
+def evaluate(proposals):
+    def score(arch):
+        return random.Random(str(sorted(arch.items()))).random()
+
+    return [Trial(p, score(p.candidate.arch_for(0)), {'b': 1}) for p in proposals]
+
+
+def search(journal, evaluate):
+    searcher = GreedySearcher(operation_space([1, 2, 2]), seed=1)
+    return run_search(searcher, evaluate, journal.scores, journal.append)
+
+
+def test_a_killed_search_goes_on_where_it_was(tmp_path):
+    whole = Journal(tmp_path / 'whole.jsonl', HEADER)
+    best = search(whole, evaluate)
+
+    path = tmp_path / 'killed.jsonl'
+    killed = subprocess.run(
+        [sys.executable, '-c', KILLED_SEARCH, path],
+        cwd=Path(__file__).parent,
+        env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+
+    evaluated = []
+
+    def counted(proposals):
+        evaluated.extend(proposals)
+        return evaluate(proposals)
+
+    journal = Journal(path, HEADER)
+    assert len(journal.scores) == 20
+    assert search(journal, counted) == best
+    assert len(evaluated) == len(whole.scores) - 20
+    assert path.read_bytes() == whole.path.read_bytes()
+
+
+def test_a_search_that_has_finished_is_only_read(path):
+    space = resnet_stage_space(8)
+    journal = Journal(path, HEADER)
+    best = run_search(
+        ExhaustiveSearcher(space), evaluate, journal.scores, journal.append
+    )
+
+    def never(_):
+        raise AssertionError('nothing is left to do')
+
+    scores = Journal(path, HEADER).scores
+    assert run_search(ExhaustiveSearcher(space), never, scores, never) == best

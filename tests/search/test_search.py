@@ -1,0 +1,461 @@
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from mmcr.errors import UserError
+from mmcr.search import (
+    Complete,
+    EvolutionSearcher,
+    ExhaustiveSearcher,
+    GreedySearcher,
+    HalvingSearcher,
+    JointSearcher,
+    Journal,
+    Partial,
+    Proposal,
+    RacingGreedySearcher,
+    Searcher,
+    Trial,
+    run_search,
+)
+from mmcr.space import (
+    Arch,
+    Budget,
+    Choice,
+    SearchSpace,
+    operation_space,
+    resnet_stage_space,
+)
+
+
+def bounded(cost):
+    """A small space under a budget."""
+    choices = [Choice(name, (1, 2, 3)) for name in 'abcd']
+    return SearchSpace(choices, lambda name, value: value, Budget.exactly(cost))
+
+
+# A new searcher of every kind; all of them pass the contract below.
+SEARCHERS = {
+    'exhaustive': lambda: ExhaustiveSearcher(resnet_stage_space(8)),
+    'exhaustive without budget': lambda: ExhaustiveSearcher(operation_space([1, 2])),
+    'greedy': lambda: GreedySearcher(operation_space([1, 2, 1]), seed=7),
+    'greedy, one kept': lambda: GreedySearcher(operation_space([2, 2]), k=1),
+    'greedy on stages': lambda: GreedySearcher(resnet_stage_space(), k=2),
+    'greedy under a budget': lambda: GreedySearcher(bounded(9), k=2),
+    'halving': lambda: HalvingSearcher(resnet_stage_space(10), eta=2, finalists=5),
+    'halving, few members': lambda: HalvingSearcher(resnet_stage_space(8)),
+    'racing': lambda: RacingGreedySearcher(
+        operation_space([1, 2]), k=2, seed=3, slices=6
+    ),
+    'racing under a budget': lambda: RacingGreedySearcher(bounded(9), k=1, slices=5),
+    'evolution': lambda: EvolutionSearcher(
+        operation_space([2, 2]), 6, 4, top=3, mutations=2, crossovers=2, seed=2
+    ),
+    'evolution of all members': lambda: EvolutionSearcher(
+        bounded(9), 5, 9, top=3, mutations=2, crossovers=2
+    ),
+    'evolution for a front': lambda: EvolutionSearcher(
+        resnet_stage_space(), 5, 4, top=4, mutations=2, crossovers=2, pareto=True
+    ),
+    'joint': lambda: JointSearcher(
+        {
+            'evolution': EvolutionSearcher(
+                bounded(8), 4, 3, top=2, mutations=1, crossovers=1
+            ),
+            'greedy': GreedySearcher(bounded(8), k=2),
+            'racing': RacingGreedySearcher(bounded(9), k=1, slices=5),
+            'halving': HalvingSearcher(bounded(8), finalists=3),
+            'exhaustive': ExhaustiveSearcher(bounded(9)),
+        }
+    ),
+}
+# How many trials these take is known beforehand only as a bound.
+AT_MOST = {'greedy under a budget', 'racing', 'racing under a budget', 'joint'}
+BATCHES = 12
+
+
+@pytest.fixture(params=SEARCHERS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def new_searcher(kind):
+    return SEARCHERS[kind]
+
+
+def evaluate(proposals):
+    """Scores like archval of some batches: reproducible, different for all."""
+    for proposal in proposals:
+        start, stop = (round(BATCHES * end) for end in proposal.portion)
+        batches = range(start, max(stop, start + 1))
+        scores = [_score(proposal.candidate, batch) for batch in batches]
+        yield Trial(proposal, sum(scores) / len(scores), {'n': len(scores)})
+
+
+@cache
+def _score(candidate, batch):
+    text = str(sorted(candidate.arch_for(batch).items()))
+    return Random(text).random() + 0.1 * Random(f'{text}/{batch}').random()
+
+
+def run(searcher, known=None, stop_at=None, evaluate=evaluate):
+    """Returns the best trial and the new trials, as a journal would hold them."""
+    trials = []
+
+    def record(trial):
+        if len(trials) == stop_at:
+            raise KeyboardInterrupt
+        trials.append(trial)
+
+    try:
+        best = run_search(searcher, evaluate, known or {}, record)
+    except KeyboardInterrupt:
+        best = None
+    return best, trials
+
+
+def as_known(trials):
+    return {t.proposal.key: {'score': t.score, 'metrics': t.metrics} for t in trials}
+
+
+def transcript(searcher):
+    """All that a search asked, down to the completions, and what it found."""
+    best, trials = run(searcher)
+    asked = [
+        [t.proposal.key, [t.proposal.candidate.arch_for(b).to_json() for b in range(3)]]
+        for t in trials
+    ]
+    return asked, best.to_json(), searcher.to_json()
+
+
+def print_transcripts():
+    print(json.dumps([transcript(new()) for new in SEARCHERS.values()]))
+
+
+class TestContract:
+    """What holds for every kind of searcher."""
+
+    def test_asks_nothing_twice(self, new_searcher):
+        _, trials = run(new_searcher())
+        assert len(as_known(trials)) == len(trials)
+
+    def test_finishes_after_total_trials(self, kind, new_searcher):
+        searcher = new_searcher()
+        total = searcher.total
+        _, trials = run(searcher)
+        assert total == searcher.total
+        assert len(trials) < total if kind in AT_MOST else len(trials) == total
+        assert searcher.ask() == []
+
+    def test_asks_the_same_until_told(self, new_searcher):
+        searcher = new_searcher()
+        first = searcher.ask()
+        first_keys = [proposal.key for proposal in first]
+        first.clear()
+        assert [proposal.key for proposal in searcher.ask()] == first_keys
+        assert first_keys
+
+    def test_every_completion_is_a_member(self, new_searcher):
+        searcher = new_searcher()
+        _, trials = run(searcher)
+        for trial in trials:
+            candidate = trial.proposal.candidate
+            for batch in range(3):
+                completed = candidate.arch_for(batch)
+                assert completed in searcher.space
+                assert candidate.arch.items() <= completed.items()
+
+    def test_best_is_the_best_complete_member(self, new_searcher):
+        searcher = new_searcher()
+        best, trials = run(searcher)
+        complete = [
+            t
+            for t in trials
+            if t.proposal.candidate.arch in searcher.space
+            and t.proposal.portion == (0, 1)
+        ]
+        assert best == searcher.best() == max(complete, key=lambda t: t.score)
+        assert best.proposal.candidate.arch in searcher.space
+
+    def test_of_equals_the_first_is_best(self, new_searcher):
+        searcher = new_searcher()
+        first_complete = None
+        while proposals := searcher.ask():
+            complete = [
+                p
+                for p in proposals
+                if isinstance(p.candidate, Complete) and p.portion == (0, 1)
+            ]
+            first_complete = first_complete or (complete and complete[0])
+            searcher.tell([Trial(p, 0.5) for p in reversed(proposals)])
+        assert searcher.best().proposal == first_complete
+
+    def test_no_best_before_an_answer(self, new_searcher):
+        searcher = new_searcher()
+        searcher.ask()
+        with pytest.raises(UserError, match='no complete architecture'):
+            searcher.best()
+
+    def test_the_order_of_answers_does_not_matter(self, new_searcher):
+        searcher = new_searcher()
+        asked = []
+        while proposals := searcher.ask():
+            asked += [proposal.key for proposal in proposals]
+            searcher.tell(list(evaluate(reversed(proposals))))
+        best, trials = run(new_searcher())
+        # a joint search may ask what it knows from an earlier round
+        assert list(dict.fromkeys(asked)) == [t.proposal.key for t in trials]
+        assert searcher.best() == best
+
+    def test_wrong_answers_are_refused(self, new_searcher):
+        searcher = new_searcher()
+        answers = list(evaluate(searcher.ask()))
+        stranger = Trial(Proposal(Complete(Arch({'a': 1}))), 1.0)
+        wrong = (answers[1:], answers + answers[:1], [*answers[1:], stranger], [])
+        for trials in wrong:
+            with pytest.raises(ValueError, match='needs one answer'):
+                searcher.tell(trials)
+        searcher.tell(answers)
+
+    def test_is_deterministic(self, new_searcher):
+        assert transcript(new_searcher()) == transcript(new_searcher())
+
+    def test_resumes_after_a_stop_at_any_trial(self, new_searcher):
+        best, trials = run(new_searcher())
+        for stop in range(len(trials) + 1):
+            _, before = run(new_searcher(), stop_at=stop)
+            assert before == trials[:stop]
+            resumed, after = run(new_searcher(), as_known(before))
+            assert before + after == trials
+            assert resumed == best
+
+    def test_resumes_from_a_journal_cut_at_any_line(self, new_searcher, tmp_path):
+        header = {'searcher': new_searcher().to_json()}
+        whole = Journal(tmp_path / 'whole.jsonl', header)
+        best = run_search(new_searcher(), evaluate, whole.scores, whole.append)
+        lines = whole.path.read_bytes().splitlines(keepends=True)
+        path = tmp_path / 'cut.jsonl'
+        for count in range(1, len(lines) + 1):
+            # with the next line torn
+            path.write_bytes(b''.join(lines[:count]) + b''.join(lines[count:])[:9])
+            journal = Journal(path, header)
+            resumed, missing = run(new_searcher(), journal.scores)
+            assert resumed == best
+            again = [json.dumps(t.to_json()).encode() + b'\n' for t in missing]
+            assert again == lines[count:]
+
+    def test_what_is_known_need_not_be_its_beginning(self, new_searcher):
+        """Trials are done in any order, and so may be left out in a stop."""
+        best, trials = run(new_searcher())
+        resumed, again = run(new_searcher(), as_known(trials[1::2]))
+        assert resumed == best
+        assert again == trials[::2]
+
+    def test_json_form_holds_the_kind(self, new_searcher):
+        obj = new_searcher().to_json()
+        assert json.loads(json.dumps(obj)) == obj
+        assert obj['kind']
+
+
+def test_same_in_every_process():
+    """Strings hash differently from process to process; nothing may depend on it."""
+    outputs = [
+        subprocess.run(
+            [sys.executable, '-c', 'import test_search as t; t.print_transcripts()'],
+            cwd=Path(__file__).parent,
+            env={
+                **os.environ,
+                'PYTHONPATH': str(Path(__file__).parents[2]),
+                'PYTHONHASHSEED': seed,
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ('1', '2')
+    ]
+    here = json.loads(json.dumps([transcript(new()) for new in SEARCHERS.values()]))
+    assert json.loads(outputs[0]) == json.loads(outputs[1]) == here
+
+
+class TestExhaustive:
+    def test_asks_for_every_member_in_order(self):
+        space = resnet_stage_space(8)
+        searcher = ExhaustiveSearcher(space)
+        assert [proposal.candidate.arch for proposal in searcher.ask()] == list(space)
+        assert {proposal.portion for proposal in searcher.ask()} == {(0.0, 1.0)}
+
+    def test_refuses_a_large_space_and_names_a_way_out(self):
+        with pytest.raises(UserError, match=r'43,046,721, .*max_trials=5,000.*Greedy'):
+            ExhaustiveSearcher(operation_space([3, 4, 6, 3]))
+        assert (
+            ExhaustiveSearcher(resnet_stage_space(), max_trials=10_000).total == 10_000
+        )
+        with pytest.raises(UserError, match='max_trials=152'):
+            ExhaustiveSearcher(resnet_stage_space(16), max_trials=152)
+
+
+class TestProposalsAndTrials:
+    def test_equal_proposals_and_only_they_have_equal_keys(self):
+        space = operation_space([2])
+        a, b = Arch({'a': 1, 'b': 2}), Arch({'b': 2, 'a': 1})
+        assert Proposal(Complete(a)).key == Proposal(Complete(b), (0, 1)).key
+        proposals = [
+            Proposal(Complete(a)),
+            Proposal(Complete(a), (0.0, 0.5)),
+            Proposal(Complete(a.updated({'a': 2}))),
+            Proposal(Partial(a, space, 0)),
+            Proposal(Partial(a, space, 1)),
+            *(
+                Proposal(Partial(Arch({'stage1': 2}), resnet_stage_space(n), 0))
+                for n in (None, 8, 16)
+            ),
+        ]
+        assert len({p.key for p in proposals}) == len(set(proposals)) == len(proposals)
+
+    def test_a_budget_is_equal_however_it_is_written(self):
+        whole, fraction = (
+            Partial(Arch({'stage1': 2}), resnet_stage_space().under(budget), 0)
+            for budget in (Budget.exactly(16), Budget.exactly(16.0))
+        )
+        assert whole == fraction
+        assert Proposal(whole).key == Proposal(fraction).key
+        assert whole.to_json()['budget'] == [16.0, 16.0]
+
+    def test_equal_budgets_of_other_costs_complete_otherwise(self):
+        # milliseconds on two devices, say
+        choices = operation_space([2]).choices
+        one, two = (
+            SearchSpace(choices, cost, Budget(4, 6))
+            for cost in (lambda name, value: value, lambda name, value: 2 * value)
+        )
+        a, b = (Partial(Arch({}), space, 0) for space in (one, two))
+        assert a != b and Proposal(a).key != Proposal(b).key
+        assert a == Partial(Arch({}), one, 0)
+
+    @pytest.mark.parametrize('portion', [(0.5, 0.5), (-0.1, 1), (0, 1.1), (1, 0)])
+    def test_a_portion_is_a_slice(self, portion):
+        with pytest.raises(ValueError, match='0 <= start < stop <= 1 must hold'):
+            Proposal(Complete(Arch({'a': 1})), portion)
+
+    @pytest.mark.parametrize('score', [float('nan'), float('inf')])
+    def test_a_score_is_finite(self, score):
+        with pytest.raises(UserError, match=f'finite number, but a=1 scored {score}'):
+            Trial(Proposal(Complete(Arch({'a': 1}))), score)
+
+    def test_json_form_of_a_trial(self):
+        proposal = Proposal(Complete(Arch({'a': 1})), (0.0, 0.5))
+        trial = Trial(proposal, 1, {'AP': 0.25, 'APs': float('nan'), 'seen': 8})
+        assert json.loads(json.dumps(trial.to_json(), allow_nan=False)) == {
+            'candidate': {'arch': {'a': 1}},
+            'portion': [0.0, 0.5],
+            'score': 1.0,
+            'metrics': {'AP': 0.25, 'APs': None, 'seen': 8},
+        }
+
+
+class TestBest:
+    def test_counts_only_what_is_scored_on_all_of_archval(self):
+        class Parts(ExhaustiveSearcher):
+            def rounds(self):
+                for portion in ((0, 0.5), (0.5, 1), (0, 1)):
+                    yield [Proposal(Complete(a), portion) for a in self.space]
+
+        searcher = Parts(resnet_stage_space(8))
+        for _ in range(2):
+            searcher.tell([Trial(p, 0.9) for p in searcher.ask()])
+            with pytest.raises(UserError, match='on all of archval yet'):
+                searcher.best()
+        searcher.tell([Trial(p, i / 100) for i, p in enumerate(searcher.ask())])
+        assert searcher.best().score == 0.08
+
+
+class TestDriver:
+    def test_each_trial_is_recorded_before_the_next_is_evaluated(self):
+        events = []
+
+        def logged(proposals):
+            for proposal, trial in zip(proposals, evaluate(proposals)):
+                events.append(('done', proposal.key))
+                yield trial
+
+        def record(trial):
+            events.append(('recorded', trial.proposal.key))
+
+        searcher = ExhaustiveSearcher(resnet_stage_space(8))
+        keys = [proposal.key for proposal in searcher.ask()]
+        run_search(searcher, logged, {}, record)
+        assert events == [(what, key) for key in keys for what in ('done', 'recorded')]
+
+    def test_trials_may_come_in_any_order(self, new_searcher):
+        best, trials = run(new_searcher())
+
+        def backwards(proposals):
+            return reversed(list(evaluate(proposals)))
+
+        found, others = run(new_searcher(), evaluate=backwards)
+        assert found == best
+        assert as_known(others) == as_known(trials)
+
+    def test_a_round_evaluates_what_is_missing_together(self):
+        rounds = []
+
+        def logged(proposals):
+            rounds.append(len(proposals))
+            return evaluate(proposals)
+
+        run(GreedySearcher(operation_space([1, 2])), evaluate=logged)
+        assert rounds == [3, 9, 9]
+
+    def test_equal_proposals_are_evaluated_once(self):
+        a, b, c = list(resnet_stage_space(8))[:3]
+
+        class Repeating(Searcher):
+            total = 3
+            answers = []
+
+            def rounds(self):
+                for archs in ((a, b, a), (b, c, b)):
+                    answers = yield [Proposal(Complete(arch)) for arch in archs]
+                    self.answers.append([t.proposal.candidate.arch for t in answers])
+
+            def to_json(self):
+                return {'kind': 'repeating'}
+
+        searcher = Repeating(resnet_stage_space(8))
+        assert [p.candidate.arch for p in searcher.ask()] == [a, b]
+        _, trials = run(searcher)
+        assert [t.proposal.candidate.arch for t in trials] == [a, b, c]
+        assert searcher.answers == [[a, b, a], [b, c, b]]
+
+    def test_an_evaluation_that_leaves_one_out_is_an_error(self):
+        searcher = ExhaustiveSearcher(resnet_stage_space(8))
+        with pytest.raises(ValueError, match='9 proposals .* needs one answer'):
+            run(searcher, evaluate=lambda proposals: evaluate(proposals[1:]))
+
+    def test_known_scores_are_neither_evaluated_nor_recorded_again(self):
+        best, trials = run(SEARCHERS['greedy']())
+        resumed, after = run(SEARCHERS['greedy'](), as_known(trials))
+        assert (resumed, after) == (best, [])
+        assert resumed.metrics == {'n': BATCHES}
+
+    def test_a_searcher_is_one_generator_and_its_total(self):
+        class First(Searcher):
+            total = 1
+
+            def rounds(self):
+                yield [Proposal(Complete(next(iter(self.space))))]
+
+            def to_json(self):
+                return {'kind': 'first'}
+
+        space = resnet_stage_space().under(Budget(30, 40))
+        best, _ = run(First(space))
+        assert best.proposal.candidate.arch == next(iter(space))

@@ -1,0 +1,262 @@
+"""A resumed training is, bit for bit, one that never stopped."""
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, loops
+from nets import equal
+from pairs import one_of, run_pair
+from tiny import OPERATION, STAGE, loader_cfg, metric_cfg, train_cfg
+
+from mmcr.models.detector import find_backbone
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+EPOCH, LENGTH = 3, 6  # iterations of an epoch and of a whole training
+BY_ITERATION = dict(type='IterBasedTrainLoop', max_iters=LENGTH, val_interval=1000)
+BY_EPOCH = dict(type='EpochBasedTrainLoop', max_epochs=LENGTH // EPOCH)
+SHUFFLED = dict(type='DefaultSampler', shuffle=True)
+ENDLESS = dict(type='InfiniteSampler', shuffle=True)
+GROUPED = dict(type='AspectRatioBatchSampler')
+SECONDS = 120  # a hang ends here
+
+
+class Paths(Hook):
+    """Notes which path saw which images, and how they were flipped."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        samples = [sample.metainfo for sample in data_batch['data_samples']]
+        self.seen.append(
+            [
+                runner.iter,
+                find_backbone(runner.model).arch.to_json(),
+                [[info['img_id'], info['flip']] for info in samples],
+                outputs['loss'].item(),
+            ]
+        )
+
+
+def cfg_of(root, folder, backbone=STAGE, loop=BY_EPOCH, workers=0, hook=True, **loader):
+    cfg = train_cfg(root, folder, backbone)
+    cfg.train_cfg = loop
+    cfg.train_dataloader.update(
+        num_workers=workers,
+        persistent_workers=workers > 0 and loop is BY_EPOCH,
+        **loader,
+    )
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    pipeline[-1] = dict(type='PackDetInputs')
+    pipeline.insert(3, dict(type='RandomFlip', prob=0.5))
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4),
+        dict(type='MultiStepLR', by_epoch=loop is BY_EPOCH, milestones=[1], gamma=0.5),
+    ]
+    cfg.randomness = dict(seed=3)
+    if hook:
+        cfg.custom_hooks.append(dict(type='mmcr.ExactResumeHook'))
+    return cfg
+
+
+def train(cfg, checkpoint=None):
+    if checkpoint is not None:
+        cfg.update(load_from=str(checkpoint), resume=True)
+    runner, paths = Runner.from_cfg(cfg), Paths()
+    runner.register_hook(paths, priority='LOWEST')
+    runner.train()
+    # left to the garbage collector, the end of workers takes ten seconds
+    loop = runner.train_loop
+    batches = getattr(loop, 'dataloader_iterator', loop.dataloader)._iterator
+    if hasattr(batches, '_shutdown_workers'):
+        batches._shutdown_workers()
+    return runner, paths.seen
+
+
+def state(folder):
+    """Weights, optimizer and schedules at the end."""
+    saved = torch.load(Path(folder, f'iter_{LENGTH}.pth'), weights_only=False)
+    momenta = {
+        key: value['momentum_buffer']
+        for key, value in saved['optimizer']['state'].items()
+    }
+    rates = [group['lr'] for group in saved['optimizer']['param_groups']]
+    steps = [each['last_step'] for each in saved['param_schedulers']]
+    return saved['state_dict'], momenta, rates, steps
+
+
+def agree(one, other):
+    return equal(one[0], other[0]) and equal(one[1], other[1]) and one[2:] == other[2:]
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    """Without mmengine's two seconds between two passes over the images."""
+    monkeypatch.setattr(loops, 'time', SimpleNamespace(sleep=lambda seconds: None))
+
+
+@pytest.mark.usefixtures('no_pause')
+@pytest.mark.parametrize('backbone', [STAGE, OPERATION], ids=['stage', 'operation'])
+@pytest.mark.parametrize(
+    'loop, loader, resumed',
+    [
+        (BY_EPOCH, dict(sampler=SHUFFLED), range(1, LENGTH)),
+        (BY_EPOCH, dict(sampler=SHUFFLED, batch_sampler=GROUPED, workers=2), (2, 3)),
+        (BY_ITERATION, dict(sampler=ENDLESS), (1, 5)),
+        (BY_ITERATION, dict(sampler=SHUFFLED, workers=2), (2, 4)),
+    ],
+    ids=['epochs', 'epochs-grouped-workers', 'endless', 'iterations-workers'],
+)
+def test_resumed_equals_uninterrupted(
+    shapes, tmp_path, backbone, loop, loader, resumed
+):
+    def cfg(name):
+        return cfg_of(shapes, tmp_path / name, backbone, loop, **loader)
+
+    _, seen = train(cfg('whole'))
+    assert len({str(batch) for _, _, batch, _ in seen}) > EPOCH  # flipped otherwise
+    whole = state(tmp_path / 'whole')
+    for i in resumed:
+        _, rest = train(cfg(f'from{i}'), tmp_path / 'whole' / f'iter_{i}.pth')
+        assert rest == seen[i:]
+        assert agree(state(tmp_path / f'from{i}'), whole)
+
+
+@pytest.mark.parametrize('i', (2, EPOCH), ids=['inside', 'at the end of an epoch'])
+def test_without_the_hook_it_is_another_training(shapes, tmp_path, i):
+    cfgs = [
+        cfg_of(shapes, tmp_path / name, hook=False, sampler=SHUFFLED)
+        for name in ('whole', 'rest')
+    ]
+    _, seen = train(cfgs[0])
+    _, rest = train(cfgs[1], tmp_path / 'whole' / f'iter_{i}.pth')
+    assert rest != seen[i:]
+
+
+def test_a_seed_that_nobody_chose_is_kept(shapes, tmp_path):
+    def cfg(name):
+        made = cfg_of(shapes, tmp_path / name, sampler=SHUFFLED)
+        made.randomness = dict(seed=None)
+        return made
+
+    _, seen = train(cfg('whole'))
+    _, rest = train(cfg('rest'), tmp_path / 'whole' / 'iter_2.pth')
+    assert rest == seen[2:]
+    _, other = train(cfg('other'))
+    assert other != seen
+
+
+def test_a_validation_leaves_no_trace(shapes, tmp_path):
+    """A run resumed from just before it may not have it."""
+
+    def cfg(name, **more):
+        made = cfg_of(shapes, tmp_path / name, sampler=SHUFFLED)
+        made.update(more)
+        return made
+
+    validation = dict(
+        val_cfg=dict(
+            type='mmcr.ArchValLoop', archs=dict(all=[2, 2, 2, 3]), calibration_images=5
+        ),
+        val_dataloader=loader_cfg(shapes, 'archval'),
+        val_evaluator=metric_cfg(shapes),
+    )
+    runner, seen = train(cfg('whole', **validation))
+    scores = runner.message_hub.get_scalar('val/archval/all/bbox_mAP')
+    assert len(scores.data[0]) == LENGTH // EPOCH
+    _, without = train(cfg('without'))
+    assert without == seen
+
+
+@pytest.mark.parametrize('i', (2, 3))
+def test_an_update_that_was_interrupted(shapes, tmp_path, i):
+    def cfg(name):
+        made = cfg_of(shapes, tmp_path / name, sampler=SHUFFLED)
+        made.optim_wrapper.accumulative_counts = 3
+        return made
+
+    _, seen = train(cfg('whole'))
+    _, rest = train(cfg('rest'), tmp_path / 'whole' / f'iter_{i}.pth')
+    assert rest == seen[i:]
+    assert agree(state(tmp_path / 'rest'), state(tmp_path / 'whole'))
+
+
+def warnings_of(cfg, checkpoint):
+    """What the log of a resumed run warns of."""
+    cfg.update(load_from=str(checkpoint), resume=True, log_level='WARNING')
+    runner, found = Runner.from_cfg(cfg), []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())
+    runner.logger.addHandler(handler)
+    runner.train()
+    return [text for text in found if 'not bit for bit' in text]
+
+
+def test_what_cannot_be_exact_is_said(shapes, tmp_path):
+    train(cfg_of(shapes, tmp_path / 'whole', sampler=SHUFFLED))
+    train(cfg_of(shapes, tmp_path / 'bare', hook=False, sampler=SHUFFLED))
+    from_here = tmp_path / 'whole' / 'iter_2.pth'
+
+    same = cfg_of(shapes, tmp_path / 'same', sampler=SHUFFLED)
+    assert warnings_of(same, from_here) == []
+
+    other = cfg_of(shapes, tmp_path / 'other', sampler=SHUFFLED)
+    other.train_dataloader.batch_size = 1
+    (text,) = warnings_of(other, from_here)
+    assert 'the same batch size throughout, but got 1 after 2' in text
+    # two of three batches were done, so four of six are: two are left, and an epoch
+    assert len(list((tmp_path / 'other').glob('iter_*.pth'))) == 2 + 6
+
+    bare = cfg_of(shapes, tmp_path / 'rest', sampler=SHUFFLED)
+    (text,) = warnings_of(bare, tmp_path / 'bare' / 'iter_2.pth')
+    assert 'written without mmcr.ExactResumeHook' in text
+
+    # as rank 0 of four processes would have left it
+    saved = torch.load(from_here, weights_only=False)
+    saved['exact_resume'].update(gradients=None, between_updates=True)
+    saved['exact_resume']['conditions']['number of processes'] = 4
+    torch.save(saved, tmp_path / 'four.pth')
+    one = cfg_of(shapes, tmp_path / 'one', sampler=SHUFFLED)
+    texts = warnings_of(one, tmp_path / 'four.pth')
+    assert 'number of processes throughout, but got 1 after 4' in texts[0]
+    assert 'multiples of accumulative_counts' in texts[1] and len(texts) == 2
+
+
+def work(rank, root, folder):
+    """One of two processes: a whole training, and the end of it twice more."""
+    with one_of(2, rank, folder):
+
+        def cfg(name, **wrapper):
+            made = cfg_of(root, folder / name, sampler=SHUFFLED)
+            made.train_cfg = dict(BY_EPOCH, max_epochs=3)
+            made.launcher = 'pytorch'
+            made.model_wrapper_cfg = wrapper or dict(type='mmcr.ActivePathDDP')
+            return made
+
+        _, seen = train(cfg('whole'))
+        torch.distributed.barrier()
+        checkpoint = folder / 'whole' / 'iter_3.pth'
+        _, rest = train(cfg('rest'), checkpoint)
+        ddp = cfg(
+            'ddp',
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            find_unused_parameters=True,
+        )
+        _, same = train(ddp, checkpoint)
+        (folder / f'{rank}.json').write_text(json.dumps([seen, rest, same]))
+
+
+def test_two_processes(shapes, tmp_path):
+    runs = run_pair(work, shapes, tmp_path, SECONDS)
+    for seen, rest, same in runs:
+        assert len(seen) == 6 and rest == same == seen[3:]
+    assert runs[0][0] != runs[1][0]
+    for name in ('rest', 'ddp'):
+        assert agree(state(tmp_path / name), state(tmp_path / 'whole'))

@@ -1,0 +1,247 @@
+"""Sampling and archval while a supernet trains."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from nets import equal, on_path, snapshot
+from tiny import (
+    OPERATION,
+    STAGE,
+    build_detector,
+    candidate_evaluator,
+    loader_cfg,
+    metric_cfg,
+    train_cfg,
+)
+
+from mmcr.errors import UserError
+from mmcr.search import Complete, Proposal
+from mmcr.space import stage_arch
+from mmcr.training import ArchSamplingHook
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+ARCHS = dict(small=dict(stage1=1, stage2=1, stage3=2, stage4=2), large=[2, 2, 2, 3])
+
+
+class Recorder(Hook):
+    """Notes the path and what each iteration changed."""
+
+    def __init__(self):
+        self.archs, self.changed = [], []
+
+    def before_train_iter(self, runner, *args, **kwargs):
+        self.before = snapshot(runner.model.backbone)
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        backbone = runner.model.backbone
+        self.archs.append(backbone.arch)
+        self.changed.append(
+            {
+                name
+                for name, parameter in backbone.named_parameters()
+                if not torch.equal(self.before[name], parameter)
+            }
+        )
+
+
+def train(cfg):
+    runner = Runner.from_cfg(cfg)
+    recorder = Recorder()
+    runner.register_hook(recorder, priority='LOWEST')
+    runner.train()
+    return runner, recorder
+
+
+def val_cfg(root, archs=None, **more):
+    return dict(
+        val_cfg=dict(
+            type='mmcr.ArchValLoop', archs=archs or ARCHS, calibration_images=5, **more
+        ),
+        val_dataloader=loader_cfg(root, 'archval'),
+        val_evaluator=metric_cfg(root),
+    )
+
+
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """A run of four iterations, with archval after the last."""
+    cfg = train_cfg(
+        shapes,
+        tmp_path_factory.mktemp('train'),
+        iterations=4,
+        val_interval=4,
+        **val_cfg(shapes),
+    )
+    cfg.default_hooks.checkpoint.save_best = 'archval/large/bbox_mAP'
+    return train(cfg)
+
+
+def test_draws_are_a_function_of_seed_and_iteration():
+    space = build_detector(STAGE).backbone.space
+    hook = ArchSamplingHook(seed=3)
+    random.seed(0)
+    draws = [hook.draw(space, i) for i in range(60)]
+    random.seed(1)
+    assert [ArchSamplingHook(seed=3).draw(space, i) for i in range(60)] == draws
+    assert [ArchSamplingHook(seed=4).draw(space, i) for i in range(60)] != draws
+    assert set(draws) == set(space)
+
+
+def test_every_iteration_trains_the_path_drawn_and_no_other(trained):
+    runner, recorder = trained
+    space = runner.model.backbone.space
+    hook = ArchSamplingHook(seed=7)
+    assert recorder.archs == [hook.draw(space, i) for i in range(4)]
+    assert len(set(recorder.archs)) > 2
+    for arch, changed in zip(recorder.archs, recorder.changed):
+        assert changed == on_path(runner.model.backbone, arch)
+
+
+@pytest.mark.parametrize('seed', (7, 9))
+def test_a_resumed_run_goes_on_with_the_stream_it_was_drawn_from(
+    trained, shapes, tmp_path, seed
+):
+    first, recorder = trained
+    checkpoint = f'{first.work_dir}/iter_2.pth'
+    cfg = train_cfg(shapes, tmp_path, iterations=4)
+    cfg.update(load_from=checkpoint, resume=True)
+    cfg.custom_hooks[0].seed = seed
+    _, resumed = train(cfg)
+    assert resumed.archs == recorder.archs[2:]
+
+
+def test_a_new_run_from_old_weights_draws_by_its_own_seed(trained, shapes, tmp_path):
+    first, recorder = trained
+    cfg = train_cfg(shapes, tmp_path, iterations=2)
+    cfg.load_from = f'{first.work_dir}/iter_2.pth'
+    cfg.custom_hooks[0].seed = 9
+    runner, new = train(cfg)
+    hook = ArchSamplingHook(seed=9)
+    assert new.archs == [hook.draw(runner.model.backbone.space, i) for i in (0, 1)]
+    assert new.archs != recorder.archs[2:]
+
+
+@pytest.mark.parametrize('resume', (True, False))
+def test_weights_of_another_supernet_are_refused(trained, shapes, tmp_path, resume):
+    first, _ = trained
+    cfg = train_cfg(shapes, tmp_path, dict(STAGE, share='prefix'), iterations=4)
+    cfg.update(load_from=f'{first.work_dir}/iter_2.pth', resume=resume)
+    with pytest.raises(UserError, match='another share='):
+        Runner.from_cfg(cfg).train()
+
+
+def test_weights_of_a_plain_detector_start_the_rest(shapes, tmp_path):
+    weights = build_detector({}).state_dict()
+    torch.save(dict(state_dict=weights, meta={}), tmp_path / 'plain.pth')
+    cfg = train_cfg(shapes, tmp_path, iterations=1)
+    cfg.load_from = f'{tmp_path}/plain.pth'
+    loaded = {}
+
+    class Loaded(Hook):
+        def before_train(self, runner):
+            loaded.update({k: v.clone() for k, v in runner.model.state_dict().items()})
+
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Loaded())
+    runner.train()
+    outside = [key for key in weights if not key.startswith('backbone.')]
+    assert outside and all(torch.equal(loaded[k], weights[k]) for k in outside)
+
+
+@pytest.mark.parametrize(
+    'hook',
+    (
+        dict(type='CheckpointHook', save_best='archval/baseline/bbox_mAP'),
+        dict(type='CheckpointHook', save_best=['archval/small/bbox_mAP', 'bbox_mAP']),
+        dict(type='CheckpointHook', save_best='archval/small/coco/bbox_mAP'),
+        dict(type='EarlyStoppingHook', monitor='archval/small', rule='greater'),
+    ),
+)
+def test_metrics_that_will_not_come_are_refused_at_once(shapes, tmp_path, hook):
+    cfg = train_cfg(shapes, tmp_path, iterations=4, val_interval=4, **val_cfg(shapes))
+    cfg.custom_hooks.append(hook)
+    with pytest.raises(UserError, match='archval/small/bbox_mAP, .* but got'):
+        Runner.from_cfg(cfg).train()
+
+
+def test_sampling_needs_a_supernet(shapes, tmp_path):
+    with pytest.raises(UserError, match='must be a supernet'):
+        Runner.from_cfg(train_cfg(shapes, tmp_path, {})).train()
+
+
+def test_archval_metrics(trained, shapes):
+    runner, _ = trained
+    metrics = runner.val_loop.run()
+    names = [f'bbox_mAP{suffix}' for suffix in ('', '_50', '_75', '_s', '_m', '_l')]
+    assert set(metrics) == {
+        f'archval/{arch}/{name}' for arch in ARCHS for name in names
+    }
+
+    candidates = candidate_evaluator(runner.model, shapes, calibration_images=5)
+    small, large = candidates.evaluate(
+        [
+            Proposal(Complete(stage_arch(blocks)))
+            for blocks in ((1, 1, 2, 2), (2, 2, 2, 3))
+        ]
+    )
+    assert metrics['archval/small/bbox_mAP'] == small.score
+    assert metrics['archval/large/bbox_mAP'] == large.score
+    assert small.score != large.score
+
+
+def test_archval_was_run_during_training(trained):
+    runner, _ = trained
+    best = runner.message_hub.get_info('best_score')
+    assert best == runner.val_loop.run()['archval/large/bbox_mAP']
+    assert Path(runner.work_dir, 'best_archval_large_bbox_mAP_iter_4.pth').is_file()
+
+
+def test_archval_leaves_the_training_state_alone(trained):
+    runner, _ = trained
+    runner.model.train()
+    arch = stage_arch((2, 1, 2, 2))
+    runner.model.backbone.set_arch(arch)
+    state = snapshot(runner.model)
+    momenta = {
+        k: v['momentum_buffer'].clone()
+        for k, v in runner.optim_wrapper.state_dict()['state'].items()
+    }
+    modes = [module.training for module in runner.model.modules()]
+    runner.val_loop.run()
+    assert equal(runner.model.state_dict(), state)
+    assert momenta and all(
+        torch.equal(v['momentum_buffer'], momenta[k])
+        for k, v in runner.optim_wrapper.state_dict()['state'].items()
+    )
+    assert [module.training for module in runner.model.modules()] == modes
+    assert runner.model.backbone.arch == arch
+
+
+@pytest.mark.parametrize(
+    'backbone, archs, error',
+    [
+        (STAGE, dict(odd=dict(stage1=3, stage2=1, stage3=2, stage4=2)), 'stage1=3'),
+        (STAGE, dict(part=dict(stage1=1)), 'stage2 is missing'),
+        (STAGE, dict(short=[1, 1, 2]), r'a value for each.*\[1, 1, 2\]'),
+        (OPERATION, dict(far=4), '4'),
+    ],
+)
+def test_archs_outside_the_space_are_refused(shapes, tmp_path, backbone, archs, error):
+    runner = Runner.from_cfg(
+        train_cfg(shapes, tmp_path, backbone, **val_cfg(shapes, archs))
+    )
+    name = next(iter(archs))
+    with pytest.raises(UserError, match=f'val_cfg.archs.* {name} .*{error}'):
+        runner.train()
+
+
+def test_one_value_for_all_choices(shapes, tmp_path):
+    runner = Runner.from_cfg(
+        train_cfg(shapes, tmp_path, OPERATION, **val_cfg(shapes, dict(plain=1, wide=3)))
+    )
+    assert [set(arch.values()) for arch in runner.val_loop.archs.values()] == [{1}, {3}]
