@@ -1,60 +1,134 @@
-"""Reallocates a backbone's computation on your data, from supernet to comparison.
+"""Reallocates the computation of a detector's backbone, on your own data.
 
-With CR-NAS it runs the stage supernet and search, the operation supernet and
-search, and trains the baseline, the stage-reallocated and the fully reallocated
-network by one recipe; with DetNAS the supernet and the evolutionary search, and it
-trains ShuffleNetV2 and the found network. Started again, it goes on where it was.
+CONFIG is the config of any mmdet detector whose backbone mmcr can search. With CR-NAS
+it trains and searches a stage supernet and an operation supernet, then trains and tests
+your detector, the stage-reallocated and the fully reallocated one by your recipe. Each
+step has a folder with a plain config in the work dir, and what came out is in its
+result/. Started again, it goes on where it was.
 """
 
 import argparse
 import os
+import warnings
+from dataclasses import fields, replace
 from pathlib import Path
 
 from mmcr.cli import resumable, user_errors
-from mmcr.workflow.reallocation import METHODS, Pipeline
+from mmcr.engine.launch import add_cfg_options, check_config, read_config
+from mmcr.errors import UserError
+from mmcr.workflow.reallocation import BUDGETS, Reallocation, Settings
+from mmcr.workflow.recipe import METHODS, RECIPES, Options
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config that inherits from $CR_STEP')
-    parser.add_argument('--work-dir', help='where logs and results go')
+    parser.add_argument('config', help='config of a detector')
     parser.add_argument(
-        '--method', choices=METHODS, default=METHODS[0], help='(default: %(default)s)'
+        '--work-dir', help='where all goes (default: work_dirs/NAME_OF_THE_CONFIG)'
+    )
+    parser.add_argument('--method', choices=METHODS, help='(default: crnas)')
+    parser.add_argument('--recipe', choices=RECIPES, help='(default: paper)')
+    parser.add_argument(
+        '--archval',
+        metavar='N|FILE',
+        help='training images to hold out for scoring architectures, or a COCO file '
+        'of images that are held out already (default: a tenth)',
     )
     parser.add_argument(
-        '--depth',
-        type=int,
-        choices=[18, 50],
-        help='of the ResNet of crnas (default: 18)',
+        '--budget',
+        choices=BUDGETS,
+        help="what the found networks have as much of as yours (default: the paper's "
+        'blocks)',
     )
     parser.add_argument(
-        '--jobs',
-        type=int,
-        default=1,
-        help='steps that may run side by side (default: %(default)s)',
+        '--latency-table',
+        metavar='FILE',
+        help='of tools/analysis_tools/latency_table.py, for --budget latency',
+    )
+    parser.add_argument(
+        '--width',
+        type=float,
+        help="of supernets, in widths of your backbone (default: the paper's 0.5)",
     )
     parser.add_argument(
         '--fast',
         action='store_true',
-        help='search by halving and racing, as with tools/search.py --fast; crnas only',
+        default=None,
+        help='search by halving and racing; crnas only',
     )
+    parser.add_argument(
+        '--gpus', type=int, metavar='N', help='run steps on N GPUs, by torchrun'
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='train with automatic mixed precision'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action=argparse.BooleanOptionalAction,
+        dest='scale_lr',
+        help='let the learning rate follow the batch size times the GPUs (default: on)',
+    )
+    parser.add_argument(
+        '--write-only', action='store_true', help="write the steps' configs and stop"
+    )
+    parser.add_argument(
+        '--dry-run', action='store_true', help='say what would be done and stop'
+    )
+    add_cfg_options(parser)
+    for gone in ('--jobs', '--depth'):
+        parser.add_argument(gone, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def settings_of(args: argparse.Namespace, in_config: dict) -> Settings:
+    """The command line's, over the config's ``reallocation``, over the defaults."""
+    given = dict(in_config)
+    for name in (field.name for field in fields(Settings)):
+        if getattr(args, name, None) is not None:
+            given[name] = getattr(args, name)
+    archval = given.get('archval')
+    if isinstance(archval, str) and archval.isdigit():
+        given['archval'] = int(archval)
+    names = [field.name for field in fields(Options)]
+    options = {name: given.pop(name) for name in names if name in given}
+    if args.width is not None:
+        options['width'] = args.width
+    if args.amp:
+        options['amp'] = True
+    known = [field.name for field in fields(Settings) if field.name != 'options']
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UserError(
+            f'reallocation of a config may have {", ".join([*known, *names])}, but has '
+            f'{", ".join(unknown)}.'
+        )
+    return replace(Settings(options=Options(**options)), **given)
 
 
 @user_errors()
 def main() -> None:
     args = parse_args()
-    work_dir = args.work_dir or os.path.join('work_dirs', Path(args.config).stem)
+    for name, why in (
+        ('jobs', 'steps run one after the other'),
+        ('depth', "the depth is that of your config's backbone"),
+    ):
+        if getattr(args, name) is not None:
+            warnings.warn(f'--{name} has no effect any more: {why}.', stacklevel=2)
+    cfg = read_config(args.config, args.cfg_options)
+    settings = settings_of(args, cfg.pop('reallocation', {}))
+    check_config(cfg)
+    name = Path(args.config).stem
+    work_dir = args.work_dir or os.path.join('work_dirs', name)
     with resumable():
-        pipeline = Pipeline(
-            args.config,
-            work_dir,
-            args.depth,
-            args.jobs,
-            fast=args.fast,
-            method=args.method,
-        )
-        print(pipeline.run())
+        work = Reallocation(cfg, name, work_dir, settings)
+        work.write()
+        if args.write_only:
+            for step in work.steps:
+                print(Path(work_dir, step.name, 'config.py'))
+            return
+        print(work.plan(), flush=True)
+        if not args.dry_run:
+            print(work.run())
 
 
 if __name__ == '__main__':

@@ -1,20 +1,19 @@
-"""Steps of a longer work: commands of ours, each with a folder, done once.
+"""Steps of a longer work: a folder, a config and a tool each, done once.
 
-A step is one of the commands that a user could type, in a process and a folder of its
-own, so that a stopped work goes on where it was.
+A step is a command that a user could type, in a process of its own: a stopped work
+goes on where it was, and a step that died takes no other with it.
 """
 
-import hashlib
+import fcntl
 import json
-import logging
 import os
+import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from mmengine.config import Config
@@ -23,223 +22,260 @@ from mmcr.data.checks import annotation_files
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_json
-from mmcr.workflow.processes import Processes
 
 ROOT = Path(__file__).parents[2]
-SEARCHED = (
-    *('stage_supernet', 'stage_search', 'op_supernet', 'op_search'),  # of CR-NAS
-    *('supernet', 'search'),  # of DetNAS
+#: Of a config, what can change the result of a step.
+MATTERS = (
+    *('model', 'data_preprocessor', 'load_from', 'sync_bn', 'randomness'),
+    *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'),
+    *('val_dataloader', 'val_cfg', 'val_evaluator', 'auto_scale_lr', 'custom_hooks'),
+    *('test_dataloader', 'test_cfg', 'test_evaluator'),
 )
+#: What cannot, wherever it stands in those.
+DOES_NOT_MATTER = {
+    *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor'),
+    *('backend', 'group_size', 'enable'),
+}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the pipeline.
+    """One command of a work.
 
     Attributes:
-        name: Also of its folder in the work dir.
-        config: What ``CR_STEP`` in the user's config stands for.
-        arch: What ``CR_ARCH`` stands for: a fragment of ours, or the step whose
-            ``best_arch.py`` it is.
-        supernet: The step whose checkpoint is searched; ``None`` for training.
+        name: Of its folder in the work dir, which holds its ``config.py``.
+        title: For people.
+        supernet: The step whose checkpoint is searched; ``None`` for a training.
         tested: Whether the trained network is tested, too.
-        seed: Of its training; ``None``: the config's, or 0.
-        options: More ``--cfg-options``.
+        fast: Whether a search takes the quicker form of its method.
     """
 
     name: str
-    config: str
-    arch: str | None = None
+    title: str
     supernet: str | None = None
     tested: bool = False
-    seed: int | None = None
-    options: tuple[str, ...] = ()
-
-    @property
-    def after(self) -> list[str]:
-        """The steps whose results this one needs."""
-        return [name for name in (self.arch, self.supernet) if name in SEARCHED]
+    fast: bool = False
 
 
 class StepRunner:
-    """Runs steps for a user's config.
+    """Runs steps one after the other, each once.
 
     Args:
-        config: A config whose ``_base_`` is
-            ``'.../configs/{{$CR_STEP:crnas/supernet_r18}}.py'``.
-        work_dir: Where every step gets a folder.
-        steps: Every step after those it needs.
-        jobs: How many steps may run at a time where none needs the other.
-        say: Where to tell how things go.
-        fast: Whether to search by halving and racing.
-
-    Raises:
-        UserError: `jobs` is less than 1, a step failed, or the work dir is in use or
-            holds steps of another config, other data or another supernet.
+        work_dir: Has, or gets, a folder for each step.
+        steps: In the order in which they are run.
+        screen: Told how things go (`screen.Screen`).
+        gpus: Processes of a step, started by torchrun; ``None``: one, without it.
     """
 
     def __init__(
-        self,
-        config: str,
-        work_dir: str,
-        steps: list[Step],
-        jobs: int = 1,
-        say: Callable[[str], None] = print,
-        fast: bool = False,
+        self, work_dir: Path, steps: Sequence[Step], screen, gpus: int | None = None
     ) -> None:
-        if jobs < 1:
-            raise UserError(f'jobs must be at least 1, but got {jobs}.')
-        self.config = Path(config).resolve()
-        self.work_dir = Path(work_dir).resolve()
-        self.steps = steps
-        self.jobs = jobs
-        self.say = say
-        self.fast = fast
-        self.processes = Processes(self.work_dir)
-        self._environment = threading.Lock()
+        self.work_dir = Path(work_dir)
+        self.steps = list(steps)
+        self.screen = screen
+        self.gpus = gpus
+        self._process: subprocess.Popen | None = None
 
-    def run_steps(self) -> None:
-        """Runs what is not done yet."""
-        start = time.monotonic()
-        futures: dict[str, Future] = {}
-        with self.processes.alone(), ThreadPoolExecutor(self.jobs) as pool:
-            for step in self.steps:  # a worker only ever waits for an earlier step
-                futures[step.name] = pool.submit(self._run, step, futures)
-            try:
-                for future in as_completed(futures.values()):
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self.processes.stop()
-                raise
-        self.say(f'All {len(self.steps)} steps done, {_duration(start)} in this run.')
+    def run(self) -> None:
+        """Runs what is not done yet.
 
-    def _run(self, step: Step, futures: dict[str, Future]) -> None:
-        for name in step.after:
-            futures[name].result()
-        folder = self.work_dir / step.name
-        state_file = folder / 'step.json'
-        fingerprint = self._fingerprint(step)
+        Raises:
+            UserError: A step fails, or its folder holds one of other settings, or
+                another run works here.
+        """
+        with alone(self.work_dir) as lock, self.screen:
+            for step in self.steps:
+                self._run(step, lock)
+
+    def _run(self, step: Step, lock: int) -> None:
+        state_file = self.folder(step) / 'step.json'
         state = json.loads(state_file.read_text()) if state_file.exists() else {}
-        if state and state['config'] != fingerprint:
+        conditions = self.conditions(step)
+        if self._has_something_to_lose(step):
+            self._check_same(step, state.get('conditions'), conditions)
+        if state.get('done'):
+            return self.screen.done_before(step, state['seconds'])
+        write_json(state_file, dict(conditions=conditions, done=False))
+        self.screen.start(step, self.config(step))
+        start = time.monotonic()
+        if step.supernet:
+            fast = ['--fast'] if step.fast else []
+            checkpoint = self.checkpoint(step.supernet)
+            self._call(step, lock, 'search.py', checkpoint, *fast)
+        else:
+            self._call(step, lock, 'train.py', '--resume')
+        if step.tested:
+            folder = self.folder(step) / 'test'
+            checkpoint = self.checkpoint(step.name)
+            self._call(step, lock, 'test.py', checkpoint, '--work-dir', str(folder))
+        seconds = round(time.monotonic() - start)
+        write_json(
+            state_file, dict(conditions=conditions, done=True, seconds=seconds)
+        )
+        self.screen.finish(step, seconds)
+
+    def folder(self, step: Step | str) -> Path:
+        return self.work_dir / (step if isinstance(step, str) else step.name)
+
+    def config(self, step: Step) -> Config:
+        """The step's config, resolved."""
+        return read_config(self.folder(step) / 'config.py')
+
+    def checkpoint(self, step: str) -> str:
+        """The last checkpoint of a training, beside the file that names it.
+
+        A work dir that was moved or copied is one of its own.
+        """
+        folder = self.folder(step)
+        named = Path((folder / 'last_checkpoint').read_text().strip()).name
+        if not (folder / named).is_file():
             raise UserError(
-                f'{folder} must hold a run of this config, but it was started with '
-                f'another one, with other data or another supernet, or by a version '
-                f'of mmcr that ran this step in another way. Name another '
-                f'--work-dir, or remove the folder to run the step anew.'
+                f'{folder} must hold the checkpoint that its last_checkpoint names, '
+                f'but there is no {named}. Put it back, or remove the folder to train '
+                f'again.'
             )
-        if not state and (
-            (folder / 'last_checkpoint').exists() or (folder / 'trials.jsonl').exists()
-        ):
+        return str(folder / named)
+
+    def conditions(self, step: Step) -> dict[str, object]:
+        """What the step's result depends on, by a name for messages."""
+        cfg = self.config(step)
+        conditions = dict(_flat(cfg.to_dict()))
+        for name in annotation_files(cfg):
+            if os.path.isfile(name):
+                conditions[f'contents of {name}'] = file_digest(name)
+        if step.supernet:
+            checkpoint = file_digest(self.checkpoint(step.supernet))
+            conditions[f'checkpoint of {step.supernet}'] = checkpoint
+            conditions['--fast'] = step.fast
+        return json.loads(json.dumps(conditions))
+
+    def _has_something_to_lose(self, step: Step) -> bool:
+        folder = self.folder(step)
+        return any(
+            (folder / name).exists() for name in ('last_checkpoint', 'trials.jsonl')
+        )
+
+    def _check_same(self, step: Step, before: dict | None, now: dict) -> None:
+        folder = self.folder(step)
+        if before is None:
             raise UserError(
-                f'{folder} must hold a step of this pipeline, but something else has '
+                f'{folder} must hold a step of this work, but something else has '
                 f'trained or searched there. Name another --work-dir, or move it away.'
             )
-        if state.get('done'):
-            return self._say(step, f'done already ({state["seconds"]} s)')
-
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(state_file, dict(config=fingerprint, done=False))
-        start = time.monotonic()
-        if step.supernet:
-            fast = ['--fast'] if self.fast else []
-            self._call(step, 'search.py', self._checkpoint(step.supernet), *fast)
-        else:
-            self._call(step, 'train.py', '--resume')
-        if step.tested:
-            self._call(
-                step, 'test.py', self._checkpoint(step.name), work_dir=folder / 'test'
-            )
-        seconds = round(time.monotonic() - start)
-        write_json(state_file, dict(config=fingerprint, done=True, seconds=seconds))
-        self._say(step, f'done in {_duration(start)}')
-
-    def _fingerprint(self, step: Step) -> str:
-        """Of what the step's result depends on: config, options, data, supernet."""
-        cfg = self.resolved(step)
-        files = [name for name in annotation_files(cfg) if os.path.isfile(name)]
-        if step.supernet:
-            files.append(self._checkpoint(step.supernet))
-        text = '\n'.join([cfg.pretty_text, *map(file_digest, files)])
-        if step.seed is not None:
-            text += f'seed {step.seed}'
-        text += ' '.join(step.options)
-        if step.supernet and self.fast:
-            text += 'fast'
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def _call(
-        self, step: Step, tool: str, *arguments: str, work_dir: Path | None = None
-    ) -> None:
-        """Runs a tool, its output in ``console.log``, where it is on the screen."""
-        command = [
-            sys.executable,
-            str(ROOT / 'tools' / tool),
-            str(self.config),
-            *arguments,
-            '--work-dir',
-            str(work_dir or self.work_dir / step.name),
+        changed = [
+            f'{name} ({_short(before.get(name))} then, {_short(now.get(name))} now)'
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
         ]
-        seed = step.seed
-        if (
-            seed is None
-            and self.resolved(step).get('randomness', {}).get('seed') is None
-        ):
-            seed = 0  # the networks are compared: none may have a luckier start
-        options = list(step.options)
-        if seed is not None:
-            options.append(f'randomness.seed={seed}')
-        if options:
-            command += ['--cfg-options', *options]
-        settings = self._settings(step)
-        self._say(
-            step,
-            ' '.join(f'{k}={v}' for k, v in settings.items())
-            + f' tools/{tool} {" ".join(command[2:])}',
-        )
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        with self._environment:  # another step's may be there
-            environment = {'OMP_NUM_THREADS': threads, **os.environ, **settings}
+        if changed:
+            more = f' and {len(changed) - 4} more' if len(changed) > 4 else ''
+            raise UserError(
+                f'{folder} holds results of other settings: {"; ".join(changed[:4])}'
+                f'{more}. Go back to those, name another --work-dir, or remove the '
+                f'folder to run the step anew.'
+            )
+
+    def _call(self, step: Step, lock: int, tool: str, *arguments: str) -> None:
+        """Runs a tool, its output in ``console.log``, where it is on the screen."""
+        folder = self.folder(step)
+        command = [str(tools() / tool), str(folder / 'config.py'), *arguments]
+        if '--work-dir' not in arguments:
+            command += ['--work-dir', str(folder)]
+        if self.gpus:
+            torchrun = ['-m', 'torch.distributed.run', '--standalone']
+            command = [*torchrun, f'--nproc_per_node={self.gpus}', *command]
+            command += ['--launcher', 'pytorch']
+        environment = dict(os.environ)
         path = [str(ROOT), environment.get('PYTHONPATH')]
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
-        log = self.work_dir / step.name / 'console.log'
-        self.processes.run(
-            command, environment, log, lambda text: self._say(step, text)
-        )
-
-    def _settings(self, step: Step) -> dict[str, str]:
-        settings = dict(CR_STEP=step.config)
-        if step.arch in SEARCHED:
-            settings['CR_ARCH'] = str(self.work_dir / step.arch / 'best_arch.py')
-        elif step.arch:
-            settings['CR_ARCH'] = step.arch
-        return settings
-
-    def resolved(self, step: Step) -> Config:
-        """The user's config as the step reads it."""
-        with self._environment:  # mmengine substitutes from os.environ
-            before = dict(os.environ)
-            os.environ.update(self._settings(step))
-            logging.disable(logging.INFO)  # it announces every substitution
+        log = folder / 'console.log'
+        last: deque[str] = deque(maxlen=20)
+        with (
+            log.open('a', buffering=1) as file,
+            subprocess.Popen(
+                [sys.executable, *command],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                errors='replace',
+                pass_fds=[lock],  # held for as long as it runs
+            ) as process,
+        ):
+            file.write(f'$ {" ".join(["python", *command])}\n')
             try:
-                return read_config(self.config)
-            finally:
-                logging.disable(logging.NOTSET)
-                os.environ.clear()
-                os.environ.update(before)
+                for line in process.stdout:
+                    file.write(line)
+                    last.append(line.strip())
+                    self.screen.read(line)
+            except BaseException:
+                process.terminate()
+                raise
+        if process.returncode:
+            messages = [line for line in last if line.startswith('error:')]
+            reason = (messages or list(last) or ['it printed nothing'])[-1]
+            raise UserError(
+                f'{step.name} failed: {reason.removeprefix("error: ")} (log: {log})'
+            )
 
-    def _checkpoint(self, name: str) -> str:
-        return (self.work_dir / name / 'last_checkpoint').read_text().strip()
-
-    def _say(self, step: Step, text: str) -> None:
-        number = self.steps.index(step) + 1
-        self.say(f'[{number}/{len(self.steps)} {step.name}] {text}')
-
-    def tested_metrics(self, name: str) -> dict[str, float]:
+    def tested_metrics(self, step: Step) -> dict[str, float]:
         """What mmengine's LoggerHook wrote after the last test of a step's network."""
-        written = sorted((self.work_dir / name / 'test').glob('*/*.json'))
+        written = sorted((self.folder(step) / 'test').glob('*/*.json'))
         return json.loads(written[-1].read_text())
 
 
-def _duration(start: float) -> str:
-    return str(timedelta(seconds=round(time.monotonic() - start)))
+def tools() -> Path:
+    """The folder of the tools, of a checkout or of an installed package."""
+    in_package = Path(__file__).parents[1] / '.mim/tools'
+    return in_package if in_package.is_dir() else ROOT / 'tools'
+
+
+@contextmanager
+def alone(work_dir: Path) -> Iterator[int]:
+    """Keeps another run, and processes that it left behind, out of the work dir.
+
+    Yields:
+        A file descriptor; who holds it open is the one in there.
+
+    Raises:
+        UserError: There is another, or the folder cannot be made.
+    """
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        lock = (work_dir / '.lock').open('a')
+    except OSError as error:
+        raise UserError(
+            f'--work-dir must be a folder that can be written to, but {work_dir} is '
+            f'none: {error.strerror}.'
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f'Only one run may work in {work_dir}, but another one, or a step that '
+                f'it left behind, does. Wait for it or end it, or name another '
+                f'--work-dir.'
+            ) from None
+        yield lock.fileno()
+
+
+def _flat(value: object, name: str = '') -> Iterator[tuple[str, object]]:
+    """The leaves of a config that matter, by their path."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if key in DOES_NOT_MATTER or (not name and key not in MATTERS):
+                continue
+            yield from _flat(entry, f'{name}.{key}' if name else key)
+    elif isinstance(value, list | tuple) and any(
+        isinstance(entry, Mapping) for entry in value
+    ):
+        for i, entry in enumerate(value):
+            yield from _flat(entry, f'{name}[{i}]')
+    else:
+        yield name, value if isinstance(value, int | float | None) else str(value)
+
+
+def _short(value: object) -> str:
+    text = 'none' if value is None else str(value)
+    return text if len(text) <= 40 else f'{text[:37]}...'

@@ -1,0 +1,500 @@
+"""A detector's config in, the configs of a reallocation out: plain and complete.
+
+`understand` says what the detector's backbone is; `supernet`, `search` and `network`
+turn the same config into that of a step. Data, schedule, hooks and all of the detector
+but its backbone and the width of what the neck takes stay the user's.
+"""
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Number
+
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmcr.checks import is_list
+from mmcr.errors import UserError
+from mmcr.models.searchable import SearchableBackbone
+from mmcr.registry import MODELS
+from mmcr.space import Arch, SearchSpace
+from mmcr.workflow.datasets import SearchData
+
+RECIPES = ('paper',)
+METHODS = ('crnas', 'detnas')
+#: Variants of mmdet that are another backbone with other arguments.
+VARIANTS = {'ResNetV1d': ('ResNet', dict(deep_stem=True, avg_down=True))}
+#: What says how a backbone starts and what of it stays as it started.
+START = ('init_cfg', 'pretrained', 'frozen_stages', 'norm_eval')
+SUPERNET_HOOKS = (
+    dict(type='mmcr.ArchSamplingHook', seed=0),
+    dict(type='mmcr.ExactResumeHook'),
+    dict(type='mmcr.PathLogHook'),
+)
+FAIR = dict(type='mmcr.StrictlyFairSampler')
+MOST_SCORED = 5000  # members, that an exhaustive search may have
+SCORED_AT_ONCE = 8  # images of archval in a batch, at least
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A detector as a recipe understands it.
+
+    Attributes:
+        cfg: The detector's config, plain, without a start from another detector.
+        kind: The searchable backbone that takes the place of the detector's own.
+        arguments: Of the backbone, those that differ from the defaults, `START` left
+            out.
+        start: The arguments of `START` that the config has.
+        network: The backbone without weights, as `kind`.
+        notes: What people should know, a sentence each.
+    """
+
+    cfg: Config
+    kind: type[SearchableBackbone]
+    arguments: dict
+    start: dict
+    network: nn.Module = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """Name of `kind` in configs."""
+        return f'mmcr.{self.kind.__name__}'
+
+    @property
+    def stage_blocks(self) -> tuple[int, ...]:
+        """Blocks of each searched stage."""
+        return tuple(self.network.stage_blocks)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose of a recipe; also a config's ``reallocation``.
+
+    Attributes:
+        width: Of the supernet, in widths of the detector's backbone.
+        backbone: More arguments of the supernet's backbone.
+        supernet: Changes of the configs that train supernets.
+        search: Changes of ``test_cfg`` of the searches.
+        amp: Whether to train with automatic mixed precision.
+    """
+
+    width: float = 0.5
+    backbone: Mapping = field(default_factory=dict)
+    supernet: Mapping = field(default_factory=dict)
+    search: Mapping = field(default_factory=dict)
+    amp: bool = False
+
+
+def understand(cfg: Config) -> Baseline:
+    """Reads a detector's config as the baseline of a reallocation.
+
+    Raises:
+        UserError: Its backbone is none that mmcr can search, or a supernet already,
+            or cannot be built.
+    """
+    cfg = plain(cfg)
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    backbone = dict(cfg.get('model', {}).get('backbone') or {})
+    if not backbone:
+        raise UserError(
+            'A reallocation takes the config of a detector, with a backbone as '
+            'model.backbone, but this one has none.'
+        )
+    name = str(backbone.pop('type', None)).rpartition('.')[2]
+    if name in VARIANTS:
+        name, more = VARIANTS[name]
+        backbone.update(more)
+    kinds = searchable_kinds()
+    kind = kinds.get(name)
+    if kind is None:
+        raise UserError(
+            f'The backbone must be one that mmcr can search, one of mmdet\'s '
+            f'{", ".join(sorted(k for k in kinds if not k.startswith("CR")))}, but '
+            f'this detector has {name}.'
+        )
+    if backbone.get('supernet') is not None:
+        raise UserError(
+            'A reallocation starts from a plain detector, but the backbone of this '
+            f'config has supernet={backbone["supernet"]!r}: give the config of the '
+            f'detector that is to be improved.'
+        )
+    start = {name: backbone.pop(name) for name in START if name in backbone}
+    notes = []
+    for key in ('load_from', 'resume'):
+        if cfg.pop(key, None) and key == 'load_from':
+            notes.append(
+                'load_from is left out: all networks start alike, from the init_cfg of '
+                'their backbone.'
+            )
+    arguments = _normalised(kind, backbone)
+    network = _built(kind, arguments)
+    if network.supernet is None and not hasattr(network, 'stage_blocks'):
+        raise UserError(f'{name} has no stages whose blocks could be reallocated.')
+    return Baseline(cfg, kind, arguments, start, network, tuple(notes))
+
+
+def searchable_kinds() -> dict[str, type[SearchableBackbone]]:
+    """The searchable backbones by their own and by mmdet's name of the same network."""
+    MODELS.import_from_location()
+    kinds = {}
+    for kind in MODELS.module_dict.values():
+        if isinstance(kind, type) and issubclass(kind, SearchableBackbone):
+            ancestors = [c.__name__ for c in kind.__mro__]
+            theirs = [n for n in ancestors if n in MMDET_MODELS.module_dict]
+            if theirs:
+                kinds[kind.__name__] = kind
+                kinds[theirs[0]] = kind
+    return kinds
+
+
+def supernet(
+    baseline: Baseline,
+    data: SearchData | None,
+    options: Options,
+    mode: str = 'stage',
+    space: SearchSpace | None = None,
+) -> Config:
+    """The config that trains a supernet (CR-NAS, Sec. 3.2 and 3.3).
+
+    Half as wide as the detector's backbone unless `options` say otherwise, from random
+    weights, nothing frozen, all norms in training mode.
+
+    Args:
+        baseline: The detector.
+        data: Of the search; None keeps the loaders of the config.
+        options: The user's.
+        mode: 'stage' or 'operation'.
+        space: Of a stage supernet: the members that a search compares. They decide
+            which choices it has and which paths are watched while it trains.
+    """
+    backbone = dict(
+        type=baseline.type,
+        **narrowed(baseline, options.width),
+        norm_eval=False,  # of a network from nothing
+        supernet=mode,
+        share='prefix',
+    )
+    if mode == 'stage':
+        archs = dict(baseline=list(baseline.stage_blocks), **watched_paths(space))
+        if choices := stage_choices(baseline, space):
+            backbone['stage_choices'] = choices
+    else:
+        backbone['stage_blocks'] = baseline.stage_blocks  # until others are found
+        archs = dict(dilation1=1, dilation2=2, dilation3=3)
+    backbone.update(options.backbone)
+    return _supernet_of(baseline, backbone, data, options, archs, FAIR)
+
+
+def detnas_supernet(
+    baseline: Baseline, data: SearchData | None, options: Options
+) -> tuple[Config, Config]:
+    """The configs of a DetNAS supernet and of ShuffleNetV2, which it competes with.
+
+    Both take the place of the detector's backbone, with as many outputs. Paths are
+    drawn uniformly, as published (DetNAS, Sec. 3).
+    """
+    outputs = len(baseline.network.out_channels)
+    backbone = dict(type='mmcr.DetNASNet', net='300M', supernet='block')
+    if outputs < 4:
+        backbone['out_indices'] = tuple(range(4 - outputs, 4))
+    backbone.update(options.backbone)
+    archs = dict(all_3x3=0, all_5x5=1, all_7x7=2, all_xception=3)
+    supernet_cfg = _supernet_of(baseline, backbone, data, options, archs, None)
+    net = build(backbone)
+    zeros = Arch({choice.name: 0 for choice in net.space.choices})
+    plain_cfg = copy.deepcopy(baseline.cfg)
+    plain_cfg.model.backbone = ConfigDict(net.arch_cfg(zeros))
+    _fit_neck(plain_cfg.model, baseline.network, net)
+    _set_amp(plain_cfg, options)
+    return supernet_cfg, plain_cfg
+
+
+def _supernet_of(
+    baseline: Baseline,
+    backbone: dict,
+    data: SearchData | None,
+    options: Options,
+    archs: Mapping,
+    sampler: Mapping | None,
+) -> Config:
+    cfg = copy.deepcopy(baseline.cfg)
+    cfg.model.backbone = ConfigDict(backbone)
+    _fit_neck(cfg.model, baseline.network, build(backbone))
+    sampling, *others = copy.deepcopy(SUPERNET_HOOKS)
+    if sampler is not None:
+        sampling['sampler'] = dict(sampler)
+    cfg.custom_hooks = [
+        sampling,
+        *others,
+        *(cfg.get('custom_hooks') or ()),
+    ]
+    cfg.model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
+    cfg.val_cfg = dict(type='mmcr.ArchValLoop', archs=archs)
+    if data is not None:
+        cfg.train_dataloader = data.train_dataloader
+        archval = copy.deepcopy(data.archval_dataloader)
+        archval['batch_size'] = max(archval.get('batch_size', 1), SCORED_AT_ONCE)
+        cfg.val_dataloader = archval
+        cfg.test_dataloader = copy.deepcopy(archval)
+        cfg.val_evaluator = data.evaluator
+        cfg.test_evaluator = copy.deepcopy(data.evaluator)
+        if 'pipeline' not in data.train_dataloader['dataset']:  # wrapped
+            cfg.val_cfg.calibration_dataloader = dict(
+                data.calibration_dataloader, batch_size=archval['batch_size']
+            )
+    cfg.test_cfg = dict(type='TestLoop')
+    _drop_monitors(cfg)
+    _set_amp(cfg, options)
+    return merged(cfg, options.supernet)
+
+
+def search(
+    supernet_cfg: Config,
+    baseline: Baseline,
+    options: Options,
+    searcher: Mapping,
+    budget: object = None,
+) -> Config:
+    """The config that searches a trained supernet.
+
+    Args:
+        supernet_cfg: What `supernet` gave.
+        baseline: The detector.
+        options: The user's.
+        searcher: Config of the method.
+        budget: What the networks may cost, as `mmcr.cost` takes it; None where the
+            choices cost nothing.
+    """
+    cfg = copy.deepcopy(supernet_cfg)
+    loop = dict(type='mmcr.ArchSearchLoop', searcher=dict(searcher))
+    if budget is not None:
+        loop['budget'] = budget
+    loop['final_backbone'] = final_backbone(baseline, cfg.model.backbone)
+    for name in ('calibration_dataloader', 'calibration_images', 'num_minibatches'):
+        if name in cfg.val_cfg:
+            loop[name] = copy.deepcopy(cfg.val_cfg[name])
+    cfg.test_cfg = merged(Config(loop), options.search)._cfg_dict
+    return cfg
+
+
+def network(baseline: Baseline, arch_cfg: Mapping, options: Options) -> Config:
+    """The user's own config with a backbone that was found.
+
+    It starts from the public weights that the detector starts from
+    (`mmcr.ReallocatedInit`). Stages stay free to learn, since their blocks may be new;
+    a stem that is frozen stays it.
+
+    Args:
+        baseline: The detector.
+        arch_cfg: What differs from the detector's backbone: ``stage_blocks``,
+            ``dilations``.
+        options: The user's.
+    """
+    cfg = copy.deepcopy(baseline.cfg)
+    backbone = dict(type=baseline.type, **baseline.arguments)
+    backbone.update(arch_cfg)
+    start = dict(baseline.start)
+    if 'frozen_stages' in start:
+        start['frozen_stages'] = min(start['frozen_stages'], 0)
+    init = start.get('init_cfg')
+    if isinstance(init, Mapping) and str(init.get('type')).endswith('Pretrained'):
+        start['init_cfg'] = {**init, 'type': 'mmcr.ReallocatedInit'}
+    backbone.update(start)
+    cfg.model.backbone = ConfigDict(backbone)
+    _set_amp(cfg, options)
+    return cfg
+
+
+def narrowed(baseline: Baseline, width: float) -> dict:
+    """The backbone's arguments at a part of its width.
+
+    Raises:
+        UserError: It is too narrow for that, or cannot be made narrower.
+    """
+    arguments = _shape(baseline)
+    if width == 1:
+        return arguments
+    network = baseline.network
+    if hasattr(network, 'widen_factor'):
+        arguments['widen_factor'] = network.widen_factor * width
+        return arguments
+    base = getattr(network, 'base_channels', None)
+    if base is None or int(base * width) != base * width:
+        raise UserError(
+            f'A supernet of {width:g} times the width needs a {baseline.type} of an '
+            f'even number of channels (base_channels), but got {base}. Give --width 1.'
+        )
+    arguments['base_channels'] = int(base * width)
+    arguments['stem_channels'] = network.stem_channels
+    if 'base_width' in arguments:
+        arguments['base_width'] = max(1, int(arguments['base_width'] * width))
+    return arguments
+
+
+def final_backbone(baseline: Baseline, backbone: Mapping) -> dict:
+    """What gives a network of the supernet the detector's full width."""
+    names = ('base_channels', 'widen_factor', 'base_width')
+    full = {name: getattr(baseline.network, name, None) for name in names}
+    return {
+        name: full[name]
+        for name in names
+        if name in backbone and backbone[name] != full[name]
+    }
+
+
+def watched_paths(space: SearchSpace) -> dict[str, list[int]]:
+    """The first and the last member by where in the depth their blocks lie, by name."""
+
+    def depth(arch: Arch) -> float:
+        blocks = list(arch.values())
+        return sum(i * n for i, n in enumerate(blocks)) / sum(blocks)
+
+    members = sorted(space, key=depth)
+    return dict(
+        shallow=list(members[0].values()), deep=list(members[-1].values())
+    )
+
+
+def merged(cfg: Config, changes: Mapping) -> Config:
+    """The config with changes as a child config writes them (``_delete_`` works)."""
+    if not changes:
+        return cfg
+    return Config(Config._merge_a_into_b(dict(changes), cfg._cfg_dict))
+
+
+def plain(cfg: Config) -> Config:
+    """The config without lazy objects: classes and functions become their names."""
+
+    def of(value: object) -> object:
+        if isinstance(value, Mapping):
+            return {key: of(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(map(of, value))
+        if isinstance(value, type) or inspect.isroutine(value):
+            return f'{value.__module__}.{value.__qualname__}'
+        return value
+
+    return Config(of(cfg.to_dict()), filename=cfg.filename)
+
+
+def build(backbone: Mapping) -> nn.Module:
+    """A backbone without weights, of its config.
+
+    Raises:
+        UserError: It cannot be built.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device('meta'):
+            return MODELS.build(dict(backbone))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a constructor raises
+        raise UserError(
+            f'The backbone must be one that {backbone.get("type")} can build, but '
+            f'{type(error).__name__}: {error}'
+        ) from error
+
+
+def _built(kind: type, arguments: Mapping) -> nn.Module:
+    return build(dict(arguments, type=f'mmcr.{kind.__name__}'))
+
+
+def _normalised(kind: type, arguments: Mapping) -> dict:
+    """The arguments that say something: not the defaults."""
+    defaults = {}
+    for ancestor in reversed(kind.__mro__):
+        if '__init__' in vars(ancestor):
+            for parameter in inspect.signature(ancestor.__init__).parameters.values():
+                if parameter.default is not parameter.empty:
+                    defaults[parameter.name] = parameter.default
+    kept = {
+        name: value
+        for name, value in arguments.items()
+        if name not in defaults or defaults[name] != value
+    }
+    # norms that are to be trained, as a network from nothing needs them
+    norm = kept.get('norm_cfg')
+    if isinstance(norm, Mapping) and norm.get('requires_grad') is False:
+        kept['norm_cfg'] = {k: v for k, v in norm.items() if k != 'requires_grad'}
+        if kept['norm_cfg'] == dict(type='BN'):
+            del kept['norm_cfg']
+    if kept.get('base_width') == max(1, kept.get('base_channels', 64) // 16):
+        del kept['base_width']  # follows base_channels
+    return kept
+
+
+def stage_choices(
+    baseline: Baseline, space: SearchSpace | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Where a stage supernet's choices differ from the paper's.
+
+    The baseline's own numbers of blocks are always among them. Of the paper's, those
+    are kept that some member of `space` takes. A supernet of bottlenecks keeps all, as
+    the paper's, which serves networks of any number of blocks.
+    """
+    paper = build(dict(type=baseline.type, **_shape(baseline), supernet='stage')).space
+    offered = {choice.name: choice.values for choice in paper.choices}
+    own = dict(zip(offered, baseline.stage_blocks))
+    chosen = {
+        name: values if own[name] in values else tuple(sorted({*values, own[name]}))
+        for name, values in offered.items()
+    }
+    expansion = getattr(getattr(baseline.network, 'block', None), 'expansion', 1)
+    if space is not None and expansion == 1:
+        chosen = {choice.name: choice.values for choice in space.reachable()}
+    return {name: v for name, v in chosen.items() if v != offered[name]}
+
+
+def _shape(baseline: Baseline) -> dict:
+    """The backbone's arguments but for its blocks, which a search chooses."""
+    shape = {k: v for k, v in baseline.arguments.items() if k != 'stage_blocks'}
+    if any(is_list(dilations) for dilations in shape.get('dilations', ())):
+        del shape['dilations']
+    return shape
+
+
+def _fit_neck(model: ConfigDict, full: nn.Module, narrow: nn.Module) -> None:
+    """The neck takes what the supernet gives.
+
+    Raises:
+        UserError: Nothing takes the outputs in a way that is known.
+    """
+    theirs, ours = list(full.out_channels), list(narrow.out_channels)
+    if theirs == ours:
+        return
+    necks = model.get('neck')
+    first = necks[0] if isinstance(necks, Sequence) and necks else necks
+    taken = first.get('in_channels') if isinstance(first, Mapping) else None
+    if isinstance(taken, Sequence) and list(taken) == theirs:
+        first['in_channels'] = ours
+    elif isinstance(taken, Number) and taken == theirs[-1]:
+        first['in_channels'] = ours[-1]
+    else:
+        raise UserError(
+            f'A supernet of another width needs a neck that takes the outputs of the '
+            f'backbone, of {theirs} channels, but the neck has in_channels={taken}. '
+            f'Give --width 1.'
+        )
+
+
+def _set_amp(cfg: Config, options: Options) -> None:
+    if options.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _drop_monitors(cfg: Config) -> None:
+    """Hooks that wait for a metric of the detector find none in a supernet's."""
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if isinstance(checkpoint, Mapping):
+        checkpoint.pop('save_best', None)
+        checkpoint.pop('rule', None)
+    cfg.custom_hooks = [
+        hook for hook in cfg.custom_hooks if 'EarlyStopping' not in str(hook['type'])
+    ]
