@@ -10,9 +10,11 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from mmcr.data.coco import DataError, read_coco
+from mmcr.data.sets import class_names, image_folder, inner_sets, joined, type_name
 
 __all__ = ['DataError', 'check_classes', 'check_config', 'check_disjoint', 'read_coco']
 
@@ -160,27 +162,25 @@ def check_config(cfg: Mapping) -> None:
             _check_dataset(leaf, loader, heads, annotated, cache) for leaf in datasets
         ]
         _check_evaluators(evaluators, sources[loader], loader)
-    learnt_from = [
-        source
-        for loader, found in sources.items()
-        if loader not in ('val_dataloader', 'test_dataloader')
-        for source in found
-    ]
-    for loader in _archval_loaders(cfg):
-        for val in sources[loader]:
-            for train in learnt_from:
-                check_disjoint(
-                    train.coco,
-                    val.coco,
-                    (train.ann_file, val.ann_file),
-                    (train.folder, val.folder),
-                )
+    for phase, loader in (('val', LOADERS[1]), ('test', LOADERS[2])):
+        loop = type_name((cfg.get(f'{phase}_cfg') or {}).get('type'))
+        if not re.fullmatch(r'Arch\w*Loop', loop):
+            continue
+        for place, found in sources.items():
+            if place not in LOADERS[1:]:
+                for train, val in product(found, sources[loader]):
+                    check_disjoint(
+                        train.coco,
+                        val.coco,
+                        (train.ann_file, val.ann_file),
+                        (train.folder, val.folder),
+                    )
 
 
 def annotation_files(cfg: Mapping) -> list[str]:
     """The annotation files of all local COCO data sets of a config."""
     return [
-        _joined(leaf, leaf['ann_file'])
+        joined(leaf, leaf['ann_file'])
         for datasets in _local_datasets(cfg).values()
         for leaf in datasets
     ]
@@ -193,43 +193,19 @@ def _local_datasets(cfg: Mapping) -> dict[str, list[Mapping]]:
         loader = (cfg.get(phase) or {}).get('calibration_dataloader')
         loaders[f'{phase}.calibration_dataloader'] = loader
     return {
-        place: [
-            leaf
-            for leaf in _leaves((loader or {}).get('dataset'))
-            if _is_local_coco(leaf)
-        ]
+        place: list(filter(_is_local_coco, inner_sets((loader or {}).get('dataset'))))
         for place, loader in loaders.items()
     }
-
-
-def _leaves(dataset: Mapping | None) -> Iterator[Mapping]:
-    """The datasets inside of wrappers."""
-    if not dataset:
-        return
-    inner = dataset.get('datasets') or [dataset.get('dataset')]
-    if inner == [None]:
-        yield dataset
-    for wrapped in filter(None, inner):
-        yield from _leaves(wrapped)
-
-
-def _type_name(kind: object) -> str:
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    return name.rpartition('.')[2]
 
 
 def _is_local_coco(dataset: Mapping) -> bool:
     # CocoPanopticDataset, RefCocoDataset, ... have annotations of other forms
     return bool(
-        re.fullmatch(r'(?!.*Ref)\w*CocoDataset', _type_name(dataset.get('type')))
+        re.fullmatch(r'(?!.*Ref)\w*CocoDataset', type_name(dataset.get('type')))
         and dataset.get('ann_file')
         and not dataset.get('backend_args')
-        and '://' not in _joined(dataset, dataset['ann_file'])
+        and '://' not in joined(dataset, dataset['ann_file'])
     )
-
-
-def _joined(dataset: Mapping, path: str) -> str:
-    return os.path.join(dataset.get('data_root') or '', path)
 
 
 def _check_dataset(
@@ -239,22 +215,16 @@ def _check_dataset(
     annotated: bool,
     cache: dict,
 ) -> _Source:
-    path = _joined(dataset, dataset['ann_file'])
+    path = joined(dataset, dataset['ann_file'])
     if (path, annotated) not in cache:
         coco = read_coco(path, annotated)
         cache[path, annotated] = {key: coco[key] for key in ('images', 'categories')}
     coco = cache[path, annotated]
-    classes = _classes_of(dataset)
+    classes = class_names(dataset)
     for head, num_classes in (heads or {'the model': None}).items():
         check_classes(coco, classes, num_classes, path, head)
 
-    prefix = (dataset.get('data_prefix') or {}).get('img')
-    if prefix is None:
-        raise DataError(
-            f'The dataset of {loader} must name its image folder: '
-            "set data_prefix=dict(img='FOLDER/')."
-        )
-    folder = _joined(dataset, prefix)
+    folder = image_folder(dataset, loader)
     first = os.path.join(folder, coco['images'][0]['file_name'])
     if not os.path.exists(first):
         what = 'image' if os.path.isdir(folder or '.') else 'image folder'
@@ -265,27 +235,6 @@ def _check_dataset(
             f'data_root or data_prefix in {loader}.'
         )
     return _Source(path, folder, coco)
-
-
-def _classes_of(dataset: Mapping) -> Sequence[str]:
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if classes is None:
-        # Only here, since it loads all of mmdet's datasets.
-        from mmdet.datasets import CocoDataset
-        from mmdet.registry import DATASETS
-
-        kind = dataset['type']
-        cls = DATASETS.get(kind) if isinstance(kind, str) else kind
-        return getattr(cls, 'METAINFO', CocoDataset.METAINFO)['classes']
-    if isinstance(classes, str):
-        if not os.path.isfile(classes):
-            raise DataError(
-                'metainfo.classes must be a tuple of names or a text file of '
-                f"them, but got the string {classes!r}. Write ('{classes}',)"
-                ' for a single class.'
-            )
-        return Path(classes).read_text().splitlines()
-    return classes
 
 
 def _head_counts(part: object, place: str) -> Iterator[tuple[str, int]]:
@@ -310,7 +259,7 @@ def _coco_evaluators(cfg: Mapping, loader: str) -> list[Mapping]:
     evaluators = cfg.get(loader.replace('dataloader', 'evaluator')) or []
     if isinstance(evaluators, Mapping):
         evaluators = [evaluators]
-    return [e for e in evaluators if 'Coco' in _type_name(e.get('type'))]
+    return [e for e in evaluators if 'Coco' in type_name(e.get('type'))]
 
 
 def _check_evaluators(
@@ -326,10 +275,3 @@ def _check_evaluators(
                 f"'{sources[0].ann_file}', but reads '{path}'. Set "
                 f"{key}.ann_file to '{sources[0].ann_file}'."
             )
-
-
-def _archval_loaders(cfg: Mapping) -> Iterator[str]:
-    for phase in ('val', 'test'):
-        loop = _type_name((cfg.get(f'{phase}_cfg') or {}).get('type'))
-        if re.fullmatch(r'Arch\w*Loop', loop):
-            yield f'{phase}_dataloader'

@@ -2,7 +2,9 @@
 
 import json
 import os
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmcr.errors import UserError
@@ -72,8 +74,13 @@ def _read_json(path: str | Path) -> object:
         ) from None
     if not data.strip():
         raise DataError(f"Annotation file '{path}' is empty. Make or copy it again.")
+    if data.startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise DataError(
+            f"Annotation file '{path}' begins with a byte order mark, which mmdet "
+            'cannot read. Save it as UTF-8 without BOM.'
+        )
     try:
-        return json.loads(data)
+        return json.loads(data.decode())
     except ValueError as error:
         raise DataError(
             f"Annotation file '{path}' is not JSON ({error}). Name a COCO "
@@ -136,3 +143,19 @@ def _check_references(path: str | Path, coco: dict) -> None:
                 f"'{path}': bbox must be [x, y, width, height], but "
                 f'annotation {entry["id"]} has {entry["bbox"]!r}.'
             )
+
+
+def count_usable(coco: Mapping, classes: Sequence[str]) -> int:
+    """Number of boxes that count: of the classes, no crowd, a pixel wide and high.
+
+    mmdet trains on no others, and evaluates no crowd.
+    """
+    known = {c['id'] for c in coco['categories'] if c['name'] in classes}
+    return sum(
+        annotation['category_id'] in known
+        and not annotation.get('iscrowd')
+        and not annotation.get('ignore')
+        and annotation['area'] > 0
+        and min(annotation['bbox'][2:]) >= 1
+        for annotation in coco['annotations']
+    )

@@ -4,11 +4,14 @@ A supernet is trained on archtrain and its architectures are compared on
 archval, so that the search never sees the test data.
 """
 
+import json
 import random
+from collections.abc import Container
 from pathlib import Path
 
+from mmcr.checks import is_integer
 from mmcr.data.coco import DataError, read_coco
-from mmcr.files import write_json
+from mmcr.files import write_bytes
 
 
 def split_coco(
@@ -18,7 +21,7 @@ def split_coco(
 
     Which images go to archval follows from their ids and the seed, not from
     their order in the file. All else in the file is kept; equal input gives
-    equal bytes.
+    equal bytes, and a file that has them already is not touched.
 
     Args:
         ann_file: Any COCO annotation file; COCO's instances_train2017.json
@@ -36,46 +39,85 @@ def split_coco(
             replace the input.
     """
     coco = read_coco(ann_file)
-    images = sorted(coco['images'], key=_by_id)
-    _check_images(ann_file, images, archval)
-    chosen = random.Random(seed).sample(range(len(images)), archval)
-    held = {images[index]['id'] for index in chosen}
-    annotations = sorted(coco['annotations'], key=_by_id)
+    check_archval(archval, len(coco['images']), f"'{ann_file}'")
     files = tuple(Path(out_dir, f'{part}.json') for part in ('archtrain', 'archval'))
+    parts = split_images(coco, archval, seed, ann_file)
     if Path(ann_file).resolve() in [path.resolve() for path in files]:
         raise DataError(
             f"The split would replace '{ann_file}', the file "
             'that is split. Choose another output folder.'
         )
-    Path(out_dir).mkdir(parents=True, exist_ok=True)
-    for path, inside in zip(files, (False, True)):
-        write_json(
-            path,
-            {
-                **coco,
-                'images': [i for i in images if (i['id'] in held) == inside],
-                'annotations': [
-                    a for a in annotations if (a['image_id'] in held) == inside
-                ],
-            },
-        )
+    for path, part in zip(files, parts):
+        write_annotations(path, part)
     return files
 
 
-def _check_images(ann_file: str | Path, images: list[dict], archval: int) -> None:
-    if not 1 <= archval < len(images):
+def check_archval(archval: int, num_images: int, owner: str, sets: int = 1) -> None:
+    """Check that so many images can be held out and one per set is left.
+
+    Args:
+        archval: Number of images to hold out.
+        num_images: Number of all images.
+        owner: Whose images they are, for the message.
+        sets: Number of data sets that they lie in.
+
+    Raises:
+        DataError: It cannot be done.
+    """
+    most = num_images - sets
+    if not is_integer(archval, at_least=1) or archval > most:
+        choose = f'Choose a number from 1 to {most}' if most > 0 else 'Add images'
         raise DataError(
-            'archval must hold at least 1 image and leave 1 for archtrain, '
-            f"but got archval={archval} and '{ann_file}' holds {len(images)} "
-            f'images. Choose a number from 1 to {len(images) - 1}.'
+            'archval must hold at least 1 image and leave 1 for archtrain'
+            f'{" in every set" if sets > 1 else ""}, but got archval={archval!r} and '
+            f'{owner} holds {num_images} images. {choose}.'
         )
-    names = {image['file_name'] for image in images}
-    if len(names) < len(images):
+
+
+def split_images(
+    coco: dict, archval: int, seed: int, ann_file: str | Path
+) -> tuple[dict, dict]:
+    """Return archtrain and archval of an annotation file's content.
+
+    Args:
+        coco: Content of the file.
+        archval: Number of images to hold out, 0 or more.
+        seed: Seed of the draw.
+        ann_file: The file, for the message.
+
+    Raises:
+        DataError: An image is listed twice.
+    """
+    images = sorted(coco['images'], key=_by_id)
+    double = len(images) - len({image['file_name'] for image in images})
+    if double:
         raise DataError(
-            f"'{ann_file}' lists {len(images) - len(names)} images more than "
+            f"'{ann_file}' lists {double} images more than "
             'once under different ids: they could land in both parts. Merge '
             'the entries of one file_name.'
         )
+    held = {image['id'] for image in random.Random(seed).sample(images, archval)}
+    trained = {image['id'] for image in images} - held
+    return subset(coco, trained), subset(coco, held)
+
+
+def subset(coco: dict, image_ids: Container) -> dict:
+    """Return the content with these images alone, all entries ordered by id."""
+    images = [image for image in coco['images'] if image['id'] in image_ids]
+    annotations = [a for a in coco['annotations'] if a['image_id'] in image_ids]
+    return {
+        **coco,
+        'images': sorted(images, key=_by_id),
+        'annotations': sorted(annotations, key=_by_id),
+    }
+
+
+def write_annotations(path: Path, coco: dict) -> None:
+    """Write an annotation file, unless it is there with the same bytes."""
+    data = json.dumps(coco, separators=(',', ':')).encode()
+    if not (path.is_file() and path.read_bytes() == data):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, data)
 
 
 def _by_id(entry: dict) -> tuple:

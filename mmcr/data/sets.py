@@ -1,0 +1,80 @@
+"""Data sets in configs: what lies inside of wrappers, its paths and its classes."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mmcr.data.coco import DataError
+
+
+def inner_sets(dataset: Mapping | None) -> Iterator[Mapping]:
+    """The data sets inside of wrappers, such as ConcatDataset, nested or not."""
+    if not dataset:
+        return
+    inner = dataset.get('datasets') or [dataset.get('dataset')]
+    if inner == [None]:
+        yield dataset
+    for wrapped in filter(None, inner):
+        yield from inner_sets(wrapped)
+
+
+def type_name(kind: object) -> str:
+    """The name of a type that a config gives as a class or a registry's key."""
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.rpartition('.')[2]
+
+
+def joined(dataset: Mapping, path: str) -> str:
+    """A path of a data set, relative ones under its `data_root`."""
+    return os.path.join(dataset.get('data_root') or '', path)
+
+
+def image_folder(dataset: Mapping, loader: str) -> str:
+    """The folder of a data set's images.
+
+    Args:
+        dataset: Its config.
+        loader: Where it stands, for the message.
+
+    Raises:
+        DataError: It names none.
+    """
+    prefix = (dataset.get('data_prefix') or {}).get('img')
+    if prefix is None:
+        raise DataError(
+            f'The dataset of {loader} must name its image folder: '
+            "set data_prefix=dict(img='FOLDER/')."
+        )
+    return joined(dataset, prefix)
+
+
+def dataset_class(dataset: Mapping) -> type | None:
+    """The class that a config builds, None where it is not registered."""
+    # Only here, since it loads all of mmdet's data sets.
+    from mmdet.registry import DATASETS
+
+    kind = dataset.get('type')
+    return DATASETS.get(kind) if isinstance(kind, str) else kind
+
+
+def class_names(dataset: Mapping) -> Sequence[str]:
+    """The classes of a data set: its own, those of a file, or its type's.
+
+    Raises:
+        DataError: They are a text that is no file.
+    """
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None:
+        from mmdet.datasets import CocoDataset
+
+        cls = dataset_class(dataset)
+        return getattr(cls, 'METAINFO', CocoDataset.METAINFO)['classes']
+    if isinstance(classes, str):
+        if not os.path.isfile(classes):
+            raise DataError(
+                'metainfo.classes must be a tuple of names or a text file of '
+                f"them, but got the string {classes!r}. Write ('{classes}',)"
+                ' for a single class.'
+            )
+        return Path(classes).read_text().splitlines()
+    return classes
