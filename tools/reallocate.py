@@ -10,13 +10,13 @@ result/. Started again, it goes on where it was.
 import argparse
 import os
 import warnings
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 from mmcr.cli import resumable, user_errors
-from mmcr.engine.launch import add_cfg_options, check_config, read_config
-from mmcr.errors import UserError
-from mmcr.workflow.reallocation import BUDGETS, Reallocation, Settings
+from mmcr.data.checks import check_config
+from mmcr.engine.launch import add_cfg_options, read_config
+from mmcr.workflow.reallocation import BUDGETS, Reallocation, Settings, settings_of
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
 
 
@@ -60,7 +60,10 @@ def parse_args() -> argparse.Namespace:
         '--gpus', type=int, metavar='N', help='run steps on N GPUs, by torchrun'
     )
     parser.add_argument(
-        '--amp', action='store_true', help='train with automatic mixed precision'
+        '--amp',
+        action='store_true',
+        default=None,
+        help='train with automatic mixed precision',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -80,29 +83,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settings_of(args: argparse.Namespace, in_config: dict) -> Settings:
-    """The command line's, over the config's ``reallocation``, over the defaults."""
-    given = dict(in_config)
-    for name in (field.name for field in fields(Settings)):
-        if getattr(args, name, None) is not None:
-            given[name] = getattr(args, name)
-    archval = given.get('archval')
-    if isinstance(archval, str) and archval.isdigit():
-        given['archval'] = int(archval)
-    names = [field.name for field in fields(Options)]
-    options = {name: given.pop(name) for name in names if name in given}
-    if args.width is not None:
-        options['width'] = args.width
-    if args.amp:
-        options['amp'] = True
-    known = [field.name for field in fields(Settings) if field.name != 'options']
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise UserError(
-            f'reallocation of a config may have {", ".join([*known, *names])}, but has '
-            f'{", ".join(unknown)}.'
-        )
-    return replace(Settings(options=Options(**options)), **given)
+def given(args: argparse.Namespace) -> dict:
+    """What the command line says of a reallocation."""
+    names = [field.name for kind in (Settings, Options) for field in fields(kind)]
+    values = {name: getattr(args, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @user_errors()
@@ -115,7 +100,7 @@ def main() -> None:
         if getattr(args, name) is not None:
             warnings.warn(f'--{name} has no effect any more: {why}.', stacklevel=2)
     cfg = read_config(args.config, args.cfg_options)
-    settings = settings_of(args, cfg.pop('reallocation', {}))
+    settings = settings_of({**cfg.pop('reallocation', {}), **given(args)})
     check_config(cfg)
     name = Path(args.config).stem
     work_dir = args.work_dir or os.path.join('work_dirs', name)

@@ -52,8 +52,8 @@ def main() -> None:
         raise UserError(
             f"A search config has test_cfg = dict(type='mmcr.ArchSearchLoop', ...), "
             f'but {args.config} has {cfg.get("test_cfg")}. '
-            'Inherit one of configs/crnas or configs/detnas; a config that follows '
-            'CR_STEP is one with CR_STEP=crnas/stage_search_r50, for example.'
+            'Inherit one of configs/crnas or configs/detnas, or take the one of a '
+            "search step in tools/reallocate.py's work dir."
         )
     if args.fast:
         cfg.test_cfg.searcher.type = fast(cfg.test_cfg.searcher.type)

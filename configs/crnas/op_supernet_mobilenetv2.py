@@ -1,8 +1,8 @@
-# CR_ARCH: the stage architecture to refine, a found best_arch.py in the
-# place of the published one.
+# Refines the published stage architecture; tools/reallocate.py refines the one that
+# it has found.
 _base_ = [
     './supernet_mobilenetv2.py',
-    '{{$CR_ARCH:../_base_/archs/mobilenetv2_stage-cr.py}}',
+    '../_base_/archs/mobilenetv2_stage-cr.py',
 ]
 
 model = dict(

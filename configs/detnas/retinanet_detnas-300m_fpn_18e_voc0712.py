@@ -1,6 +1,5 @@
-# CR_ARCH: the backbone, a found best_arch.py in the place of the published one.
 _base_ = [
-    '{{$CR_ARCH:../_base_/archs/detnas_voc-retinanet_300m.py}}',
+    '../_base_/archs/detnas_voc-retinanet_300m.py',
     '../_base_/models/retinanet_detnas_fpn.py',
     '../_base_/datasets/voc0712.py',
     '../_base_/schedules/schedule_18e.py',

@@ -1,6 +1,5 @@
-# CR_ARCH: the backbone, a found best_arch.py in the place of the published one.
 _base_ = [
-    '{{$CR_ARCH:../_base_/archs/r101_full-cr.py}}',
+    '../_base_/archs/r101_full-cr.py',
     '../_base_/recipes/faster-rcnn_fpn_1x_coco.py',
 ]
 

@@ -1,6 +1,5 @@
-# CR_ARCH: the backbone, a found best_arch.py in the place of the published one.
 _base_ = [
-    '{{$CR_ARCH:../_base_/archs/detnas_coco-fpn_3800m.py}}',
+    '../_base_/archs/detnas_coco-fpn_3800m.py',
     '../_base_/recipes/classifier_300k_imagenet.py',
 ]
 

@@ -1,6 +1,6 @@
-# CR_ARCH: the stage architecture to refine, a found best_arch.py in the
-# place of the published one.
-_base_ = ['./supernet_r50.py', '{{$CR_ARCH:../_base_/archs/r50_stage-cr.py}}']
+# Refines the published stage architecture; tools/reallocate.py refines the one that
+# it has found.
+_base_ = ['./supernet_r50.py', '../_base_/archs/r50_stage-cr.py']
 
 model = dict(
     backbone=dict(

@@ -1,7 +1,6 @@
 # Any detector takes a reallocated backbone: mmdet's own RetinaNet and schedule.
-# CR_ARCH: the backbone, a found best_arch.py in the place of the published one.
 _base_ = [
-    '{{$CR_ARCH:../_base_/archs/r50_full-cr.py}}',
+    '../_base_/archs/r50_full-cr.py',
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
 ]
 

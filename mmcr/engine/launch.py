@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import re
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,6 +70,13 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     """
     if not Path(path).is_file():
         raise UserError(f'The config must be a file, but there is none at {path}.')
+    if gone := re.search(r'\$(CR_STEP|CR_ARCH)\b', Path(path).read_text('utf-8')):
+        raise UserError(
+            f'{path} asks for the variable {gone[1]}, which decides nothing any more. '
+            f'Write the config of your detector alone and give it to '
+            f'tools/reallocate.py, which writes a plain config for every step; an '
+            f'architecture that was found is its stage_blocks and dilations.'
+        )
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
@@ -110,6 +118,10 @@ def build_runner(cfg: Config) -> Runner:
     """Builds the runner; without CUDA a distributed run goes over gloo."""
     setup_cache_size_limit_of_dynamo()
     import_formatter()
+    own = cfg.filename and Path(cfg.filename)
+    if own and own.resolve().parent == Path(cfg.work_dir).resolve():
+        # mmengine would write the resolved config over the one that was given
+        super(Config, cfg).__setattr__('_filename', None)
     if cfg.launcher != 'none' and not is_cuda_available():
         _start_gloo(cfg)
     return Runner.from_cfg(cfg)

@@ -23,6 +23,7 @@ from mmengine.runner import Runner
 
 from mmcr.engine.launch import build_runner, read_config
 from mmcr.errors import UserError
+from mmcr.workflow.steps import tool_environment
 
 TIMED = 3  # iterations after the first
 ENOUGH = 20.0  # seconds after which no further one is timed
@@ -39,6 +40,7 @@ class Estimate:
             sharing of common beginnings.
         batches: How many the test loader has.
         memory: Bytes at the most, of the device or, on a CPU, of the process.
+        startup: Seconds until a process of it works.
     """
 
     iteration: float
@@ -46,6 +48,7 @@ class Estimate:
     batch: float
     batches: int
     memory: int
+    startup: float = 0.0
 
     @property
     def training(self) -> float:
@@ -58,15 +61,16 @@ class Estimate:
         return self.batch * self.batches
 
 
-def estimate(config: Path, environment: dict[str, str]) -> Estimate:
+def estimate(config: Path) -> Estimate:
     """Times a config's step in a process of its own.
 
     Raises:
         UserError: The step cannot run; with its own message.
     """
+    begin = time.time()
     done = subprocess.run(
         [sys.executable, '-m', 'mmcr.workflow.estimate', str(config)],
-        env=environment,
+        env=tool_environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -77,7 +81,8 @@ def estimate(config: Path, environment: dict[str, str]) -> Estimate:
             f'{config.parent.name} cannot run: {lines[-1].removeprefix("error: ")} '
             f'(tried by python -m mmcr.workflow.estimate {config})'
         )
-    return Estimate(**json.loads(done.stdout.strip().splitlines()[-1]))
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return Estimate(**{**found, 'startup': found['startup'] - begin})
 
 
 def measure(cfg: Config) -> Estimate:
@@ -105,6 +110,7 @@ def measure(cfg: Config) -> Estimate:
         model.train()
         model.train_step(next(batches), optimizer)
 
+    started = time.time()
     iteration = _timed(train)
     batch, number = 0.0, 0
     if test_loader is not None:
@@ -122,7 +128,7 @@ def measure(cfg: Config) -> Estimate:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
         memory = torch.cuda.max_memory_allocated()
-    return Estimate(iteration, iterations, batch, number, memory)
+    return Estimate(iteration, iterations, batch, number, memory, started)
 
 
 def _without_weights(model: dict) -> None:
@@ -151,9 +157,7 @@ def _timed(run: Callable[[], None]) -> float:
     begin = time.perf_counter()
     first = seconds()
     times = []
-    while len(times) < TIMED and (
-        not times or time.perf_counter() - begin < ENOUGH
-    ):
+    while len(times) < TIMED and (not times or time.perf_counter() - begin < ENOUGH):
         if first > ENOUGH:
             return first
         times.append(seconds())

@@ -3,12 +3,14 @@
 CR-NAS (Sec. 3) or DetNAS, on the user's own data, step by step.
 """
 
+import copy
 import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -18,15 +20,16 @@ from mmcr.cost.budget import budget_space, count
 from mmcr.cost.complexity import measure
 from mmcr.errors import UserError
 from mmcr.files import write_bytes, write_json
+from mmcr.registry import TASK_UTILS
 from mmcr.report.comparison import Row, write_comparison
 from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow import recipe
 from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
-from mmcr.workflow.recipe import Baseline, Options
+from mmcr.workflow.recipe import EXACT_RESUME, Baseline, Options, add_hooks, text_of
 from mmcr.workflow.screen import Screen
-from mmcr.workflow.steps import ROOT, Step, StepRunner
+from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 BUDGETS = ('blocks', 'macs', 'params', 'latency')
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
@@ -108,6 +111,24 @@ class Settings:
             )
 
 
+def settings_of(given: Mapping) -> Settings:
+    """Settings by name, as a config's ``reallocation`` or a command line gives them.
+
+    Raises:
+        UserError: There is no such setting, or a value breaks its rule.
+    """
+    names = [field.name for field in fields(Settings) if field.name != 'options']
+    of_recipe = [field.name for field in fields(Options)]
+    unknown = [name for name in given if name not in (*names, *of_recipe)]
+    if unknown:
+        raise UserError(
+            f'reallocation of a config may have {", ".join([*names, *of_recipe])}, '
+            f'but has {", ".join(unknown)}.'
+        )
+    options = Options(**{n: given[n] for n in of_recipe if n in given})
+    return Settings(options=options, **{n: given[n] for n in names if n in given})
+
+
 class Reallocation:
     """All steps of one, in a work dir.
 
@@ -157,49 +178,32 @@ class Reallocation:
         self.data = search_data(
             self.baseline.cfg, self.settings.archval, self.work_dir, self.settings.seed
         )
-        self._written_file = self.work_dir / 'configs.json'
-        known = {}
-        if self._written_file.exists():
-            known = json.loads(self._written_file.read_text())
         texts = self._detnas() if self.settings.method == 'detnas' else self._crnas()
-        for step, text in texts.items():
-            path = self.work_dir / step / 'config.py'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and path.read_text() not in (text, known.get(step)):
-                self.notes.append(f'{path} was changed by hand and stays as it is.')
-                continue
-            write_bytes(path, text.encode())
-            known[step] = text
-        write_json(self._written_file, known)
+        edited = write_configs(self.work_dir, texts)
+        self.notes += [f'{path} was changed by hand and stays so.' for path in edited]
 
     def _crnas(self) -> dict[str, str]:
         base, options = self.baseline, self.settings.options
-        draft = recipe.build(
-            dict(
-                type=base.type,
-                **recipe.narrowed(base, options.width),
-                supernet='stage',
-                share='prefix',
-                stage_choices=recipe.stage_choices(base) or None,
-            )
-        )
-        final = recipe.final_backbone(base, recipe.narrowed(base, options.width))
+        draft, final = recipe.stage_draft(base, options)
         own = draft.space.member(base.stage_blocks)
         budget = self._equal_budget(draft, final, own)
         self.space = budget_space(draft, final, budget, base.cfg.model)
         stage = recipe.supernet(base, self.data, options, 'stage', self.space)
         operation = recipe.supernet(base, self.data, options, 'operation')
-        exhaustive = (
-            self.space.countable and self.space.size <= recipe.MOST_SCORED
-        )
+        exhaustive = self.space.countable and self.space.size <= recipe.MOST_SCORED
         searcher = 'mmcr.ExhaustiveSearcher' if exhaustive else 'mmcr.GreedySearcher'
         greedy = dict(type='mmcr.GreedySearcher', k=3)
         found = recipe.network(base, {}, options)
-        add_exact_resume(found)
-        baseline = base.cfg.__deepcopy__({})
-        add_exact_resume(baseline)
+        baseline = copy.deepcopy(base.cfg)
+        for cfg in (found, baseline):
+            add_hooks(cfg, EXACT_RESUME)
         stage_search = recipe.search(stage, base, options, dict(type=searcher), budget)
         op_search = recipe.search(operation, base, options, greedy)
+        opened = recipe.build(operation.model.backbone)
+        self.searches = {
+            '02_stage_search': _work(stage_search, self.space),
+            '04_op_search': _work(op_search, opened.space),
+        }
         of_stage, of_both = ['stage_blocks'], ['stage_blocks', 'dilations']
         return {
             '01_stage_supernet': text_of(stage),
@@ -217,12 +221,13 @@ class Reallocation:
         budget = dict(DETNAS_LIMIT)
         searcher = dict(type='mmcr.EvolutionSearcher')
         search = recipe.search(supernet, base, options, searcher, budget)
-        search.test_cfg.setdefault('final_backbone', {}).setdefault('shuffle', 2)
+        search.test_cfg.setdefault('final_backbone', dict(shuffle=2))
         net = recipe.build(supernet.model.backbone)
         final = search.test_cfg.final_backbone
         self.space = budget_space(net, final, search.test_cfg.budget, base.cfg.model)
+        self.searches = {'02_search': _work(search, self.space)}
         plain.model.backbone.update(final)
-        add_exact_resume(plain)
+        add_hooks(plain, EXACT_RESUME)
         return {
             '01_supernet': text_of(supernet),
             '02_search': text_of(search),
@@ -284,50 +289,35 @@ class Reallocation:
     def _estimates(self) -> dict[str, tuple[float, int]]:
         """Seconds and bytes of each step."""
         path = self.work_dir / 'plan.json'
-        configs = self._written_file.read_text()
+        configs = {s.name: self.work_dir / s.name / 'config.py' for s in self.steps}
+        texts = ''.join(path.read_text() for path in configs.values())
+        digest = sha256(f'{texts}{self.settings.gpus}'.encode()).hexdigest()
         if path.exists():
             known = json.loads(path.read_text())
-            if known['configs'] == configs:
+            if known['configs'] == digest:
                 return {name: tuple(pair) for name, pair in known['steps'].items()}
-        first, search, *others = self.steps
-        # the last but one of the trained networks is of a config that needs no search
-        network = next(s for s in others if s.name in ('05_baseline', '03_shufflenetv2'))
-        environment = {**os.environ, 'PYTHONPATH': _path()}
-        supernet, alone = (
-            estimate(self.work_dir / step.name / 'config.py', environment)
-            for step in (first, network)
+        # both need no search to be built
+        of_supernet, of_network = (
+            estimate(next(configs[s.name] for s in self.steps if s.tested == tested))
+            for tested in (False, True)
         )
-        gpus = self.settings.gpus or 1
         steps = {
-            step.name: self._estimated(step, supernet, alone, gpus)
+            step.name: self._estimated(step, of_network if step.tested else of_supernet)
             for step in self.steps
         }
-        write_json(path, dict(configs=configs, steps=steps))
+        write_json(path, dict(configs=digest, steps=steps))
         return steps
 
-    def _estimated(
-        self, step: Step, supernet: Estimate, alone: Estimate, gpus: int
-    ) -> tuple[float, int]:
-        if step.tested:
-            return alone.training / gpus + alone.testing, alone.memory
-        if not step.supernet:
-            return supernet.training / gpus, supernet.memory
-        loop = Config.fromfile(self.work_dir / '02_stage_search/config.py').test_cfg if (
-            self.settings.method == 'crnas'
-        ) else Config.fromfile(self.work_dir / '02_search/config.py').test_cfg
-        blocks = sum(self.baseline.stage_blocks)
-        if step.name == '04_op_search':
-            candidates = 9 * blocks
-        elif self.settings.method == 'detnas':
-            searcher = loop.searcher
-            candidates = searcher.get('population', 50) * searcher.get('generations', 20)
-        else:
-            candidates = self.space.size
-        if step.fast:
-            candidates *= 0.2
-        size = supernet.batches and supernet.batch
-        batches = supernet.batches + loop.get('calibration_images', 200) / 8
-        return candidates * size * batches / gpus, supernet.memory
+    def _estimated(self, step: Step, timed: Estimate) -> tuple[float, int]:
+        gpus = self.settings.gpus or 1
+        if step.supernet:
+            work, cfg = self.searches[step.name]
+            batch_size = cfg.test_dataloader['batch_size']
+            calibration = cfg.test_cfg.get('calibration_images', 200) / batch_size
+            scoring = timed.batch * (timed.batches + calibration)
+            return timed.startup + work * scoring / gpus, timed.memory
+        testing = timed.startup + timed.testing / gpus if step.tested else 0
+        return timed.startup + timed.training / gpus + testing, timed.memory
 
     def run(self) -> str:
         """Runs what is not done yet; returns the comparison."""
@@ -339,9 +329,7 @@ class Reallocation:
 
         seconds = {name: pair[0] for name, pair in self.estimates.items()}
         screen = Screen([step.name for step in self.steps], seconds, write)
-        self.runner = StepRunner(
-            self.work_dir, self.steps, screen, self.settings.gpus
-        )
+        self.runner = StepRunner(self.work_dir, self.steps, screen, self.settings.gpus)
         self.runner.run()
         return self.conclude()
 
@@ -355,7 +343,7 @@ class Reallocation:
         *_, found = (step for step in self.steps if step.tested)
         shutil.copy(self.runner.checkpoint(found.name), result / 'best.pth')
         cfg = self.runner.config(found)
-        remove_exact_resume(cfg)
+        cfg.custom_hooks.remove(EXACT_RESUME)
         for name in ('cr_backbone', 'cr_neck_in_channels', 'work_dir'):
             cfg.pop(name, None)
         write_bytes(result / f'{self.name}_cr.py', cfg.pretty_text.encode())
@@ -371,40 +359,6 @@ class Reallocation:
             metrics=self.runner.tested_metrics(step),
             **_shown(cfg.model.backbone, self.baseline),
         )
-
-
-def text_of(cfg: Config, search: str = '', names: list[str] | None = None) -> str:
-    """A config file; what `names` are of the backbone comes from what was found.
-
-    Args:
-        cfg: All of the config.
-        search: The step whose ``best_arch.py`` it waits for.
-        names: Arguments of the backbone.
-    """
-    cfg = Config(dict(cfg._cfg_dict))
-    cfg.pop('work_dir', None)
-    if not search:
-        return cfg.pretty_text
-    for name in names:
-        cfg.model.backbone.pop(name, None)
-    lines = [f"_base_ = '../{search}/best_arch.py'  # what that search has found\n"]
-    lines.append(cfg.pretty_text)
-    lines += [f"model['backbone']['{n}'] = _base_.cr_backbone.{n}\n" for n in names]
-    return ''.join(lines)
-
-
-def add_exact_resume(cfg: Config) -> None:
-    """Lets a stopped training end as it would have anyway."""
-    hooks = list(cfg.get('custom_hooks') or ())
-    cfg.custom_hooks = [*hooks, dict(type='mmcr.ExactResumeHook')]
-
-
-def remove_exact_resume(cfg: Config) -> None:
-    cfg.custom_hooks = [
-        hook for hook in cfg.custom_hooks if hook['type'] != 'mmcr.ExactResumeHook'
-    ]
-    if not cfg.custom_hooks:
-        cfg.pop('custom_hooks')
 
 
 def image_shape(cfg: Config) -> tuple[int, int]:
@@ -429,8 +383,9 @@ def _shown(backbone: Mapping, baseline: Baseline) -> dict:
     return dict(stage_blocks=tuple(stage_blocks), values=dilations)
 
 
-def _path() -> str:
-    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+def _work(cfg: Config, space: SearchSpace) -> tuple[float, Config]:
+    """Of a search, in candidates scored on all of archval; with its config."""
+    return TASK_UTILS.build(dict(cfg.test_cfg.searcher, space=space)).work, cfg
 
 
 def _duration(seconds: float) -> str:

@@ -30,9 +30,10 @@ METHODS = ('crnas', 'detnas')
 VARIANTS = {'ResNetV1d': ('ResNet', dict(deep_stem=True, avg_down=True))}
 #: What says how a backbone starts and what of it stays as it started.
 START = ('init_cfg', 'pretrained', 'frozen_stages', 'norm_eval')
+EXACT_RESUME = dict(type='mmcr.ExactResumeHook')
 SUPERNET_HOOKS = (
     dict(type='mmcr.ArchSamplingHook', seed=0),
-    dict(type='mmcr.ExactResumeHook'),
+    EXACT_RESUME,
     dict(type='mmcr.PathLogHook'),
 )
 FAIR = dict(type='mmcr.StrictlyFairSampler')
@@ -114,7 +115,7 @@ def understand(cfg: Config) -> Baseline:
     kind = kinds.get(name)
     if kind is None:
         raise UserError(
-            f'The backbone must be one that mmcr can search, one of mmdet\'s '
+            f"The backbone must be one that mmcr can search, one of mmdet's "
             f'{", ".join(sorted(k for k in kinds if not k.startswith("CR")))}, but '
             f'this detector has {name}.'
         )
@@ -275,11 +276,14 @@ def search(
     loop = dict(type='mmcr.ArchSearchLoop', searcher=dict(searcher))
     if budget is not None:
         loop['budget'] = budget
-    loop['final_backbone'] = final_backbone(baseline, cfg.model.backbone)
+    if final := final_backbone(baseline, cfg.model.backbone):
+        loop['final_backbone'] = final
     for name in ('calibration_dataloader', 'calibration_images', 'num_minibatches'):
         if name in cfg.val_cfg:
             loop[name] = copy.deepcopy(cfg.val_cfg[name])
-    cfg.test_cfg = merged(Config(loop), options.search)._cfg_dict
+    cfg.test_cfg = loop
+    if options.search:
+        cfg = merged(cfg, dict(test_cfg=options.search))
     return cfg
 
 
@@ -309,6 +313,47 @@ def network(baseline: Baseline, arch_cfg: Mapping, options: Options) -> Config:
     cfg.model.backbone = ConfigDict(backbone)
     _set_amp(cfg, options)
     return cfg
+
+
+def text_of(cfg: Config, search: str = '', names: Sequence[str] = ()) -> str:
+    """A config file; what `names` are of the backbone comes from what was found.
+
+    Args:
+        cfg: All of the config.
+        search: The step whose ``best_arch.py`` it waits for.
+        names: Arguments of the backbone.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.pop('work_dir', None)
+    if not search:
+        return cfg.pretty_text
+    for name in names:
+        cfg.model.backbone.pop(name, None)
+    lines = [f"_base_ = '../{search}/best_arch.py'  # what that search has found\n"]
+    lines.append(cfg.pretty_text)
+    lines += [f"model['backbone']['{n}'] = _base_.cr_backbone.{n}\n" for n in names]
+    return ''.join(lines)
+
+
+def add_hooks(cfg: Config, *hooks: Mapping) -> None:
+    """Adds hooks to those that a config has, unless it has one of the type."""
+    own = list(cfg.get('custom_hooks') or ())
+    types = {hook['type'] for hook in own}
+    cfg.custom_hooks = [*own, *(dict(h) for h in hooks if h['type'] not in types)]
+
+
+def stage_draft(baseline: Baseline, options: Options) -> tuple[nn.Module, dict]:
+    """A stage supernet without weights whose space holds the baseline.
+
+    Returns:
+        The backbone, and what gives its networks the detector's width.
+    """
+    narrow = narrowed(baseline, options.width)
+    choices = stage_choices(baseline) or None
+    draft = build(
+        dict(type=baseline.type, **narrow, supernet='stage', stage_choices=choices)
+    )
+    return draft, final_backbone(baseline, narrow)
 
 
 def narrowed(baseline: Baseline, width: float) -> dict:
@@ -356,9 +401,7 @@ def watched_paths(space: SearchSpace) -> dict[str, list[int]]:
         return sum(i * n for i, n in enumerate(blocks)) / sum(blocks)
 
     members = sorted(space, key=depth)
-    return dict(
-        shallow=list(members[0].values()), deep=list(members[-1].values())
-    )
+    return dict(shallow=list(members[0].values()), deep=list(members[-1].values()))
 
 
 def merged(cfg: Config, changes: Mapping) -> Config:

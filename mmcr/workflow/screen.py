@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 TRAINED = re.compile(
-    r'(Epoch|Iter)\(train\)\s+(?:\[(\d+)\])?\[\s*(\d+)/\s*(\d+)\].*?\bloss: ([-\d.e+naif]+)'
+    r'(Epoch|Iter)\(train\)\s+(?:\[(\d+)\])?\[\s*(\d+)/\s*(\d+)\].*?\bloss: (\S+)'
 )
 SEARCHED = re.compile(r'Search \[([\d.]+)/([\d.]+)\]')
 EVALUATED = re.compile(r'Epoch\((val|test)\)\s+\[\d*\]?\[\s*(\d+)/\s*(\d+)\]')
-SCORED = re.compile(r'(\S*bbox_mAP): (-?[\d.]+)')
+# of a network, or of a named path of a supernet
+SCORED = re.compile(r'\b(?:coco|archval/(\w+))/bbox_mAP: (-?[\d.]+)')
 KEPT = ('Best architecture', 'SyncBN needs', 'going on')  # whole lines that people want
 EVERY = 30.0  # seconds between two lines, where there is no terminal
 
@@ -28,7 +29,8 @@ class Screen:
     Args:
         names: Of the steps, in order.
         seconds: By name of the step, how long it is expected to take.
-        log: Told every line, with time.
+        log: Told every line.
+        finished: Told every step that has finished; may raise an error.
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class Screen:
         names: list[str],
         seconds: Mapping[str, float] | None = None,
         log: Callable[[str], None] = lambda line: None,
+        finished: Callable = lambda step: None,
     ) -> None:
         self.names = names
         self.expected = dict(seconds or {})
         self.log = log
+        self.finished = finished
         self.console = Console(file=sys.stdout, highlight=False)
         self.bars = Progress(
             TextColumn('{task.description}'),
@@ -71,46 +75,45 @@ class Screen:
     def start(self, step, cfg: Config) -> None:
         self.step, self.cfg = step, cfg
         self._begin = self._shown = time.monotonic()
-        self._part, self._loss, self._ap = 0.0, '-', '-'
+        self._part, self._loss, self._ap = 0.0, '', ''
         self._task = self.bars.add_task(self._label(step), total=1.0, text='starting')
         if not self.console.is_terminal:
-            self.say(f'{self._label(step)}: starting')
+            self._say_of_step('starting')
 
     def read(self, line: str) -> None:
         """Learns from a line of the tool's output where the step is."""
         part, text = self._state(line)
         for kept in KEPT:
             if kept in line:
-                self.say(f'{self._label(self.step)}: {line[line.index(kept) :].strip()}')
-        scores = [
-            f'{name.split("/")[-2] if name.count("/") > 1 else "AP"} '
-            f'{100 * float(value):.2f}'
-            for name, value in SCORED.findall(line)
-        ]
-        if scores:
-            self._ap = ', '.join(scores)
+                self._say_of_step(line[line.index(kept) :].strip())
+        if scores := SCORED.findall(line):
+            self._ap = ', '.join(
+                f'{name or "AP"} {100 * float(ap):.2f}' for name, ap in scores
+            )
         if part is None:
             return
         self._part = part
         spent = time.monotonic() - self._begin
         left = spent * (1 - part) / part if part > 0 else None
-        words = [text, f'AP {self._ap}'] if self._ap != '-' else [text]
-        words.append(f'step: {_duration(left)} left')
+        words = [*filter(None, [text, self._ap]), f'step: {_duration(left)} left']
         if left is not None:
             words.append(f'all: {_duration(left + self._after(spent + left))} left')
         self.bars.update(self._task, completed=part, text='  '.join(words))
         now = time.monotonic()
         if not self.console.is_terminal and now - self._shown > EVERY:
             self._shown = now
-            self.say(f'{self._label(self.step)}: {100 * part:.0f}%  {"  ".join(words)}')
+            self._say_of_step(f'{100 * part:.0f}%  {"  ".join(words)}')
 
     def finish(self, step, seconds: float) -> None:
         self._taken[step.name] = seconds
-        ap = f', {self._ap} AP' if self._ap != '-' else ''
-        ap = ap.replace('AP AP', 'AP').replace(', AP ', ', AP ')
         if self._task is not None:
             self.bars.remove_task(self._task)
-        self.say(f'{self._label(step)}: done in {_duration(seconds)}{ap}')
+        done = f'done in {_duration(seconds)}'
+        self._say_of_step(f'{done}; {self._ap}' if self._ap else done)
+        self.finished(step)
+
+    def _say_of_step(self, text: str) -> None:
+        self.say(f'{self._label(self.step)}: {text}')
 
     def _label(self, step) -> str:
         return f'[{self.names.index(step.name) + 1}/{len(self.names)}] {step.title}'

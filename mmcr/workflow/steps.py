@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmcr.data.checks import annotation_files
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
-from mmcr.files import file_digest, write_json
+from mmcr.files import file_digest, write_bytes, write_json
 
 ROOT = Path(__file__).parents[2]
 #: Of a config, what can change the result of a step.
@@ -109,9 +109,7 @@ class StepRunner:
             checkpoint = self.checkpoint(step.name)
             self._call(step, lock, 'test.py', checkpoint, '--work-dir', str(folder))
         seconds = round(time.monotonic() - start)
-        write_json(
-            state_file, dict(conditions=conditions, done=True, seconds=seconds)
-        )
+        write_json(state_file, dict(conditions=conditions, done=True, seconds=seconds))
         self.screen.finish(step, seconds)
 
     def folder(self, step: Step | str) -> Path:
@@ -185,16 +183,13 @@ class StepRunner:
             torchrun = ['-m', 'torch.distributed.run', '--standalone']
             command = [*torchrun, f'--nproc_per_node={self.gpus}', *command]
             command += ['--launcher', 'pytorch']
-        environment = dict(os.environ)
-        path = [str(ROOT), environment.get('PYTHONPATH')]
-        environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
         log = folder / 'console.log'
         last: deque[str] = deque(maxlen=20)
         with (
             log.open('a', buffering=1) as file,
             subprocess.Popen(
                 [sys.executable, *command],
-                env=environment,
+                env=tool_environment(),
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -222,6 +217,37 @@ class StepRunner:
         """What mmengine's LoggerHook wrote after the last test of a step's network."""
         written = sorted((self.folder(step) / 'test').glob('*/*.json'))
         return json.loads(written[-1].read_text())
+
+
+def write_configs(work_dir: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Writes the config of each step into its folder.
+
+    Args:
+        work_dir: Of the steps.
+        texts: By name of the step.
+
+    Returns:
+        The configs that somebody has changed since: these stay as they are.
+    """
+    written = work_dir / 'configs.json'
+    known = json.loads(written.read_text()) if written.exists() else {}
+    edited = []
+    for step, text in texts.items():
+        path = work_dir / step / 'config.py'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.read_text() not in (text, known.get(step)):
+            edited.append(path)
+            continue
+        write_bytes(path, text.encode())
+        known[step] = text
+    write_json(written, known)
+    return edited
+
+
+def tool_environment() -> dict[str, str]:
+    """Of processes that import this mmcr."""
+    path = [str(ROOT), os.environ.get('PYTHONPATH')]
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, path))}
 
 
 def tools() -> Path:

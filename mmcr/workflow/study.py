@@ -3,61 +3,66 @@
 Every network is a step of its own (`workflow.steps`), so that a stopped study goes on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmcr.cost.budget import budget_space
+from mmengine.config import Config
+
 from mmcr.cost.training_free import training_free_scores
-from mmcr.engine.export import arch_fragment
 from mmcr.errors import UserError
-from mmcr.files import write_bytes, write_json
-from mmcr.models import SearchableBackbone
-from mmcr.models.detector import supernet_of
+from mmcr.files import write_json
 from mmcr.report.ranking import Ranking
 from mmcr.report.ranking_page import write_ranking
 from mmcr.search import read_journal
-from mmcr.space import Arch, SearchSpace
-from mmcr.workflow.steps import Step, StepRunner
+from mmcr.space import Arch, Budget
+from mmcr.workflow.recipe import (
+    EXACT_RESUME,
+    Options,
+    add_hooks,
+    network,
+    stage_draft,
+    text_of,
+    understand,
+)
+from mmcr.workflow.screen import Screen
+from mmcr.workflow.steps import Step, StepRunner, write_configs
 
+DEFAULTS = Options()
 METRIC = 'coco/bbox_mAP'
 
 
-class RankingStudy(StepRunner):
+class RankingStudy:
     """Trains members of a space and compares them with the scores of searches.
 
     AP in points of 100 throughout.
 
-    The members are spread over the stage space that the config searches, under its
-    budget, and listed in ``members.json`` in the work dir: what `ListedSearcher` takes.
+    The members are spread over the detector's stage space, of as many blocks as it
+    has, and listed in ``members.json`` in the work dir: what `ListedSearcher` takes.
 
     Args:
-        config: A config that follows ``CR_STEP``, as for `Pipeline`.
+        cfg: A detector's config, as for `Reallocation`.
         work_dir: Where every network gets a folder, and the tables go.
         searches: By name, work dirs of finished searches that scored the members on
             all of archval (exhaustive, or of these members alone).
         members: How many members to train, three or more.
         seeds: How many times each, two or more, with the seeds 0, 1, 2, ... for all.
-            Networks of one seed start from the same weights (`shared_chance`).
-        depth: Of the ResNet.
-        jobs: How many networks may train at a time.
-        say: Where to tell how things go.
+            Networks of one seed start from the same weights and see the same images
+            (`mmcr.PairedInitHook`, `mmcr.ExactResumeHook`).
+        options: Of the recipe; they decide the space.
 
     Raises:
-        UserError: `members` or `seeds` is too few for a ranking, the config searches
-            no stage space under one budget, or one with fewer members, or a search
-            has no score of one.
+        UserError: `members` or `seeds` is too few for a ranking, the space has fewer
+            members, or a search has no score of one.
     """
 
     def __init__(
         self,
-        config: str,
-        work_dir: str,
+        cfg: Config,
+        work_dir: str | Path,
         searches: Mapping[str, str],
         members: int = 12,
         seeds: int = 3,
-        depth: int = 18,
-        jobs: int = 1,
-        say: Callable[[str], None] = print,
+        options: Options = DEFAULTS,
     ) -> None:
         for name, value, least in (('members', members, 3), ('seeds', seeds, 2)):
             if value < least:
@@ -65,46 +70,67 @@ class RankingStudy(StepRunner):
                     f'{name} must be at least {least}, so that there is something to '
                     f'rank and its noise is known, but got {value}.'
                 )
-        super().__init__(config, work_dir, [], jobs, say)
-        self.search_step = Step('search', f'crnas/stage_search_r{depth}')
-        self.backbone, self.final = supernet_of(self.resolved(self.search_step))
-        self.members = spread(list(self._space()), members)
+        self.work_dir = Path(work_dir)
+        self.baseline = understand(cfg)
+        self.supernet, self.final = stage_draft(self.baseline, options)
+        own = self.supernet.space.member(self.baseline.stage_blocks)
+        cost = self.supernet.space.cost_of(own)
+        self.members = spread(
+            list(self.supernet.space.under(Budget.exactly(cost))), members
+        )
         self.seeds = range(seeds)
-        self.options = shared_chance(self.backbone)
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        members = [dict(arch) for arch in self.members]
-        write_json(self.work_dir / 'members.json', members)
+        listed = [dict(arch) for arch in self.members]
+        write_json(self.work_dir / 'members.json', listed)
         self.scores = {
             name: _scores(Path(folder, 'trials.jsonl'), self.members)
             for name, folder in searches.items()
         }
-        self.network = f'faster_rcnn/faster-rcnn_cr-r{depth}_fpn_1x_coco'
         # seed by seed: a study stopped early has whole rows
-        self.steps = [
-            self._step(arch, seed) for seed in self.seeds for arch in self.members
-        ]
-
-    def _space(self) -> SearchSpace:
-        budget = self.resolved(self.search_step).test_cfg.get('budget')
-        if isinstance(budget, list) or self.backbone.supernet != 'stage':
-            raise UserError(
-                f'A study takes a stage space under one budget, but {self.config} has '
-                f'supernet={self.backbone.supernet!r} and budget={budget}.'
+        self.steps = {
+            (arch, seed): Step(
+                f'{name_of(arch)}_seed{seed}', name_of(arch), tested=True
             )
-        if budget is None:
-            return self.backbone.space
-        return budget_space(self.backbone, self.final, budget)
+            for seed in self.seeds
+            for arch in self.members
+        }
+        screen = Screen(
+            [step.name for step in self.steps.values()], finished=self._tested
+        )
+        self.runner = StepRunner(self.work_dir, self.steps.values(), screen)
+
+    def write(self) -> None:
+        """Writes the config of every network into its folder."""
+        texts = {
+            step.name: text_of(self.network(arch, seed))
+            for (arch, seed), step in self.steps.items()
+        }
+        write_configs(self.work_dir, texts)
+
+    def network(self, arch: Arch, seed: int) -> Config:
+        """The config of one network, which shares all chance with those of its seed."""
+        cfg = network(self.baseline, self._blocks(arch), DEFAULTS)
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+        choices = self.supernet.space.choices
+        largest = Arch({choice.name: max(choice.values) for choice in choices})
+        paired = dict(type='mmcr.PairedInitHook', backbone=self._blocks(largest))
+        add_hooks(cfg, paired, EXACT_RESUME)
+        return cfg
+
+    def _blocks(self, arch: Arch) -> dict:
+        return dict(stage_blocks=self.supernet.arch_cfg(arch)['stage_blocks'])
 
     def run(self) -> str:
         """Trains what is not trained yet; returns the tables."""
-        self.run_steps()
+        self.write()
+        self.runner.run()
         return self.compare()
 
     def compare(self) -> str:
         """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``."""
         alone = {
             name_of(arch): [
-                100 * self._tested(self._step(arch, seed)) for seed in self.seeds
+                100 * self._tested(self.steps[arch, seed]) for seed in self.seeds
             ]
             for arch in self.members
         }
@@ -113,7 +139,7 @@ class RankingStudy(StepRunner):
                 f'supernet: {name}': {a: 100 * scores[a] for a in self.members}
                 for name, scores in self.scores.items()
             },
-            **training_free_scores(self.backbone, self.final, self.members),
+            **training_free_scores(self.supernet, self.final, self.members),
         }
         named = {
             name: {name_of(arch): value for arch, value in values.items()}
@@ -121,51 +147,16 @@ class RankingStudy(StepRunner):
         }
         return write_ranking(Ranking(alone, named), self.work_dir)
 
-    def _run(self, step: Step, futures: dict) -> None:
-        super()._run(step, futures)
-        self._tested(step)  # before the others train in vain
-
     def _tested(self, step: Step) -> float:
-        metrics = self.tested_metrics(step.name)
+        metrics = self.runner.tested_metrics(step)
         if METRIC not in metrics:
             raise UserError(
                 f'A study needs a test_evaluator that says {METRIC}, as '
-                f'mmdet.CocoMetric does, but that of {self.config} says '
+                f'mmdet.CocoMetric does, but that of this config says '
                 f'{", ".join(sorted(metrics))}. Give such a one, and another '
                 f'--work-dir.'
             )
         return metrics[METRIC]
-
-    def _step(self, arch: Arch, seed: int) -> Step:
-        fragment = self.work_dir / 'archs' / f'{name_of(arch)}.py'
-        cfg = {**self.backbone.arch_cfg(arch), **self.final}
-        fragment.parent.mkdir(parents=True, exist_ok=True)
-        # always, lest it is of an older config: steps tell by it what they are of
-        text = arch_fragment(cfg, 'A member of a ranking study.')
-        write_bytes(fragment, text.encode())
-        return Step(
-            f'{name_of(arch)}_seed{seed}',
-            self.network,
-            arch=str(fragment),
-            tested=True,
-            seed=seed,
-            options=self.options,
-        )
-
-
-def shared_chance(supernet: SearchableBackbone) -> tuple[str, ...]:
-    """Options by which networks of a stage space that have one seed have one fortune.
-
-    Initial weights by name, images and their order, and what every iteration draws.
-    """
-    largest = {choice.name: max(choice.values) for choice in supernet.space.choices}
-    blocks = ','.join(map(str, supernet.arch_cfg(Arch(largest))['stage_blocks']))
-    hooks = 'default_hooks'  # beside those of the config, in whatever list they are
-    return (
-        f'{hooks}.paired_init.type=mmcr.PairedInitHook',
-        f'{hooks}.paired_init.backbone.stage_blocks=[{blocks}]',
-        f'{hooks}.exact_resume.type=mmcr.ExactResumeHook',
-    )
 
 
 def name_of(arch: Arch) -> str:

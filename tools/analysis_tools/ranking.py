@@ -8,13 +8,16 @@ the same network moves between seeds. Started again, it goes on where it was.
 import argparse
 
 from mmcr.cli import resumable, user_errors
+from mmcr.data.checks import check_config
+from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
+from mmcr.workflow.reallocation import settings_of
 from mmcr.workflow.study import RankingStudy
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config that inherits from $CR_STEP')
+    parser.add_argument('config', help='config of a detector')
     parser.add_argument(
         '--search',
         action='append',
@@ -30,15 +33,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seeds', type=int, default=3, help='trainings of each (default: %(default)s)'
     )
-    parser.add_argument(
-        '--depth', type=int, choices=[18, 50], default=18, help='of the ResNet'
-    )
-    parser.add_argument(
-        '--jobs',
-        type=int,
-        default=1,
-        help='networks that may train side by side (default: %(default)s)',
-    )
     return parser.parse_args()
 
 
@@ -47,14 +41,11 @@ def main() -> None:
     args = parse_args()
     searches = by_name(args.search)
     with resumable():
+        cfg = read_config(args.config)
+        settings = settings_of(cfg.pop('reallocation', {}))
+        check_config(cfg)
         study = RankingStudy(
-            args.config,
-            args.work_dir,
-            searches,
-            args.members,
-            args.seeds,
-            args.depth,
-            args.jobs,
+            cfg, args.work_dir, searches, args.members, args.seeds, settings.options
         )
         print(study.run())
 
