@@ -1,12 +1,9 @@
 # The ranking study again on photographs: the blood cells of BCCD (MIT; 205 images to
 # train, 87 to score on, 72 to test on), laid out as data/bccd/images, train.json,
 # val.json and test.json.
-step = '{{$CR_STEP:crnas/supernet_r18}}'
 _base_ = './ranking_shapes.py'
 
 data_root = 'data/bccd/'
-searching = step.startswith('crnas')
-val_ann = 'val.json' if searching else 'test.json'
 data = dict(
     data_root=data_root,
     data_prefix=dict(img='images/'),
@@ -20,18 +17,25 @@ test_pipeline[1]['scale'] = scale
 train_dataloader = dict(
     dataset=dict(ann_file='train.json', pipeline=train_pipeline, **data)
 )
-val_dataloader = dict(dataset=dict(ann_file=val_ann, pipeline=test_pipeline, **data))
+val_dataloader = dict(
+    dataset=dict(ann_file='test.json', pipeline=test_pipeline, **data)
+)
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + val_ann)
+val_evaluator = dict(ann_file=data_root + 'test.json')
 test_evaluator = val_evaluator
 model = dict(roi_head=dict(bbox_head=dict(num_classes=3)))
-cost_shape = scale[::-1]
 
 # Few images, so many epochs.
-max_epochs = 48 if searching else 12
+max_epochs, longer = 12, 48
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = _base_.param_scheduler
 param_scheduler[0]['end'] = 100
 param_scheduler[1]['end'] = max_epochs
-if 'search' in step:
-    test_cfg = dict(calibration_images=200)
+reallocation = dict(
+    archval=data_root + 'val.json',
+    supernet=dict(
+        train_cfg=dict(max_epochs=longer, val_interval=longer),
+        param_scheduler=[param_scheduler[0], dict(param_scheduler[1], end=longer)],
+    ),
+    search=dict(calibration_images=200),
+)

@@ -127,12 +127,12 @@ def understand(cfg: Config) -> Baseline:
         )
     start = {name: backbone.pop(name) for name in START if name in backbone}
     notes = []
-    for key in ('load_from', 'resume'):
-        if cfg.pop(key, None) and key == 'load_from':
-            notes.append(
-                'load_from is left out: all networks start alike, from the init_cfg of '
-                'their backbone.'
-            )
+    if cfg.get('load_from'):
+        notes.append(
+            'load_from is left out: all networks start alike, from the init_cfg of '
+            'their backbone.'
+        )
+    cfg.load_from, cfg.resume = None, False
     arguments = _normalised(kind, backbone)
     network = _built(kind, arguments)
     if network.supernet is None and not hasattr(network, 'stage_blocks'):

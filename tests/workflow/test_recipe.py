@@ -1,0 +1,223 @@
+"""A detector's config in, the configs of a reallocation out."""
+
+import pytest
+import torch
+from config_files import read
+from mmdet.registry import MODELS
+from mmengine.config import Config
+
+from mmcr.cost.budget import budget_space
+from mmcr.errors import UserError
+from mmcr.space import Budget
+from mmcr.workflow import recipe
+from mmcr.workflow.datasets import SearchData
+from mmcr.workflow.recipe import Options, understand
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+DECIDES = (
+    *('model', 'train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'param_scheduler'),
+    *('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator'),
+    *('test_evaluator', 'default_hooks', 'custom_hooks', 'auto_scale_lr', 'sync_bn'),
+    *('model_wrapper_cfg', 'default_scope', 'load_from', 'resume', 'log_processor'),
+)
+HOSTS = (
+    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
+    'retinanet/retinanet_r18_fpn_1x_coco.py',
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'atss/atss_r50_fpn_1x_coco.py',
+    'gfl/gfl_r50_fpn_1x_coco.py',
+    'tood/tood_r50_fpn_1x_coco.py',
+    'faster_rcnn/faster-rcnn_x101-32x4d_fpn_1x_coco.py',
+)
+
+
+def mmdets(name):
+    return Config.fromfile(recipe_path(name))
+
+
+def recipe_path(name):
+    from mmengine.utils import get_installed_path
+
+    return f'{get_installed_path("mmdet")}/.mim/configs/{name}'
+
+
+def plainly(value):
+    """Without what inheritance leaves behind."""
+    if isinstance(value, dict):
+        return {k: plainly(v) for k, v in value.items() if k != '_scope_'}
+    if isinstance(value, list | tuple):
+        return [plainly(entry) for entry in value]
+    return value
+
+
+def what_decides(cfg):
+    return plainly({key: cfg.get(key) for key in DECIDES})
+
+
+def stage_space(baseline, options):
+    draft, final = recipe.stage_draft(baseline, options)
+    cost = draft.space.cost_of(draft.space.member(baseline.stage_blocks))
+    return draft.space.under(Budget.exactly(cost)), final, cost
+
+
+@pytest.mark.parametrize('net', ['r50', 'r18', 'mobilenetv2', 'x50'])
+def test_the_papers_recipe_is_that_of_configs_crnas(net):
+    """For the paper's detector and data; its supernets are trained for 25 epochs."""
+    detector = read(f'faster_rcnn/faster-rcnn_{net}_fpn_1x_coco.py')
+    longer = read('faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py')
+    detector.update(train_cfg=longer.train_cfg, param_scheduler=longer.param_scheduler)
+    baseline, options = understand(detector), Options()
+    papers = read(f'crnas/supernet_{net}.py')
+    if net == 'mobilenetv2':
+        del papers.model.backbone['out_indices']  # mmdet's default
+    data = SearchData(
+        papers.train_dataloader, papers.val_dataloader, {}, papers.val_evaluator, (), ''
+    )
+    space, _, cost = stage_space(baseline, options)
+    supernet = recipe.supernet(baseline, data, options, 'stage', space)
+    assert what_decides(supernet) == what_decides(papers)
+
+    exhaustive = dict(type='mmcr.ExhaustiveSearcher')
+    search = recipe.search(supernet, baseline, options, exhaustive, cost)
+    papers = read(f'crnas/stage_search_{net}.py')
+    assert plainly(search.test_cfg) == plainly(papers.test_cfg)
+
+    papers = read(f'crnas/op_search_{net}.py')
+    operation = recipe.supernet(baseline, data, options, 'operation')
+    blocks = papers.model.backbone.stage_blocks
+    operation.model.backbone.stage_blocks = blocks  # what the stage search has found
+    papers.model.backbone.pop('out_indices', None)
+    papers.model.backbone.pop('stage_choices', None)
+    greedy = dict(type='mmcr.GreedySearcher', k=3)
+    search = recipe.search(operation, baseline, options, greedy)
+    assert what_decides(search) == what_decides(papers)
+
+    papers = read(f'faster_rcnn/faster-rcnn_cr-{net}_fpn_1x_coco.py')
+    found = {
+        key: value
+        for key, value in papers.model.backbone.items()
+        if key in ('stage_blocks', 'dilations')
+    }
+    papers.model.backbone.pop('out_indices', None)
+    network = recipe.network(baseline, found, options)
+    assert plainly(network.model) == plainly(papers.model)
+
+
+@pytest.mark.parametrize('name', HOSTS)
+def test_any_detector_of_mmdets(name):
+    """Supernet and found network are built; their necks take what backbones give."""
+    cfg = mmdets(name)
+    own = dict(type='CheckInvalidLossHook', interval=50)
+    cfg.custom_hooks = [own]
+    baseline, options = understand(cfg), Options()
+    space, final, cost = stage_space(baseline, options)
+    supernet = recipe.supernet(baseline, None, options, 'stage', space)
+    assert own in supernet.custom_hooks
+    assert supernet.model.backbone.type == baseline.type
+    assert {'init_cfg', 'frozen_stages'}.isdisjoint(supernet.model.backbone)
+    found = recipe.network(baseline, dict(stage_blocks=(3, 3, 5, 5)), options)
+    backbone = found.model.backbone
+    assert backbone.init_cfg.type == 'mmcr.ReallocatedInit'
+    assert backbone.init_cfg.checkpoint == cfg.model.backbone.init_cfg.checkpoint
+    assert backbone.frozen_stages == 0
+    for model in (supernet.model, found.model):
+        with torch.device('meta'):
+            detector = MODELS.build(model)
+            features = detector.backbone(torch.zeros(1, 3, 64, 64))
+            assert len(detector.neck(features)) == 5
+    assert found.model.neck == cfg.model.neck
+    net = recipe.build(supernet.model.backbone)
+    kept = budget_space(
+        net, recipe.final_backbone(baseline, supernet.model.backbone), cost
+    )
+    assert baseline.stage_blocks in {tuple(arch.values()) for arch in kept}
+    full = recipe.build({**net.arch_cfg(next(iter(space))), **final})
+    assert full.out_channels == baseline.network.out_channels
+
+
+def test_what_a_detector_is_written_as_does_not_matter():
+    """Lazy configs with classes, variants of ResNet, and no scope."""
+    cfg = read('demo/shapes.py')
+    from mmdet.models import ResNetV1d
+
+    cfg.model.backbone.type = ResNetV1d
+    cfg.default_scope = None
+    baseline = understand(cfg)
+    assert baseline.type == 'mmcr.CRResNet'
+    assert baseline.arguments['deep_stem'] and baseline.arguments['avg_down']
+    assert 'ResNetV1d' in baseline.cfg.model.backbone.type
+
+
+def test_what_a_user_may_change():
+    options = Options(
+        width=1.0,
+        backbone=dict(share='branch'),
+        supernet=dict(train_cfg=dict(max_epochs=3), optim_wrapper=dict(clip_grad=None)),
+        search=dict(calibration_images=7),
+        amp=True,
+    )
+    cfg = read('demo/shapes.py')
+    cfg.load_from = 'detector.pth'
+    baseline = understand(cfg)
+    assert any('load_from' in note for note in baseline.notes)
+    space, final, cost = stage_space(baseline, options)
+    assert final == {}
+    supernet = recipe.supernet(baseline, None, options, 'stage', space)
+    assert supernet.model.backbone.share == 'branch'
+    assert supernet.model.neck == cfg.model.neck
+    assert supernet.train_cfg.max_epochs == 3
+    assert supernet.optim_wrapper.type == 'AmpOptimWrapper'
+    assert supernet.load_from is None
+    searcher = dict(type='mmcr.ExhaustiveSearcher')
+    search = recipe.search(supernet, baseline, options, searcher, cost)
+    assert search.test_cfg.calibration_images == 7
+    assert 'final_backbone' not in search.test_cfg
+
+
+def test_own_numbers_of_blocks_are_a_choice():
+    cfg = read('demo/shapes.py')
+    cfg.model.backbone.update(type='mmcr.CRResNet', stage_blocks=(2, 2, 8, 2))
+    baseline = understand(cfg)
+    assert recipe.stage_choices(baseline)['stage3'] == (
+        2,
+        3,
+        5,
+        6,
+        8,
+        9,
+        11,
+        14,
+        17,
+        20,
+        23,
+    )
+
+
+@pytest.mark.parametrize(
+    'backbone, words',
+    [
+        (None, 'backbone as model.backbone'),
+        (dict(type='Swin'), 'one of mmdet.*MobileNetV2.*ResNet.*has Swin'),
+        (dict(type='CRResNet', depth=18, supernet='stage'), "supernet='stage'"),
+        (dict(type='ResNet', depth=18, no_such=1), "TypeError.*'no_such'"),
+        (dict(type='ResNet', depth=19), 'depth must be one of'),
+    ],
+)
+def test_refuses(backbone, words):
+    cfg = read('demo/shapes.py')
+    cfg.model.backbone = backbone
+    with pytest.raises(UserError, match=words):
+        understand(cfg)
+
+
+def test_widths_that_cannot_be():
+    cfg = read('demo/shapes.py')
+    cfg.model.neck.in_channels = [1, 2, 3, 4]
+    baseline = understand(cfg)
+    with pytest.raises(UserError, match=r'--width 1'):
+        recipe.supernet(baseline, None, Options(), 'operation')
+    with pytest.raises(UserError, match='even number of channels.* 16'):
+        recipe.narrowed(baseline, 0.3)
