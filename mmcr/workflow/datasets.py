@@ -1,7 +1,7 @@
 """The data of a search: a detector's training set, split, whatever it is wrapped in."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +84,8 @@ def search_data(
             image is in two sets; nothing would be left to train or to score on; or
             there is no validation loader to take the form from.
     """
-    train = _plain(cfg.get(TRAIN))
+    settings = cfg.to_dict()
+    train = settings.get(TRAIN) or {}
     sets = [_TrainingSet.read(leaf) for leaf in inner_sets(train.get('dataset'))]
     if not sets:
         raise DataError(
@@ -93,8 +94,8 @@ def search_data(
         )
     _check_sets(sets)
     out = _annotations_folder(folder, sets)
-    template, validation = _validation(cfg)
-    metric = _metric(cfg)
+    template, validation = _validation(settings)
+    metric = _metric(settings)
     total = sum(len(each.coco['images']) for each in sets)
     said = f'{total:,} images in {len(sets)} set{"s" * (len(sets) > 1)}'
 
@@ -113,17 +114,18 @@ def search_data(
         said += f'(seed {seed})'
 
     _check_objects(parts, held, sets[0].classes, 'segm' in metric['metric'])
-    leaves = iter(trained)
     calibration = [{**leaf, 'pipeline': validation['pipeline']} for leaf in trained]
+    if len(trained) > 1:
+        calibration = [dict(type='mmdet.ConcatDataset', datasets=calibration)]
     scored = {**scored, 'pipeline': validation['pipeline'], 'test_mode': True}
     scored.pop('filter_cfg', None)
     return SearchData(
         train_dataloader={
             **train,
-            'dataset': _replaced(train['dataset'], lambda _: next(leaves)),
+            'dataset': _replaced(train['dataset'], iter(trained)),
         },
         archval_dataloader={**template, 'dataset': scored},
-        calibration_dataloader={**template, 'dataset': _concatenated(calibration)},
+        calibration_dataloader={**template, 'dataset': calibration[0]},
         evaluator=dict(
             type='mmcr.UnroundedCocoMetric', ann_file=scored['ann_file'], **metric
         ),
@@ -207,23 +209,13 @@ class _TrainingSet:
         return kept
 
 
-def _plain(cfg: Mapping | None) -> dict:
-    return Config(dict(part=cfg or {})).to_dict()['part']
-
-
-def _replaced(dataset: dict, new: Callable[[dict], dict]) -> dict:
+def _replaced(dataset: dict, leaves: Iterator[dict]) -> dict:
     """The data set with others in the place of the inner ones, in their order."""
-    if dataset.get('datasets'):
-        return {**dataset, 'datasets': [_replaced(d, new) for d in dataset['datasets']]}
-    if dataset.get('dataset'):
-        return {**dataset, 'dataset': _replaced(dataset['dataset'], new)}
-    return new(dataset)
-
-
-def _concatenated(datasets: list[dict]) -> dict:
-    if len(datasets) == 1:
-        return datasets[0]
-    return dict(type='mmdet.ConcatDataset', datasets=datasets)
+    if inner := dataset.get('datasets'):
+        return {**dataset, 'datasets': [_replaced(each, leaves) for each in inner]}
+    if inner := dataset.get('dataset'):
+        return {**dataset, 'dataset': _replaced(inner, leaves)}
+    return next(leaves)
 
 
 def _check_type(leaf: dict) -> None:
@@ -281,7 +273,10 @@ def _check_sets(sets: list[_TrainingSet]) -> None:
                 f"{sets[0].classes} with '{sets[0].ann_file}' and {each.classes} with "
                 f"'{each.ann_file}'. Set metainfo=dict(classes=...) alike."
             )
-        paths = set(_image_paths(each.coco, each.folder))
+        paths = {
+            os.path.normpath(os.path.join(each.folder, image['file_name']))
+            for image in each.coco['images']
+        }
         shared = sorted(paths & owner.keys())
         if shared:
             raise DataError(
@@ -291,11 +286,6 @@ def _check_sets(sets: list[_TrainingSet]) -> None:
                 f"'{shared[0]}'. List each once; RepeatDataset repeats a set."
             )
         owner.update(dict.fromkeys(paths, each.ann_file))
-
-
-def _image_paths(coco: dict, folder: str) -> Iterator[str]:
-    for image in coco['images']:
-        yield os.path.normpath(os.path.join(folder, image['file_name']))
 
 
 def _annotations_folder(folder: str | Path, sets: list[_TrainingSet]) -> Path:
@@ -309,11 +299,11 @@ def _annotations_folder(folder: str | Path, sets: list[_TrainingSet]) -> Path:
     return out
 
 
-def _validation(cfg: Config) -> tuple[dict, dict]:
+def _validation(cfg: dict) -> tuple[dict, dict]:
     """The loader that images are scored with, and the set in it."""
     for name in ('val_dataloader', 'test_dataloader'):
-        loader = _plain(cfg.get(name))
-        leaf = next(inner_sets(loader.pop('dataset', None)), {})
+        loader = cfg.get(name) or {}
+        leaf = next(inner_sets(loader.get('dataset')), {})
         if leaf.get('pipeline'):
             return loader, leaf
     raise DataError(
@@ -323,20 +313,16 @@ def _validation(cfg: Config) -> tuple[dict, dict]:
     )
 
 
-def _metric(cfg: Config) -> dict:
+def _metric(cfg: dict) -> dict:
     """The metric's options that follow from the user's evaluator."""
     evaluators = cfg.get('val_evaluator') or cfg.get('test_evaluator') or []
-    if isinstance(evaluators, Mapping):
+    if isinstance(evaluators, dict):
         evaluators = [evaluators]
-    kinds = [kind for e in evaluators for kind in _listed(e.get('metric'))]
-    chosen = dict(metric=['bbox', 'segm'] if 'segm' in kinds else 'bbox')
-    if any(e.get('sort_categories') for e in evaluators):  # for Objects365
+    masks = any('segm' in (each.get('metric') or ()) for each in evaluators)
+    chosen = dict(metric=['bbox', 'segm'] if masks else 'bbox')
+    if any(each.get('sort_categories') for each in evaluators):  # for Objects365
         chosen['sort_categories'] = True
     return chosen
-
-
-def _listed(metric: str | Sequence[str] | None) -> Sequence[str]:
-    return [metric] if isinstance(metric, str) else metric or []
 
 
 def _drawn(sets: list[_TrainingSet], archval: int, out: Path, seed: int) -> tuple:
