@@ -138,10 +138,13 @@ def _check_references(path: str | Path, coco: dict) -> None:
                 f'{lost[0][field]!r}. Remove them or add the {section}.'
             )
     for entry in coco['annotations']:
-        if not isinstance(entry['bbox'], list) or len(entry['bbox']) != 4:
+        box, area = entry['bbox'], entry['area']
+        four = isinstance(box, list) and len(box) == 4
+        if not four or not all(isinstance(v, (int, float)) for v in (*box, area)):
             raise DataError(
-                f"'{path}': bbox must be [x, y, width, height], but "
-                f'annotation {entry["id"]} has {entry["bbox"]!r}.'
+                f"'{path}': bbox must be [x, y, width, height] and area a number, but "
+                f'annotation {entry["id"]} has {box!r} and {area!r}. Correct or '
+                'remove it.'
             )
 
 

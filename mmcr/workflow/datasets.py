@@ -102,34 +102,36 @@ def search_data(
     if isinstance(archval, str) and archval.isdigit():
         archval = int(archval)
     if isinstance(archval, (str, Path)):
-        parts = [each.coco for each in sets]
-        trained = [each.config for each in sets]
-        held, scored, files = _given(Path(archval), sets, validation, out)
-        said += f' to train on, {len(held["images"]):,} of {archval} to score on'
+        split = _given(Path(archval), sets, validation, out)
+        held = len(split.archval['images'])
+        said += f' to train on, {held:,} of {archval} to score on'
     else:
         if archval is None:
             archval = min(5000, max(total // 10, min(50, total // 2)))
-        parts, trained, held, scored, files = _drawn(sets, archval, out, seed)
+        split = _drawn(sets, archval, out, seed)
         said += f': {total - archval:,} to train on, {archval:,} to score on '
         said += f'(seed {seed})'
 
-    _check_objects(parts, held, sets[0].classes, 'segm' in metric['metric'])
-    calibration = [{**leaf, 'pipeline': validation['pipeline']} for leaf in trained]
-    if len(trained) > 1:
+    split.check(sets[0].classes, masks='segm' in metric['metric'])
+    for path, coco in split.files.items():
+        write_annotations(path, coco)
+    pipeline = dict(pipeline=validation['pipeline'])
+    calibration = [{**leaf, **pipeline} for leaf in split.trained]
+    if len(calibration) > 1:
         calibration = [dict(type='mmdet.ConcatDataset', datasets=calibration)]
-    scored = {**scored, 'pipeline': validation['pipeline'], 'test_mode': True}
+    scored = {**split.scored, **pipeline, 'test_mode': True}
     scored.pop('filter_cfg', None)
     return SearchData(
         train_dataloader={
             **train,
-            'dataset': _replaced(train['dataset'], iter(trained)),
+            'dataset': _replaced(train['dataset'], iter(split.trained)),
         },
         archval_dataloader={**template, 'dataset': scored},
         calibration_dataloader={**template, 'dataset': calibration[0]},
         evaluator=dict(
             type='mmcr.UnroundedCocoMetric', ann_file=scored['ann_file'], **metric
         ),
-        files=files,
+        files=tuple(split.files),
         summary=said,
     )
 
@@ -185,6 +187,8 @@ class _TrainingSet:
         leaf = {**leaf, 'ann_file': place(path), 'data_prefix': prefixes}
         with get_local_path(leaf['ann_file'], backend_args=options or None) as local:
             coco = read_coco(local)
+        if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
+            coco['categories'].sort(key=lambda category: category['id'])
         if leaf.get('indices') is not None:
             coco = subset(coco, _used_images(leaf))
         return cls(leaf, coco)
@@ -207,6 +211,46 @@ class _TrainingSet:
         for option in ('indices', 'backend_args'):
             kept.pop(option, None)
         return kept
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Which images are trained on and which are scored on.
+
+    Attributes:
+        archtrain: Content of the annotations of each training set.
+        trained: Config of each training set.
+        archval: Content of the annotations of the images that are scored on.
+        scored: Config of their set.
+        files: Content of the annotation files to write.
+    """
+
+    archtrain: list[dict]
+    trained: list[dict]
+    archval: dict
+    scored: dict
+    files: dict[Path, dict]
+
+    def check(self, classes: list[str], masks: bool) -> None:
+        """Raises `DataError` unless there are objects to train on and to score on."""
+        for use, contents in (('train', self.archtrain), ('score', [self.archval])):
+            if not sum(count_usable(coco, classes) for coco in contents):
+                total = sum(len(coco['annotations']) for coco in contents)
+                raise DataError(
+                    f'There must be boxes to {use} on, but of {total} annotations of '
+                    f'the images for it none is of use: of one of the classes '
+                    f'{classes}, no crowd, and at least a pixel wide, high and large. '
+                    f'Correct the annotations, or choose another archval.'
+                )
+        annotations = self.archval['annotations']
+        lacking = [a['id'] for a in annotations if not a.get('segmentation')]
+        if masks and lacking:
+            raise DataError(
+                f'val_evaluator measures masks (segm), which every annotation must '
+                f'have, but {len(lacking)} of {len(annotations)} to score on have no '
+                f'segmentation, for example those of id {lacking[:3]}. Add them, or '
+                f'measure bbox alone.'
+            )
 
 
 def _replaced(dataset: dict, leaves: Iterator[dict]) -> dict:
@@ -325,33 +369,26 @@ def _metric(cfg: dict) -> dict:
     return chosen
 
 
-def _drawn(sets: list[_TrainingSet], archval: int, out: Path, seed: int) -> tuple:
-    """Holds out training images.
-
-    Returns:
-        Content of each archtrain, the sets' configs with it, archval's content and
-        config, and the files.
-    """
+def _drawn(sets: list[_TrainingSet], archval: int, out: Path, seed: int) -> _Split:
+    """Holds out training images."""
     sizes = [len(each.coco['images']) for each in sets]
     owner = TRAIN if len(sets) > 1 else f"'{sets[0].ann_file}'"
     check_archval(archval, sum(sizes), owner, len(sets))
-    parts, held, trained, files = [], [], [], []
-    for number, (each, share) in enumerate(zip(sets, _shares(sizes, archval)), 1):
-        rest, own = split_images(each.coco, share, seed, each.ann_file)
-        path = out / f'archtrain{f"_{number}" if len(sets) > 1 else ""}.json'
-        write_annotations(path, rest)
-        files.append(path)
-        parts.append(rest)
-        held.append(own)
-        trained.append(each.of(path))
-    path = out / 'archval.json'
-    scored = sets[0].of(path)
-    whole = held[0]
+    archtrain, held = zip(
+        *(
+            split_images(each.coco, share, seed, each.ann_file)
+            for each, share in zip(sets, _shares(sizes, archval))
+        )
+    )
+    numbers = [f'_{n}' for n in range(1, len(sets) + 1)] if len(sets) > 1 else ['']
+    files = [out / f'archtrain{number}.json' for number in numbers]
+    trained = [each.of(path) for each, path in zip(sets, files)]
+    scored, whole = sets[0].of(out / 'archval.json'), held[0]
     if len(sets) > 1:
         whole = _merged(held, sets)
         scored = _of_absolute_names(scored, sets[0].classes)
-    write_annotations(path, whole)
-    return parts, trained, whole, scored, (*files, path)
+    contents = dict(zip([*files, out / 'archval.json'], [*archtrain, whole]))
+    return _Split(list(archtrain), trained, whole, scored, contents)
 
 
 def _shares(sizes: list[int], total: int) -> list[int]:
@@ -402,14 +439,8 @@ def _of_absolute_names(config: dict, classes: list[str]) -> dict:
     }
 
 
-def _given(
-    path: Path, sets: list[_TrainingSet], validation: dict, out: Path
-) -> tuple[dict, dict, tuple[Path, ...]]:
-    """Uses a file of images that are held out already.
-
-    Returns:
-        Its content, the config of the set, and the files that were written.
-    """
+def _given(path: Path, sets: list[_TrainingSet], validation: dict, out: Path) -> _Split:
+    """Uses a file of images that are held out already."""
     path = path.absolute()
     coco = read_coco(path)
     check_classes(coco, sets[0].classes, None, path)
@@ -436,39 +467,17 @@ def _given(
         check_disjoint(
             each.coco, dict(images=named), (each.ann_file, path), (each.folder, '')
         )
+    files = {}
     if len(set(places)) == 1:
-        scored = sets[0].of(path)
-        return coco, {**scored, 'data_prefix': dict(img=places[0])}, ()
-    coco = {**coco, 'images': named}
-    write_annotations(out / 'archval.json', coco)
-    scored = _of_absolute_names(sets[0].of(out / 'archval.json'), sets[0].classes)
-    return coco, scored, (out / 'archval.json',)
+        scored = {**sets[0].of(path), 'data_prefix': dict(img=places[0])}
+    else:
+        coco, path = {**coco, 'images': named}, out / 'archval.json'
+        files = {path: coco}
+        scored = _of_absolute_names(sets[0].of(path), sets[0].classes)
+    archtrain, trained = [e.coco for e in sets], [e.config for e in sets]
+    return _Split(archtrain, trained, coco, scored, files)
 
 
 def _place(name: str, folders: list[str]) -> str | None:
     found = (f for f in folders if os.path.isfile(os.path.join(f, name)))
     return next(found, None)
-
-
-def _check_objects(
-    parts: list[dict], held: dict, classes: list[str], masks: bool
-) -> None:
-    """Check that there is something to train on and to score on."""
-    for use, contents in (('train', parts), ('score', [held])):
-        usable = sum(count_usable(coco, classes) for coco in contents)
-        if not usable:
-            total = sum(len(coco['annotations']) for coco in contents)
-            raise DataError(
-                f'There must be boxes to {use} on, but of {total} annotations of the '
-                f'images for it none is of use: of one of the classes {classes}, no '
-                f'crowd, and at least a pixel wide, high and large. Correct the '
-                f'annotations, or choose another archval.'
-            )
-    lacking = [a['id'] for a in held['annotations'] if not a.get('segmentation')]
-    if masks and lacking:
-        raise DataError(
-            f'val_evaluator measures masks (segm), which every annotation must have, '
-            f'but {len(lacking)} of {len(held["annotations"])} to score on have no '
-            f'segmentation, for example those of id {lacking[:3]}. Add them, or '
-            f'measure bbox alone.'
-        )
