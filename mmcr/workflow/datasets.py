@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.fileio import get_local_path
 
-from mmcr.data.checks import check_classes, check_disjoint
+from mmcr.data.checks import check_classes, check_disjoint, image_paths
 from mmcr.data.coco import DataError, count_usable, read_coco
 from mmcr.data.sets import (
     class_names,
@@ -317,11 +317,8 @@ def _check_sets(sets: list[_TrainingSet]) -> None:
                 f"{sets[0].classes} with '{sets[0].ann_file}' and {each.classes} with "
                 f"'{each.ann_file}'. Set metainfo=dict(classes=...) alike."
             )
-        paths = {
-            os.path.normpath(os.path.join(each.folder, image['file_name']))
-            for image in each.coco['images']
-        }
-        shared = sorted(paths & owner.keys())
+        paths = image_paths(each.coco, each.folder)
+        shared = sorted(paths.keys() & owner)
         if shared:
             raise DataError(
                 f'No image may be in two sets of {TRAIN}, for one that is held out of '

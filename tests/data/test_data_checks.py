@@ -55,6 +55,8 @@ def test_a_good_file_is_returned_as_it_is(path):
         (b' \n', 'is empty'),
         (b'{"images": [', r'not JSON \(.*column.*\). Name a COCO JSON file'),
         (b'\xff\xd8\xff\xe0', 'is not JSON'),
+        (b'\xef\xbb\xbf{}', 'byte order mark, .*Save it as UTF-8 without'),
+        ('{}'.encode('utf-16'), 'byte order mark'),
         (b'[1]', r"must hold the keys \[.*'annotations'\].*found: a list"),
         (
             b'{"images": [], "data": 1}',
@@ -100,6 +102,9 @@ def set_field(section, index, **fields):
         ),
         (set_field('annotations', 3, category_id=9), 'with category_id 9'),
         (set_field('annotations', 3, bbox=[1, 2]), r'3 has \[1, 2\]'),
+        (set_field('annotations', 3, bbox=list('1234')), r"has \['1', .* Correct or"),
+        (set_field('annotations', 3, bbox=[None] * 4), r'3 has \[None, '),
+        (set_field('annotations', 3, area='9'), "and '9'"),
     ],
 )
 def test_files_that_contradict_themselves(path, damage, message):
