@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config
@@ -19,12 +18,7 @@ from mmcr.data.sets import (
     joined,
     type_name,
 )
-from mmcr.data.split import (
-    check_archval,
-    split_images,
-    subset,
-    write_annotations,
-)
+from mmcr.data.split import check_archval, split_images, subset, write_annotations
 
 TRAIN = 'train_dataloader'
 #: What mmdet ships for sets of other forms, by the start of their type's name.
@@ -153,8 +147,8 @@ def scale_lr(cfg: Config, world_size: int) -> tuple[float, str] | None:
         return None
     factor = batch_size * world_size / base
     return factor, (
-        f'The learning rate is for {base} images per step, but {batch_size} on each of '
-        f'{world_size} processes are {batch_size * world_size}: it is multiplied by '
+        f'The learning rate is for {base} images per step, but a step has '
+        f'{batch_size * world_size} ({batch_size} per process): it is multiplied by '
         f'{factor:.4g}.'
     )
 
@@ -185,6 +179,9 @@ class _TrainingSet:
             for key, prefix in leaf['data_prefix'].items()
         }
         leaf = {**leaf, 'ann_file': place(path), 'data_prefix': prefixes}
+        metainfo = leaf.get('metainfo') or {}
+        if isinstance(metainfo.get('classes'), str):  # a file, by a relative path
+            leaf['metainfo'] = {**metainfo, 'classes': tuple(class_names(leaf))}
         with get_local_path(leaf['ann_file'], backend_args=options or None) as local:
             coco = read_coco(local)
         if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
@@ -201,7 +198,7 @@ class _TrainingSet:
     def folder(self) -> str:
         return self.config['data_prefix']['img']
 
-    @cached_property
+    @property
     def classes(self) -> list[str]:
         return list(class_names(self.config))
 
@@ -272,7 +269,6 @@ def _check_type(leaf: dict) -> None:
             f'{leaf.get("type")!r}. Correct it, or import its module by custom_imports.'
         )
     if name.startswith('LVIS'):
-        # by its own classes: they need lvis for their files, which lack iscrowd
         raise DataError(
             f"Architectures are compared by COCO's AP, which LVIS cannot be scored "
             f'with (of each image it annotates a part of the classes), but {TRAIN} '
@@ -289,14 +285,15 @@ def _check_type(leaf: dict) -> None:
 def _how_to_convert(name: str) -> str:
     import mmdet
 
+    export = 'xport them as COCO from the program that they were annotated with'
     for start, command in CONVERTERS.items():
         if name.startswith(start):
             tools = Path(mmdet.__file__).parent / '.mim/tools/dataset_converters'
-            return f'Convert them: python {tools}/{command}'
-    return (
-        'Convert them, or export them as COCO from the program that they were '
-        'annotated with'
-    )
+            return (
+                f'Convert the original data by: python {tools}/{command} (it knows '
+                f'their classes alone); if they are your own, e{export}'
+            )
+    return f'E{export}'
 
 
 def _used_images(leaf: dict) -> set:
@@ -371,21 +368,20 @@ def _drawn(sets: list[_TrainingSet], archval: int, out: Path, seed: int) -> _Spl
     sizes = [len(each.coco['images']) for each in sets]
     owner = TRAIN if len(sets) > 1 else f"'{sets[0].ann_file}'"
     check_archval(archval, sum(sizes), owner, len(sets))
-    archtrain, held = zip(
-        *(
-            split_images(each.coco, share, seed, each.ann_file)
-            for each, share in zip(sets, _shares(sizes, archval))
-        )
-    )
-    numbers = [f'_{n}' for n in range(1, len(sets) + 1)] if len(sets) > 1 else ['']
-    files = [out / f'archtrain{number}.json' for number in numbers]
-    trained = [each.of(path) for each, path in zip(sets, files)]
-    scored, whole = sets[0].of(out / 'archval.json'), held[0]
+    archtrain, trained, held, files = [], [], [], {}
+    for number, (each, share) in enumerate(zip(sets, _shares(sizes, archval)), 1):
+        rest, chosen = split_images(each.coco, share, seed, each.ann_file)
+        path = out / f'archtrain{f"_{number}" if len(sets) > 1 else ""}.json'
+        archtrain.append(rest)
+        trained.append(each.of(path))
+        held.append(chosen)
+        files[path] = rest
+    path = out / 'archval.json'
+    scored, whole = sets[0].of(path), held[0]
     if len(sets) > 1:
         whole = _merged(held, sets)
         scored = _of_absolute_names(scored, sets[0].classes)
-    contents = dict(zip([*files, out / 'archval.json'], [*archtrain, whole]))
-    return _Split(list(archtrain), trained, whole, scored, contents)
+    return _Split(archtrain, trained, whole, scored, {**files, path: whole})
 
 
 def _shares(sizes: list[int], total: int) -> list[int]:
@@ -448,7 +444,10 @@ def _given(path: Path, sets: list[_TrainingSet], validation: dict, out: Path) ->
         own = os.path.abspath(joined(validation, validation.get('ann_file') or ''))
         if os.path.realpath(own) == os.path.realpath(path):
             folders.reverse()  # names may be those of training images, too
-    places = [_place(image['file_name'], folders) for image in coco['images']]
+    places = [
+        next((f for f in folders if os.path.isfile(os.path.join(f, name))), None)
+        for name in (image['file_name'] for image in coco['images'])
+    ]
     missing = [i['file_name'] for i, p in zip(coco['images'], places) if p is None]
     if missing:
         raise DataError(
@@ -473,8 +472,3 @@ def _given(path: Path, sets: list[_TrainingSet], validation: dict, out: Path) ->
         scored = _of_absolute_names(sets[0].of(path), sets[0].classes)
     archtrain, trained = [e.coco for e in sets], [e.config for e in sets]
     return _Split(archtrain, trained, coco, scored, files)
-
-
-def _place(name: str, folders: list[str]) -> str | None:
-    found = (f for f in folders if os.path.isfile(os.path.join(f, name)))
-    return next(found, None)

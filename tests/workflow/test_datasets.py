@@ -159,7 +159,7 @@ def test_inner_sets_are_split_and_wrappers_stay(name, data, tmp_path):
     images = {1: 20, 2: 30}[number]
     assert len(held) == 6 == len(paths(found.archval_dataloader))
     assert len(paths(found.train_dataloader)) == images - 6
-    if 'balanced' not in (name, 'nested') and name != 'nested':
+    if name not in ('balanced', 'nested'):  # which repeat some images
         assert len(trained) == times * (images - 6)
     assert paths(found.train_dataloader) == paths(found.calibration_dataloader)
     assert not paths(found.train_dataloader) & paths(found.archval_dataloader)
@@ -344,7 +344,7 @@ def test_validation_images_named_as_those_to_train_on(data, tmp_path):
     [
         (dict(type='VOCDataset'), r'COCO detection.*VOCDataset.*pascal_voc.py DEVKIT'),
         (dict(type='CrowdHumanDataset'), 'crowdhuman2coco.py --input'),
-        (dict(type='XMLDataset'), 'has a XMLDataset. Convert them, or export'),
+        (dict(type='XMLDataset'), 'has a XMLDataset. Export them as COCO'),
         (dict(type='OpenImagesDataset'), 'has a OpenImagesDataset'),
         (dict(type='mmdet.CocoPanopticDataset'), 'has a CocoPanopticDataset'),
         (dict(type='LVISV1Dataset'), 'cannot be scored with .* has LVISV1Dataset'),
@@ -365,7 +365,8 @@ def test_the_converter_that_is_named_is_there(data, tmp_path):
     for kind in ('VOCDataset', 'CrowdHumanDataset'):
         with pytest.raises(DataError) as error:
             search_data(config(data, coco_set(data, type=kind)), 6, tmp_path)
-        assert Path(str(error.value).split('python ')[1].split()[0]).is_file()
+        words = str(error.value).split()
+        assert Path(words[words.index('python') + 1]).is_file()
 
 
 @pytest.mark.parametrize('archval', [0, -1, 20, 10**6, True, 2.5])
@@ -466,8 +467,8 @@ def test_the_rate_is_scaled_where_the_batch_is_another():
     factor, said = scale_lr(cfg, 1)
     assert factor == 0.125
     assert said == (
-        'The learning rate is for 16 images per step, but 2 on each of 1 processes '
-        'are 2: it is multiplied by 0.125.'
+        'The learning rate is for 16 images per step, but a step has 2 (2 per '
+        'process): it is multiplied by 0.125.'
     )
     cfg.pop('auto_scale_lr')
     assert scale_lr(cfg, 1) is None
