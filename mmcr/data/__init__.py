@@ -1,6 +1,7 @@
 """Data: the embedded shapes, the archtrain/archval split, checks of both."""
 
-from .checks import DataError, check_classes, check_config, check_disjoint, read_coco
+from .checks import check_classes, check_config, check_disjoint
+from .coco import DataError, read_coco
 from .shapes import CLASSES, write_shapes
 from .split import split_coco
 

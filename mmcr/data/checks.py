@@ -16,8 +16,6 @@ from pathlib import Path
 from mmcr.data.coco import DataError, read_coco
 from mmcr.data.sets import class_names, image_folder, inner_sets, joined, type_name
 
-__all__ = ['DataError', 'check_classes', 'check_config', 'check_disjoint', 'read_coco']
-
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _SPLIT_TOOL = 'tools/dataset_converters/split_coco.py'
 
@@ -80,6 +78,21 @@ def check_classes(
         )
 
 
+def _some(names: Sequence[str]) -> str:
+    """A list of names, cut to what a message can hold."""
+    shown = ', '.join(repr(name) for name in names[:8])
+    more = len(names) - 8
+    return shown + (f' and {more} more' if more > 0 else '')
+
+
+def image_paths(coco: Mapping, folder: str) -> dict[str, dict]:
+    """The images of an annotation file by the path of their file."""
+    return {
+        os.path.normpath(os.path.join(folder, image['file_name'])): image
+        for image in coco['images']
+    }
+
+
 def check_disjoint(
     train: Mapping,
     val: Mapping,
@@ -101,33 +114,16 @@ def check_disjoint(
     Raises:
         DataError: They share images.
     """
-
-    def files(coco: Mapping, folder: str) -> dict:
-        return {
-            os.path.normpath(os.path.join(folder, image['file_name'])): image
-            for image in coco['images']
-        }
-
-    trained, held = files(train, folders[0]), files(val, folders[1])
-    shared = [name for name in held if name in trained]
+    trained, held = image_paths(train, folders[0]), image_paths(val, folders[1])
+    shared = [image for path, image in held.items() if path in trained]
     if shared:
-        examples = ', '.join(
-            f"'{held[name]['file_name']}' (id {held[name]['id']})"
-            for name in shared[:3]
-        )
+        examples = ', '.join(f"'{i['file_name']}' (id {i['id']})" for i in shared[:3])
         raise DataError(
             'archval must share no image with the data that is trained or '
             f'calibrated on, but {len(shared)} of the {len(held)} images of '
             f"'{paths[1]}' are in '{paths[0]}' too, for example {examples}. "
             f'Make both from one file: python {_SPLIT_TOOL} ANN --archval N.'
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    """A list of names, cut to what a message can hold."""
-    shown = ', '.join(repr(name) for name in names[:8])
-    more = len(names) - 8
-    return shown + (f' and {more} more' if more > 0 else '')
 
 
 @dataclass(frozen=True)
@@ -162,28 +158,25 @@ def check_config(cfg: Mapping) -> None:
             _check_dataset(leaf, loader, heads, annotated, cache) for leaf in datasets
         ]
         _check_evaluators(evaluators, sources[loader], loader)
-    for phase, loader in (('val', LOADERS[1]), ('test', LOADERS[2])):
+    learnt_from = [
+        s for place, found in sources.items() if place not in LOADERS[1:] for s in found
+    ]
+    for phase in ('val', 'test'):
         loop = type_name((cfg.get(f'{phase}_cfg') or {}).get('type'))
-        if not re.fullmatch(r'Arch\w*Loop', loop):
-            continue
-        for place, found in sources.items():
-            if place not in LOADERS[1:]:
-                for train, val in product(found, sources[loader]):
-                    check_disjoint(
-                        train.coco,
-                        val.coco,
-                        (train.ann_file, val.ann_file),
-                        (train.folder, val.folder),
-                    )
+        if re.fullmatch(r'Arch\w*Loop', loop):
+            for train, val in product(learnt_from, sources[f'{phase}_dataloader']):
+                check_disjoint(
+                    train.coco,
+                    val.coco,
+                    (train.ann_file, val.ann_file),
+                    (train.folder, val.folder),
+                )
 
 
 def annotation_files(cfg: Mapping) -> list[str]:
     """The annotation files of all local COCO data sets of a config."""
-    return [
-        joined(leaf, leaf['ann_file'])
-        for datasets in _local_datasets(cfg).values()
-        for leaf in datasets
-    ]
+    found = _local_datasets(cfg).values()
+    return [joined(leaf, leaf['ann_file']) for leaves in found for leaf in leaves]
 
 
 def _local_datasets(cfg: Mapping) -> dict[str, list[Mapping]]:
@@ -220,19 +213,17 @@ def _check_dataset(
         coco = read_coco(path, annotated)
         cache[path, annotated] = {key: coco[key] for key in ('images', 'categories')}
     coco = cache[path, annotated]
-    classes = class_names(dataset)
     for head, num_classes in (heads or {'the model': None}).items():
-        check_classes(coco, classes, num_classes, path, head)
-
+        check_classes(coco, class_names(dataset), num_classes, path, head)
     folder = image_folder(dataset, loader)
     first = os.path.join(folder, coco['images'][0]['file_name'])
     if not os.path.exists(first):
-        what = 'image' if os.path.isdir(folder or '.') else 'image folder'
+        there = os.path.isdir(folder or '.')
+        lost = f"image '{first}'" if there else f"image folder '{folder}'"
         raise DataError(
             f"The images of '{path}' must lie in data_root/data_prefix.img, "
-            f"but the {what} '{first if what == 'image' else folder}' does "
-            f"not exist (working directory: '{os.getcwd()}'). Correct "
-            f'data_root or data_prefix in {loader}.'
+            f'but the {lost} does not exist (working directory: '
+            f"'{os.getcwd()}'). Correct data_root or data_prefix in {loader}."
         )
     return _Source(path, folder, coco)
 

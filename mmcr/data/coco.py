@@ -4,7 +4,7 @@ import json
 import os
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmcr.errors import UserError
@@ -32,116 +32,103 @@ def read_coco(path: str | Path, annotated: bool = True) -> dict:
             predicted on only, such as COCO's test-dev.
 
     Raises:
-        DataError: The file is missing, empty, not JSON, not COCO, or
-            contradicts itself.
+        DataError: The file is missing, empty, not JSON, not COCO, begins with
+            a byte order mark, or contradicts itself.
     """
     content = _read_json(path)
-    wanted = [key for key in _FIELDS if annotated or key != 'annotations']
-    missing = [
-        key for key in wanted if not isinstance(content, dict) or key not in content
-    ]
-    if missing:
-        found = (
-            sorted(content)
-            if isinstance(content, dict)
-            else 'a ' + type(content).__name__
-        )
-        raise DataError(
-            f"'{path}' is not a COCO annotation file: it must hold the keys "
-            f'{wanted}, but {missing} are missing (found: {found}). Convert '
-            'it to COCO format.'
-        )
-    for section in wanted:
-        _check_section(path, section, content[section])
-    if annotated:
-        _check_references(path, content)
+    for fault in _faults(content, annotated):
+        raise DataError(f"Annotation file '{path}' {fault}")
     return content
 
 
 def _read_json(path: str | Path) -> object:
     try:
         data = Path(path).read_bytes()
+        if data.startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
+            fault = (
+                'begins with a byte order mark, which mmdet cannot read. Save it '
+                'as UTF-8 without BOM.'
+            )
+        elif not data.strip():
+            fault = 'is empty. Make or copy it again.'
+        else:
+            return json.loads(data.decode())
     except FileNotFoundError:
-        raise DataError(
-            f"Annotation file '{path}' does not exist (working directory: "
-            f"'{os.getcwd()}'). Correct data_root or ann_file, or make the "
-            'file.'
-        ) from None
+        fault = (
+            f"does not exist (working directory: '{os.getcwd()}'). Correct "
+            'data_root or ann_file, or make the file.'
+        )
     except OSError as error:
-        raise DataError(
-            f"Annotation file '{path}' cannot be read: "
-            f'{error.strerror}. Name a readable file.'
-        ) from None
-    if not data.strip():
-        raise DataError(f"Annotation file '{path}' is empty. Make or copy it again.")
-    if data.startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
-        raise DataError(
-            f"Annotation file '{path}' begins with a byte order mark, which mmdet "
-            'cannot read. Save it as UTF-8 without BOM.'
-        )
-    try:
-        return json.loads(data.decode())
+        fault = f'cannot be read: {error.strerror}. Name a readable file.'
     except ValueError as error:
-        raise DataError(
-            f"Annotation file '{path}' is not JSON ({error}). Name a COCO "
-            'JSON file, or copy it again if it was cut short.'
-        ) from None
+        fault = (
+            f'is not JSON ({error}). Name a COCO JSON file, or copy it again '
+            'if it was cut short.'
+        )
+    raise DataError(f"Annotation file '{path}' {fault}")
 
 
-def _check_section(path: str | Path, section: str, entries: object) -> None:
+def _faults(content: object, annotated: bool) -> Iterator[str]:
+    """What is wrong, worst first; each presumes that the ones before it are not."""
+    wanted = [key for key in _FIELDS if annotated or key != 'annotations']
+    known = content if isinstance(content, dict) else ()
+    missing = [key for key in wanted if key not in known]
+    if missing:
+        found = sorted(known) if known else f'a {type(content).__name__}'
+        yield (
+            f'is not COCO: it must hold the keys {wanted}, but {missing} are '
+            f'missing (found: {found}). Convert it to COCO format.'
+        )
+    for section in wanted:
+        yield from _section_faults(section, content[section])
+    if annotated:
+        yield from _reference_faults(content)
+
+
+def _section_faults(section: str, entries: object) -> Iterator[str]:
     if not isinstance(entries, list):
-        raise DataError(
-            f"'{path}' is not a COCO annotation file: {section} "
-            f'must be a list, but is a {type(entries).__name__}.'
-        )
+        kind = type(entries).__name__
+        yield f'is not COCO: {section} must be a list, but is a {kind}.'
     if not entries and section != 'annotations':
-        raise DataError(
-            f"'{path}' holds no {section}: it must have at least "
-            'one. Make or copy it again.'
-        )
+        yield f'holds no {section}: it must have at least one. Make or copy it again.'
     fields = _FIELDS[section]
     for index, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not fields <= entry.keys():
-            lacks = fields.difference(entry) if isinstance(entry, dict) else fields
-            raise DataError(
-                f"'{path}': every entry of {section} must have "
-                f'{sorted(fields)}, but entry {index} lacks '
-                f'{sorted(lacks)}.'
+        lacks = fields.difference(entry if isinstance(entry, dict) else ())
+        if lacks:
+            yield (
+                f'is not COCO: every entry of {section} must have {sorted(fields)}, '
+                f'but entry {index} lacks {sorted(lacks)}.'
             )
-    _check_unique(path, section, 'id', entries)
-    if section == 'categories':
-        _check_unique(path, section, 'name', entries)
+    for field in ('id', 'name') if section == 'categories' else ('id',):
+        counts = Counter(entry[field] for entry in entries)
+        double = [value for value, count in counts.items() if count > 1]
+        if double:
+            yield (
+                f'is ambiguous: {field} must be unique in {section}, but '
+                f'{len(double)} occur more than once, for example {double[:3]}. '
+                'Renumber or remove them.'
+            )
 
 
-def _check_unique(
-    path: str | Path, section: str, field: str, entries: list[dict]
-) -> None:
-    values = [entry[field] for entry in entries]
-    if len(set(values)) < len(values):
-        double = [v for v, count in Counter(values).items() if count > 1]
-        raise DataError(
-            f"'{path}': {field} must be unique in {section}, but {len(double)}"
-            f' occur more than once, for example {double[:3]}. Renumber or '
-            'remove them.'
-        )
-
-
-def _check_references(path: str | Path, coco: dict) -> None:
+def _reference_faults(coco: dict) -> Iterator[str]:
     for field, section in (('image_id', 'images'), ('category_id', 'categories')):
         known = {entry['id'] for entry in coco[section]}
         lost = [a for a in coco['annotations'] if a[field] not in known]
         if lost:
-            raise DataError(
-                f"'{path}': every {field} must be the id of one of its "
-                f'{section}, but {len(lost)} annotations have none, for '
-                f'example annotation {lost[0]["id"]} with {field} '
-                f'{lost[0][field]!r}. Remove them or add the {section}.'
+            yield (
+                f'is incomplete: every {field} must be the id of one of its '
+                f'{section}, but {len(lost)} annotations have none, for example '
+                f'annotation {lost[0]["id"]} with {field} {lost[0][field]!r}. '
+                f'Remove them or add the {section}.'
             )
     for entry in coco['annotations']:
-        if not isinstance(entry['bbox'], list) or len(entry['bbox']) != 4:
-            raise DataError(
-                f"'{path}': bbox must be [x, y, width, height], but "
-                f'annotation {entry["id"]} has {entry["bbox"]!r}.'
+        box, area = entry['bbox'], entry['area']
+        four = isinstance(box, list) and len(box) == 4
+        if not four or not all(isinstance(v, (int, float)) for v in (*box, area)):
+            yield (
+                f'is not COCO: bbox must be [x, y, width, height] and area a number, '
+                f'but annotation {entry["id"]} has {box!r} and {area!r}. Correct or '
+                'remove it.'
             )
 
 

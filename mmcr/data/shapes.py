@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmcr.checks import check_integer
 from mmcr.data.coco import DataError
 from mmcr.data.figures import (
     CLASSES,
@@ -158,21 +159,17 @@ def draw_scene(
 
 
 def _check_arguments(num_images, image_size, seed, split) -> None:
-    if num_images < 1:
-        raise DataError(
-            f'The number of images must be at least 1, but got {num_images}.'
-        )
+    check_integer('The number of images', num_images, error=DataError)
+    check_integer('The seed', seed, at_least=0, error=DataError)
     if len(image_size) != 2 or min(image_size) < MIN_SIDE:
         raise DataError(
             f'The image size must be a width and a height of at least '
             f'{MIN_SIDE} pixels, but got {tuple(image_size)}.'
         )
-    if seed < 0:
-        raise DataError(f'The seed must not be negative, but got {seed}.')
     if not split.isidentifier():
         raise DataError(
-            'The split names files: it must be a plain word like '
-            f"'train', but got {split!r}."
+            f"The split names files: it must be a plain word like 'train', but got "
+            f'{split!r}.'
         )
 
 

@@ -1,15 +1,14 @@
 """The data of a search: a detector's training set, split, whatever it is wrapped in."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.fileio import get_local_path
 
-from mmcr.data.checks import check_classes, check_disjoint
+from mmcr.data.checks import check_classes, check_disjoint, image_paths
 from mmcr.data.coco import DataError, count_usable, read_coco
 from mmcr.data.sets import (
     class_names,
@@ -19,12 +18,7 @@ from mmcr.data.sets import (
     joined,
     type_name,
 )
-from mmcr.data.split import (
-    check_archval,
-    split_images,
-    subset,
-    write_annotations,
-)
+from mmcr.data.split import check_archval, split_images, subset, write_annotations
 
 TRAIN = 'train_dataloader'
 #: What mmdet ships for sets of other forms, by the start of their type's name.
@@ -84,7 +78,8 @@ def search_data(
             image is in two sets; nothing would be left to train or to score on; or
             there is no validation loader to take the form from.
     """
-    train = _plain(cfg.get(TRAIN))
+    settings = cfg.to_dict()
+    train = settings.get(TRAIN) or {}
     sets = [_TrainingSet.read(leaf) for leaf in inner_sets(train.get('dataset'))]
     if not sets:
         raise DataError(
@@ -93,41 +88,44 @@ def search_data(
         )
     _check_sets(sets)
     out = _annotations_folder(folder, sets)
-    template, validation = _validation(cfg)
-    metric = _metric(cfg)
+    template, validation = _validation(settings)
+    metric = _metric(settings)
     total = sum(len(each.coco['images']) for each in sets)
     said = f'{total:,} images in {len(sets)} set{"s" * (len(sets) > 1)}'
 
     if isinstance(archval, str) and archval.isdigit():
         archval = int(archval)
     if isinstance(archval, (str, Path)):
-        parts = [each.coco for each in sets]
-        trained = [each.config for each in sets]
-        held, scored, files = _given(Path(archval), sets, validation, out)
-        said += f' to train on, {len(held["images"]):,} of {archval} to score on'
+        split = _given(Path(archval), sets, validation, out)
+        held = len(split.archval['images'])
+        said += f' to train on, {held:,} of {archval} to score on'
     else:
         if archval is None:
             archval = min(5000, max(total // 10, min(50, total // 2)))
-        parts, trained, held, scored, files = _drawn(sets, archval, out, seed)
+        split = _drawn(sets, archval, out, seed)
         said += f': {total - archval:,} to train on, {archval:,} to score on '
         said += f'(seed {seed})'
 
-    _check_objects(parts, held, sets[0].classes, 'segm' in metric['metric'])
-    leaves = iter(trained)
-    calibration = [{**leaf, 'pipeline': validation['pipeline']} for leaf in trained]
-    scored = {**scored, 'pipeline': validation['pipeline'], 'test_mode': True}
+    split.check(sets[0].classes, masks='segm' in metric['metric'])
+    for path, coco in split.files.items():
+        write_annotations(path, coco)
+    pipeline = dict(pipeline=validation['pipeline'])
+    calibration = [{**leaf, **pipeline} for leaf in split.trained]
+    if len(calibration) > 1:
+        calibration = [dict(type='mmdet.ConcatDataset', datasets=calibration)]
+    scored = {**split.scored, **pipeline, 'test_mode': True}
     scored.pop('filter_cfg', None)
     return SearchData(
         train_dataloader={
             **train,
-            'dataset': _replaced(train['dataset'], lambda _: next(leaves)),
+            'dataset': _replaced(train['dataset'], iter(split.trained)),
         },
         archval_dataloader={**template, 'dataset': scored},
-        calibration_dataloader={**template, 'dataset': _concatenated(calibration)},
+        calibration_dataloader={**template, 'dataset': calibration[0]},
         evaluator=dict(
             type='mmcr.UnroundedCocoMetric', ann_file=scored['ann_file'], **metric
         ),
-        files=files,
+        files=tuple(split.files),
         summary=said,
     )
 
@@ -149,8 +147,8 @@ def scale_lr(cfg: Config, world_size: int) -> tuple[float, str] | None:
         return None
     factor = batch_size * world_size / base
     return factor, (
-        f'The learning rate is for {base} images per step, but {batch_size} on each of '
-        f'{world_size} processes are {batch_size * world_size}: it is multiplied by '
+        f'The learning rate is for {base} images per step, but a step has '
+        f'{batch_size * world_size} ({batch_size} per process): it is multiplied by '
         f'{factor:.4g}.'
     )
 
@@ -181,8 +179,13 @@ class _TrainingSet:
             for key, prefix in leaf['data_prefix'].items()
         }
         leaf = {**leaf, 'ann_file': place(path), 'data_prefix': prefixes}
+        metainfo = leaf.get('metainfo') or {}
+        if isinstance(metainfo.get('classes'), str):  # a file, by a relative path
+            leaf['metainfo'] = {**metainfo, 'classes': tuple(class_names(leaf))}
         with get_local_path(leaf['ann_file'], backend_args=options or None) as local:
             coco = read_coco(local)
+        if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
+            coco['categories'].sort(key=lambda category: category['id'])
         if leaf.get('indices') is not None:
             coco = subset(coco, _used_images(leaf))
         return cls(leaf, coco)
@@ -195,7 +198,7 @@ class _TrainingSet:
     def folder(self) -> str:
         return self.config['data_prefix']['img']
 
-    @cached_property
+    @property
     def classes(self) -> list[str]:
         return list(class_names(self.config))
 
@@ -207,23 +210,53 @@ class _TrainingSet:
         return kept
 
 
-def _plain(cfg: Mapping | None) -> dict:
-    return Config(dict(part=cfg or {})).to_dict()['part']
+@dataclass(frozen=True)
+class _Split:
+    """Which images are trained on and which are scored on.
+
+    Attributes:
+        archtrain: Content of the annotations of each training set.
+        trained: Config of each training set.
+        archval: Content of the annotations of the images that are scored on.
+        scored: Config of their set.
+        files: Content of the annotation files to write.
+    """
+
+    archtrain: list[dict]
+    trained: list[dict]
+    archval: dict
+    scored: dict
+    files: dict[Path, dict]
+
+    def check(self, classes: list[str], masks: bool) -> None:
+        """Raises `DataError` unless there are objects to train on and to score on."""
+        for use, contents in (('train', self.archtrain), ('score', [self.archval])):
+            if not sum(count_usable(coco, classes) for coco in contents):
+                total = sum(len(coco['annotations']) for coco in contents)
+                raise DataError(
+                    f'There must be boxes to {use} on, but of {total} annotations of '
+                    f'the images for it none is of use: of one of the classes '
+                    f'{classes}, no crowd, and at least a pixel wide, high and large. '
+                    f'Correct the annotations, or choose another archval.'
+                )
+        annotations = self.archval['annotations']
+        lacking = [a['id'] for a in annotations if not a.get('segmentation')]
+        if masks and lacking:
+            raise DataError(
+                f'val_evaluator measures masks (segm), which every annotation must '
+                f'have, but {len(lacking)} of {len(annotations)} to score on have no '
+                f'segmentation, for example those of id {lacking[:3]}. Add them, or '
+                f'measure bbox alone.'
+            )
 
 
-def _replaced(dataset: dict, new: Callable[[dict], dict]) -> dict:
+def _replaced(dataset: dict, leaves: Iterator[dict]) -> dict:
     """The data set with others in the place of the inner ones, in their order."""
-    if dataset.get('datasets'):
-        return {**dataset, 'datasets': [_replaced(d, new) for d in dataset['datasets']]}
-    if dataset.get('dataset'):
-        return {**dataset, 'dataset': _replaced(dataset['dataset'], new)}
-    return new(dataset)
-
-
-def _concatenated(datasets: list[dict]) -> dict:
-    if len(datasets) == 1:
-        return datasets[0]
-    return dict(type='mmdet.ConcatDataset', datasets=datasets)
+    if inner := dataset.get('datasets'):
+        return {**dataset, 'datasets': [_replaced(each, leaves) for each in inner]}
+    if inner := dataset.get('dataset'):
+        return {**dataset, 'dataset': _replaced(inner, leaves)}
+    return next(leaves)
 
 
 def _check_type(leaf: dict) -> None:
@@ -236,7 +269,6 @@ def _check_type(leaf: dict) -> None:
             f'{leaf.get("type")!r}. Correct it, or import its module by custom_imports.'
         )
     if name.startswith('LVIS'):
-        # by its own classes: they need lvis for their files, which lack iscrowd
         raise DataError(
             f"Architectures are compared by COCO's AP, which LVIS cannot be scored "
             f'with (of each image it annotates a part of the classes), but {TRAIN} '
@@ -253,14 +285,15 @@ def _check_type(leaf: dict) -> None:
 def _how_to_convert(name: str) -> str:
     import mmdet
 
+    export = 'xport them as COCO from the program that they were annotated with'
     for start, command in CONVERTERS.items():
         if name.startswith(start):
             tools = Path(mmdet.__file__).parent / '.mim/tools/dataset_converters'
-            return f'Convert them: python {tools}/{command}'
-    return (
-        'Convert them, or export them as COCO from the program that they were '
-        'annotated with'
-    )
+            return (
+                f'Convert the original data by: python {tools}/{command} (it knows '
+                f'their classes alone); if they are your own, e{export}'
+            )
+    return f'E{export}'
 
 
 def _used_images(leaf: dict) -> set:
@@ -281,8 +314,8 @@ def _check_sets(sets: list[_TrainingSet]) -> None:
                 f"{sets[0].classes} with '{sets[0].ann_file}' and {each.classes} with "
                 f"'{each.ann_file}'. Set metainfo=dict(classes=...) alike."
             )
-        paths = set(_image_paths(each.coco, each.folder))
-        shared = sorted(paths & owner.keys())
+        paths = image_paths(each.coco, each.folder)
+        shared = sorted(paths.keys() & owner)
         if shared:
             raise DataError(
                 f'No image may be in two sets of {TRAIN}, for one that is held out of '
@@ -291,11 +324,6 @@ def _check_sets(sets: list[_TrainingSet]) -> None:
                 f"'{shared[0]}'. List each once; RepeatDataset repeats a set."
             )
         owner.update(dict.fromkeys(paths, each.ann_file))
-
-
-def _image_paths(coco: dict, folder: str) -> Iterator[str]:
-    for image in coco['images']:
-        yield os.path.normpath(os.path.join(folder, image['file_name']))
 
 
 def _annotations_folder(folder: str | Path, sets: list[_TrainingSet]) -> Path:
@@ -309,11 +337,11 @@ def _annotations_folder(folder: str | Path, sets: list[_TrainingSet]) -> Path:
     return out
 
 
-def _validation(cfg: Config) -> tuple[dict, dict]:
+def _validation(cfg: dict) -> tuple[dict, dict]:
     """The loader that images are scored with, and the set in it."""
     for name in ('val_dataloader', 'test_dataloader'):
-        loader = _plain(cfg.get(name))
-        leaf = next(inner_sets(loader.pop('dataset', None)), {})
+        loader = cfg.get(name) or {}
+        leaf = next(inner_sets(loader.get('dataset')), {})
         if leaf.get('pipeline'):
             return loader, leaf
     raise DataError(
@@ -323,49 +351,37 @@ def _validation(cfg: Config) -> tuple[dict, dict]:
     )
 
 
-def _metric(cfg: Config) -> dict:
+def _metric(cfg: dict) -> dict:
     """The metric's options that follow from the user's evaluator."""
     evaluators = cfg.get('val_evaluator') or cfg.get('test_evaluator') or []
-    if isinstance(evaluators, Mapping):
+    if isinstance(evaluators, dict):
         evaluators = [evaluators]
-    kinds = [kind for e in evaluators for kind in _listed(e.get('metric'))]
-    chosen = dict(metric=['bbox', 'segm'] if 'segm' in kinds else 'bbox')
-    if any(e.get('sort_categories') for e in evaluators):  # for Objects365
+    masks = any('segm' in (each.get('metric') or ()) for each in evaluators)
+    chosen = dict(metric=['bbox', 'segm'] if masks else 'bbox')
+    if any(each.get('sort_categories') for each in evaluators):  # for Objects365
         chosen['sort_categories'] = True
     return chosen
 
 
-def _listed(metric: str | Sequence[str] | None) -> Sequence[str]:
-    return [metric] if isinstance(metric, str) else metric or []
-
-
-def _drawn(sets: list[_TrainingSet], archval: int, out: Path, seed: int) -> tuple:
-    """Holds out training images.
-
-    Returns:
-        Content of each archtrain, the sets' configs with it, archval's content and
-        config, and the files.
-    """
+def _drawn(sets: list[_TrainingSet], archval: int, out: Path, seed: int) -> _Split:
+    """Holds out training images."""
     sizes = [len(each.coco['images']) for each in sets]
     owner = TRAIN if len(sets) > 1 else f"'{sets[0].ann_file}'"
     check_archval(archval, sum(sizes), owner, len(sets))
-    parts, held, trained, files = [], [], [], []
+    archtrain, trained, held, files = [], [], [], {}
     for number, (each, share) in enumerate(zip(sets, _shares(sizes, archval)), 1):
-        rest, own = split_images(each.coco, share, seed, each.ann_file)
+        rest, chosen = split_images(each.coco, share, seed, each.ann_file)
         path = out / f'archtrain{f"_{number}" if len(sets) > 1 else ""}.json'
-        write_annotations(path, rest)
-        files.append(path)
-        parts.append(rest)
-        held.append(own)
+        archtrain.append(rest)
         trained.append(each.of(path))
+        held.append(chosen)
+        files[path] = rest
     path = out / 'archval.json'
-    scored = sets[0].of(path)
-    whole = held[0]
+    scored, whole = sets[0].of(path), held[0]
     if len(sets) > 1:
         whole = _merged(held, sets)
         scored = _of_absolute_names(scored, sets[0].classes)
-    write_annotations(path, whole)
-    return parts, trained, whole, scored, (*files, path)
+    return _Split(archtrain, trained, whole, scored, {**files, path: whole})
 
 
 def _shares(sizes: list[int], total: int) -> list[int]:
@@ -416,14 +432,8 @@ def _of_absolute_names(config: dict, classes: list[str]) -> dict:
     }
 
 
-def _given(
-    path: Path, sets: list[_TrainingSet], validation: dict, out: Path
-) -> tuple[dict, dict, tuple[Path, ...]]:
-    """Uses a file of images that are held out already.
-
-    Returns:
-        Its content, the config of the set, and the files that were written.
-    """
+def _given(path: Path, sets: list[_TrainingSet], validation: dict, out: Path) -> _Split:
+    """Uses a file of images that are held out already."""
     path = path.absolute()
     coco = read_coco(path)
     check_classes(coco, sets[0].classes, None, path)
@@ -434,7 +444,10 @@ def _given(
         own = os.path.abspath(joined(validation, validation.get('ann_file') or ''))
         if os.path.realpath(own) == os.path.realpath(path):
             folders.reverse()  # names may be those of training images, too
-    places = [_place(image['file_name'], folders) for image in coco['images']]
+    places = [
+        next((f for f in folders if os.path.isfile(os.path.join(f, name))), None)
+        for name in (image['file_name'] for image in coco['images'])
+    ]
     missing = [i['file_name'] for i, p in zip(coco['images'], places) if p is None]
     if missing:
         raise DataError(
@@ -450,39 +463,12 @@ def _given(
         check_disjoint(
             each.coco, dict(images=named), (each.ann_file, path), (each.folder, '')
         )
+    files = {}
     if len(set(places)) == 1:
-        scored = sets[0].of(path)
-        return coco, {**scored, 'data_prefix': dict(img=places[0])}, ()
-    coco = {**coco, 'images': named}
-    write_annotations(out / 'archval.json', coco)
-    scored = _of_absolute_names(sets[0].of(out / 'archval.json'), sets[0].classes)
-    return coco, scored, (out / 'archval.json',)
-
-
-def _place(name: str, folders: list[str]) -> str | None:
-    found = (f for f in folders if os.path.isfile(os.path.join(f, name)))
-    return next(found, None)
-
-
-def _check_objects(
-    parts: list[dict], held: dict, classes: list[str], masks: bool
-) -> None:
-    """Check that there is something to train on and to score on."""
-    for use, contents in (('train', parts), ('score', [held])):
-        usable = sum(count_usable(coco, classes) for coco in contents)
-        if not usable:
-            total = sum(len(coco['annotations']) for coco in contents)
-            raise DataError(
-                f'There must be boxes to {use} on, but of {total} annotations of the '
-                f'images for it none is of use: of one of the classes {classes}, no '
-                f'crowd, and at least a pixel wide, high and large. Correct the '
-                f'annotations, or choose another archval.'
-            )
-    lacking = [a['id'] for a in held['annotations'] if not a.get('segmentation')]
-    if masks and lacking:
-        raise DataError(
-            f'val_evaluator measures masks (segm), which every annotation must have, '
-            f'but {len(lacking)} of {len(held["annotations"])} to score on have no '
-            f'segmentation, for example those of id {lacking[:3]}. Add them, or '
-            f'measure bbox alone.'
-        )
+        scored = {**sets[0].of(path), 'data_prefix': dict(img=places[0])}
+    else:
+        coco, path = {**coco, 'images': named}, out / 'archval.json'
+        files = {path: coco}
+        scored = _of_absolute_names(sets[0].of(path), sets[0].classes)
+    archtrain, trained = [e.coco for e in sets], [e.config for e in sets]
+    return _Split(archtrain, trained, coco, scored, files)

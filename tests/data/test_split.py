@@ -1,14 +1,10 @@
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mmcr.data import DataError, read_coco, split_coco
-
-TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/split_coco.py'
 
 
 def make_coco(count: int = 20) -> dict:
@@ -95,28 +91,3 @@ def test_the_input_is_not_replaced(ann_file, tmp_path):
     with pytest.raises(DataError, match='Choose another output folder'):
         split_coco(path, 6, tmp_path)
     assert json.loads(path.read_text()) == make_coco()
-
-
-def run_tool(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(TOOL), *arguments],
-        env={'PYTHONPATH': str(TOOL.parents[2])},
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_tool(ann_file, tmp_path):
-    out = tmp_path / 'out'
-    arguments = [str(ann_file), '--out-dir', str(out), '--archval']
-    done = run_tool(*arguments, '6')
-    assert (done.returncode, done.stderr) == (0, '')
-    written = [out / 'archtrain.json', out / 'archval.json']
-    assert [Path(line) for line in done.stdout.splitlines()] == written
-    expected = split_coco(ann_file, 6, tmp_path / 'direct')
-    assert [p.read_bytes() for p in written] == [p.read_bytes() for p in expected]
-
-    done = run_tool(*arguments, '20')
-    assert (done.returncode, done.stdout) == (1, '')
-    assert done.stderr.startswith('error: archval must hold at least 1 image')
-    assert done.stderr.count('\n') == 1
