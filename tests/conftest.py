@@ -27,17 +27,16 @@ def workplace(tmp_path_factory):
     from config_files import CONFIGS
 
     from mmcr.data.shapes import write_shapes
-    from mmcr.data.split import split_coco
 
     folder = tmp_path_factory.mktemp('workplace')
     data = folder / 'data/shapes'
-    train = write_shapes(data, 24, (96, 96), split='train')
+    write_shapes(data, 24, (96, 96), split='train')
     write_shapes(data, 8, (96, 96), split='test')
-    split_coco(train, 8, data)
     (folder / 'mine.py').write_text(
         f"_base_ = '{CONFIGS}/demo/shapes.py'\n"
         'train_cfg = dict(max_epochs=1)\n'
         'val_dataloader = test_dataloader = dict(batch_size=4)\n'
         'cost_shape = (96, 96)\n'
+        'reallocation = dict(archval=8)\n'
     )
     return folder

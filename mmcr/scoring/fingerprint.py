@@ -17,7 +17,7 @@ def digest(options: Mapping | list) -> str:
 
 def data_digest(dataloader: Mapping) -> str:
     """Of what decides the batches, wherever it lies: annotations and options."""
-    dataset = _with_contents(dataloader['dataset'])
+    dataset = with_contents(dataloader['dataset'])
     return digest(dict(dataset=dataset, batch_size=dataloader.get('batch_size', 1)))
 
 
@@ -28,19 +28,19 @@ def metrics_digest(evaluator: Evaluator | dict | list) -> str | None:
     metrics = [evaluator] if isinstance(evaluator, Mapping) else evaluator
     return digest(
         [
-            {k: v for k, v in _with_contents(metric).items() if k != 'backend'}
+            {k: v for k, v in with_contents(metric).items() if k != 'backend'}
             for metric in metrics
         ]
     )
 
 
-def _with_contents(options):
+def with_contents(options):
     """The options, also of data sets within, with digests for annotation files."""
     if isinstance(options, list | tuple):
-        return [_with_contents(option) for option in options]
+        return [with_contents(option) for option in options]
     if not isinstance(options, Mapping):
         return options
-    options = {name: _with_contents(value) for name, value in options.items()}
+    options = {name: with_contents(value) for name, value in options.items()}
     ann_file = options.get('ann_file')
     if isinstance(ann_file, str):
         path = os.path.join(options.pop('data_root', None) or '', ann_file)

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmcr.data.checks import annotation_files
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes, write_json
+from mmcr.scoring.fingerprint import with_contents
 
 ROOT = Path(__file__).parents[2]
 #: Of a config, what can change the result of a step.
@@ -136,11 +136,7 @@ class StepRunner:
 
     def conditions(self, step: Step) -> dict[str, object]:
         """What the step's result depends on, by a name for messages."""
-        cfg = self.config(step)
-        conditions = dict(_flat(cfg.to_dict()))
-        for name in annotation_files(cfg):
-            if os.path.isfile(name):
-                conditions[f'contents of {name}'] = file_digest(name)
+        conditions = dict(_flat(with_contents(self.config(step).to_dict())))
         if step.supernet:
             checkpoint = file_digest(self.checkpoint(step.supernet))
             conditions[f'checkpoint of {step.supernet}'] = checkpoint

@@ -1,6 +1,5 @@
 """Every config of the tree reads, builds, runs, and says what the paper says."""
 
-import os
 from ast import literal_eval
 from fnmatch import fnmatch
 from functools import cache
@@ -275,23 +274,3 @@ def test_fragment_in_any_detector(tmp_path, base):
     model = MODELS.build(Config.fromfile(leaf).model)
     assert type(model.backbone).__name__ == 'CRResNet'
     assert model.backbone.stage_blocks == (1, 3, 5, 7)
-
-
-def test_steps_follow_the_environment(monkeypatch, tmp_path):
-    fragment = tmp_path / 'best_arch.py'
-    fragment.write_text(
-        "cr_backbone = dict(_delete_=True, type='mmcr.CRResNet', "
-        'depth=18, stage_blocks=(3, 1, 2, 2))\n'
-        'cr_neck_in_channels = [64, 128, 256, 512]\n'
-    )
-    monkeypatch.setitem(os.environ, 'CR_ARCH', str(fragment))
-    monkeypatch.setitem(os.environ, 'CR_STEP', 'crnas/op_search_r18')
-    backbone = Config.fromfile(CONFIGS / 'demo/shapes.py').model.backbone
-    assert backbone.supernet == 'operation'
-    assert backbone.stage_blocks == (3, 1, 2, 2)
-    monkeypatch.setitem(
-        os.environ, 'CR_STEP', 'faster_rcnn/faster-rcnn_cr-r18_fpn_1x_coco'
-    )
-    final = Config.fromfile(CONFIGS / 'demo/shapes.py')
-    assert final.model.backbone.stage_blocks == (3, 1, 2, 2)
-    assert final.train_dataloader.dataset.ann_file == 'train.json'

@@ -1,13 +1,9 @@
 """The configs of DetNAS: recipes, detectors, searches and pre-training."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from config_files import CONFIGS, LEAVES, read
 from mmdet.registry import MODELS, TASK_UTILS
-from mmengine.config import Config
 from mmengine.registry import MODELS as ALL_MODELS
 from mmengine.registry import DefaultScope
 
@@ -176,14 +172,3 @@ def test_pretraining_of_the_supernet():
     detector = read('detnas/supernet_fpn_300m_coco.py').model.backbone
     fits = {k: v for k, v in cfg.model.backbone.items() if k != 'out_indices'}
     assert fits == detector
-
-
-def test_a_found_architecture_takes_the_place(monkeypatch):
-    found = CONFIGS / '_base_/archs/detnas_voc-fpn_300m.py'
-    monkeypatch.setitem(os.environ, 'CR_ARCH', str(found))
-    for name in (
-        'detnas/faster-rcnn_detnas-300m_fpn_90k_coco.py',
-        'imagenet/detnas-300m_300k_imagenet.py',
-    ):
-        cfg = Config.fromfile(Path(CONFIGS, name))
-        assert cfg.model.backbone.blocks == DETNAS_PUBLISHED['voc-fpn_300M'].blocks

@@ -1,0 +1,283 @@
+"""A reallocation from beginning to end, on a data set of a few small images."""
+
+import json
+import runpy
+import shutil
+import sys
+from random import Random
+
+import pytest
+from config_files import CONFIGS, read
+from mmengine.config import Config
+
+from mmcr.cost.budget import budget_space
+from mmcr.engine.export import arch_fragment
+from mmcr.engine.launch import read_config
+from mmcr.errors import UserError
+from mmcr.models.detector import supernet_of
+from mmcr.workflow.reallocation import Reallocation, image_shape, settings_of
+from mmcr.workflow.steps import Step, StepRunner, alone, write_configs
+
+TOOL = CONFIGS.parent / 'tools/reallocate.py'
+# DetNAS, smaller than the demo's
+DETNAS = f"""
+_base_ = '{CONFIGS}/demo/shapes_detnas.py'
+train_cfg = dict(max_epochs=1)
+val_dataloader = test_dataloader = dict(batch_size=4)
+cost_shape = (96, 96)
+reallocation = dict(
+    archval=8,
+    backbone=dict(stage_blocks=(1, 2, 1, 1)),
+    search=dict(
+        searcher=dict(population=4, generations=2, top=2, mutations=1, crossovers=1),
+        budget=dict(limit=25e6)))
+"""
+
+
+@pytest.fixture
+def reallocate(monkeypatch, workplace, capsys):
+    """Types the command in the workplace; returns what it prints."""
+    monkeypatch.chdir(workplace)
+
+    def call(*arguments):
+        argv = [str(TOOL), *map(str, arguments)]
+        monkeypatch.setattr(sys, 'argv', argv)
+        runpy.run_path(argv[0], run_name='__main__')
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.mark.slow
+def test_crnas(reallocate, workplace, capsys):
+    work = workplace / 'work_dirs/mine'
+    shown = reallocate('mine.py')
+    assert 'Space: 10,000 architectures, of which 9 cost as much' in shown
+    assert all(f'] {name}: done in ' in shown for name in ('baseline', 'full CR'))
+    assert 'Best architecture: stage1=' in shown and 'AP' in shown
+    table = (work / 'result/comparison.md').read_text()
+    assert table.strip() in shown
+    assert {path.name for path in (work / 'result').iterdir()} >= {
+        *('best_arch.py', 'best_arch.json', 'comparison.json', 'architectures.png'),
+        *('best.pth', 'mine_cr.py'),
+    }
+    found = Config.fromfile(work / 'result/best_arch.py').cr_backbone
+    own = Config.fromfile(work / 'result/mine_cr.py')
+    assert own.model.backbone.stage_blocks == list(found.stage_blocks)
+    assert own.train_dataloader.dataset.ann_file == 'train.json'
+
+    # again: nothing is left to do
+    again = reallocate('mine.py')
+    assert again.count('done already') == 7 and table.strip() in again
+
+    # as if it had been stopped in the middle of the operation search, and copied
+    copied = workplace / "it's elsewhere"
+    shutil.copytree(work, copied)
+    journal = copied / '04_op_search/trials.jsonl'
+    trials = journal.read_text()
+    journal.write_text(trials[: len(trials) // 2])
+    state = copied / '04_op_search/step.json'
+    state.write_text(json.dumps({**json.loads(state.read_text()), 'done': False}))
+    again = reallocate('mine.py', '--work-dir', copied)
+    assert again.count('done already') == 6 and table.strip() in again
+    assert journal.read_text() == trials
+
+    # another supernet, and another way to search
+    checkpoint = copied / '01_stage_supernet/epoch_1.pth'
+    checkpoint.write_bytes(checkpoint.read_bytes() + b'trained anew')
+    for option, reason in (
+        ([], 'checkpoint of 01_stage_supernet'),
+        (['--fast'], '--fast'),
+    ):
+        with pytest.raises(SystemExit):
+            reallocate('mine.py', '--work-dir', copied, *option)
+        assert reason in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_detnas(reallocate, workplace):
+    (workplace / 'detnas.py').write_text(DETNAS)
+    shown = reallocate('detnas.py')
+    folder = workplace / 'work_dirs/detnas'
+    assert '| ShuffleNetV2 | [1, 2, 1, 1] | 3 33 3 3 |' in shown
+    assert '| DetNAS | [1, 2, 1, 1] |' in shown
+    assert (folder / '02_search/report.html').is_file()
+    lines = map(json.loads, (folder / '02_search/trials.jsonl').open())
+    header, *trials = lines
+    assert header['searcher']['kind'] == 'evolution' and len(trials) == 8
+    plain = Config.fromfile(folder / '03_shufflenetv2/config.py').model.backbone
+    found = Config.fromfile(folder / 'result/detnas_cr.py').model.backbone
+    best = max(trials, key=lambda trial: trial['score'])['candidate']['arch']
+    assert [k for kinds in found.blocks for k in kinds] == list(best.values())
+    assert plain.blocks == [[0], [0, 0], [0], [0]]
+    assert found.shuffle == plain.shuffle == 2
+
+
+def test_write_only_and_what_was_changed_by_hand(reallocate, workplace):
+    out = reallocate('mine.py', '--work-dir', 'written', '--write-only')
+    configs = [workplace / line for line in out.split() if line.endswith('.py')]
+    assert len(configs) == 7 and all(path.is_file() for path in configs)
+    assert not (workplace / 'data/shapes/annotations').exists()
+    cfg = read_config(configs[0])
+    assert cfg.model.backbone.supernet == 'stage'
+    assert cfg.train_dataloader.dataset.ann_file.endswith(
+        'written/annotations/archtrain.json'
+    )
+    (configs[1].parent / 'best_arch.py').write_text(
+        'cr_backbone = dict(stage_blocks=(1, 1, 2, 4))\n'
+    )
+    assert read_config(configs[5]).model.backbone.stage_blocks == (1, 1, 2, 4)
+    changed = configs[0].read_text() + 'mine = 1\n'
+    configs[0].write_text(changed)
+    configs[4].unlink()
+    reallocate(
+        *('mine.py', '--work-dir', 'written', '--write-only', '--budget', 'params'),
+        *('--cfg-options', 'train_cfg.max_epochs=2'),
+    )
+    assert configs[0].read_text() == changed
+    assert read_config(configs[4]).train_cfg.max_epochs == 2
+    budget = read_config(configs[1]).test_cfg.budget
+    assert budget.type == 'params' and budget.value > 1e5
+
+
+@pytest.fixture
+def runner(workplace, tmp_path):
+    """A runner of one training in a work dir, that runs nothing."""
+
+    class Silent:
+        def done_before(self, step, seconds):
+            raise RuntimeError('done already')
+
+        def start(self, step, cfg):
+            raise RuntimeError('started')
+
+    step = Step('01_network', 'network')
+
+    def make(**changes):
+        cfg = read_config(workplace / 'mine.py')
+        cfg.merge_from_dict(changes)
+        for name in ('data_root', 'train_dataloader.dataset.data_root'):
+            cfg.merge_from_dict({name: str(workplace / 'data/shapes')})
+        write_configs(tmp_path, {step.name: cfg.pretty_text})
+        return StepRunner(tmp_path, [step], Silent())
+
+    def run(**changes):
+        with pytest.raises((RuntimeError, UserError)) as error:
+            make(**changes)._run(step, 0)
+        return str(error.value)
+
+    return run
+
+
+def test_a_mistake_does_not_lock_the_work_dir(runner, tmp_path):
+    missing = {'train_dataloader.dataset.ann_file': 'no.json'}
+    assert runner(**missing) == 'started'
+    assert runner() == 'started'  # it had nothing to lose
+    (tmp_path / '01_network/last_checkpoint').write_text('epoch_1.pth')
+    assert runner() == 'started'
+    for harmless in (
+        {
+            'train_dataloader.num_workers': 2,
+            'train_dataloader.persistent_workers': True,
+        },
+        dict(an_unused_line=3),
+        {'default_hooks.logger.interval': 5},
+    ):
+        assert runner(**harmless) == 'started'
+    refusal = runner(**{'optim_wrapper.optimizer.lr': 0.5, 'randomness.seed': 3})
+    assert 'optim_wrapper.optimizer.lr (0.02 then, 0.5 now)' in refusal
+    assert 'randomness.seed (0 then, 3 now)' in refusal
+    (tmp_path / '01_network/step.json').unlink()
+    assert 'something else has trained' in runner()
+
+
+def test_the_data_are_part_of_what_matters(runner, workplace, tmp_path):
+    assert runner() == 'started'
+    (tmp_path / '01_network/last_checkpoint').write_text('epoch_1.pth')
+    train = workplace / 'data/shapes/train.json'
+    annotations = train.read_text()
+    try:
+        train.write_text(annotations + ' ')
+        assert 'train_dataloader.dataset.ann_file (' in runner()
+    finally:
+        train.write_text(annotations)
+
+
+def test_checkpoints_are_those_of_the_folder(tmp_path):
+    runner = StepRunner(tmp_path, [], None)
+    folder = tmp_path / 'step'
+    folder.mkdir()
+    (folder / 'last_checkpoint').write_text('/elsewhere/before/epoch_3.pth')
+    with pytest.raises(UserError, match='there is no epoch_3.pth'):
+        runner.checkpoint('step')
+    (folder / 'epoch_3.pth').touch()
+    assert runner.checkpoint('step') == str(folder / 'epoch_3.pth')
+
+
+def test_one_run_in_a_work_dir(tmp_path):
+    with alone(tmp_path):
+        with pytest.raises(UserError, match='Only one run'), alone(tmp_path):
+            pass
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='must be a folder'), alone(tmp_path / 'file'):
+        pass
+
+
+@pytest.mark.parametrize(
+    'given, words',
+    [
+        (dict(method='mine'), 'method must be one of crnas, detnas.*mine'),
+        (dict(budget='energy'), 'budget must be one of blocks'),
+        (dict(budget='latency'), '--latency-table FILE'),
+        (dict(method='detnas', fast=True), 'has no fast form. Leave --fast'),
+        (dict(amp=True), '--amp .* no CUDA'),
+        (dict(epochs=3), 'may have method.*but has epochs'),
+    ],
+)
+def test_settings_that_cannot_be(given, words, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(UserError, match=words):
+        settings_of(given)
+
+
+@pytest.mark.parametrize('variable', ['CR_STEP', 'CR_ARCH'])
+def test_configs_of_before_are_told_the_new_way(tmp_path, variable):
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = '{CONFIGS}/{{{{${variable}:crnas/supernet_r18}}}}.py'")
+    with pytest.raises(UserError, match=f'{variable}.*tools/reallocate.py'):
+        read_config(config)
+
+
+def test_the_image_that_costs_are_counted_at():
+    assert image_shape(read('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')) == (
+        800,
+        1333,
+    )
+    assert image_shape(read('demo/shapes.py')) == (192, 192)
+    assert image_shape(Config(dict(model=dict()))) == (800, 1333)
+
+
+def test_shufflenetv2_is_a_fragment_too():
+    """For COCO, where nobody writes it."""
+    path = CONFIGS / '_base_/archs/detnas_shufflenetv2_300m.py'
+    fragment = path.read_text()
+    backbone = dict(read('_base_/archs/detnas_shufflenetv2_300m.py').cr_backbone)
+    del backbone['_delete_']
+    assert {kind for kinds in backbone['blocks'] for kind in kinds} == {0}
+    assert fragment == arch_fragment(backbone, fragment[2 : fragment.index('\n')])
+
+
+def test_the_demos_limit_is_one(workplace, tmp_path):
+    """Most paths meet it, not all; DetNAS's is met by 69%."""
+    cfg = read('demo/shapes_detnas.py')
+    given = dict(cfg.pop('reallocation'), archval=8)
+    data = str(workplace / 'data/shapes')
+    cfg.merge_from_dict({'train_dataloader.dataset.data_root': data})
+    work = Reallocation(cfg, 'demo', tmp_path, settings_of(given))
+    work.write()
+    search = read_config(tmp_path / '02_search/config.py')
+    backbone, final = supernet_of(search)
+    space = budget_space(backbone, final, search.test_cfg.budget)
+    rng = Random(0)
+    paths = [backbone.space.sample(rng) for _ in range(1000)]
+    assert 650 < sum(path in space for path in paths) < 750
