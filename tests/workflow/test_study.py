@@ -18,10 +18,11 @@ pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 @pytest.fixture
 def study(tmp_path):
-    def make(members=3, seeds=2, options=Options(width=1.0), searches=()):
+    def make(members=3, seeds=2):
         cfg = read('demo/shapes.py')
+        options = Options(width=1.0)
         return RankingStudy(
-            cfg, tmp_path / 'ranking', dict(searches), members, seeds, options
+            cfg, tmp_path / 'ranking', {}, members, seeds, options
         )
 
     return make
