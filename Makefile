@@ -36,15 +36,13 @@ endif
 shapes: env
 	"$(PY)" tools/dataset_converters/make_shapes.py --out-dir data/shapes \
 		--train 400 --val 0 --test 100 --image-size 192
-	"$(PY)" tools/dataset_converters/split_coco.py data/shapes/train.json \
-		--archval 100 --out-dir data/shapes
 
 demo: shapes
-	"$(PY)" tools/reallocate.py configs/demo/shapes.py --work-dir work_dirs/demo --jobs 2
+	"$(PY)" tools/reallocate.py configs/demo/shapes.py --work-dir work_dirs/demo
 
 demo-detnas: shapes
-	"$(PY)" tools/reallocate.py configs/demo/shapes.py --method detnas \
-		--work-dir work_dirs/demo-detnas --jobs 2
+	"$(PY)" tools/reallocate.py configs/demo/shapes_detnas.py \
+		--work-dir work_dirs/demo-detnas
 
 # Several processes of one thread: the tests' networks are too small to share out.
 # Files stay whole, as their tests share what they trained.

@@ -28,7 +28,6 @@ repeat gives the split, and the repeats run without timers.
 
 import argparse
 import copy
-import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -243,7 +242,6 @@ def parse_args() -> argparse.Namespace:
 def load_config(args: argparse.Namespace) -> Config:
     """The search config as the command line has it."""
     # which step a config like ours is read for
-    os.environ.setdefault('CR_STEP', 'crnas/stage_search_r50')
     cfg = read_config(args.config, args.cfg_options)
     if 'searcher' not in (cfg.get('test_cfg') or {}):
         raise UserError(

@@ -4,7 +4,6 @@ import copy
 import ctypes
 import gc
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +142,6 @@ def give_back_at_once() -> None:
 
 def detector_cfg(name: str, **backbone) -> dict:
     """The supernet's detector, with few proposals: they are not in question."""
-    os.environ.pop('CR_ARCH', None)
     cfg = Config.fromfile(CONFIGS / SUPERNETS[name]).model
     # the paper's supernet: by far the largest
     cfg.backbone.update({'init_cfg': None, 'share': 'branch', **backbone})

@@ -15,7 +15,6 @@ BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 def run(monkeypatch):
     """Calls the benchmark's main in this process: run(config, *arguments)."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setenv('CR_STEP', 'crnas/stage_search_r50')  # which main would set
 
     def call(*arguments) -> None:
         monkeypatch.setattr(sys, 'argv', ['search_speed.py', *map(str, arguments)])
@@ -113,7 +112,6 @@ def test_a_config_without_a_search_is_refused(run, shapes, tmp_path, capsys):
 
 def test_timers_count_each_part_alone(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setenv('CR_STEP', 'crnas/stage_search_r50')  # which main would set
     import part_timers
 
     clock = [0.0]
