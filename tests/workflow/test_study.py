@@ -21,9 +21,7 @@ def study(tmp_path):
     def make(members=3, seeds=2):
         cfg = read('demo/shapes.py')
         options = Options(width=1.0)
-        return RankingStudy(
-            cfg, tmp_path / 'ranking', {}, members, seeds, options
-        )
+        return RankingStudy(cfg, tmp_path / 'ranking', {}, members, seeds, options)
 
     return make
 
