@@ -1,7 +1,9 @@
 """Training that was interrupted ends where it would have ended anyway."""
 
 from collections.abc import Iterator
+from itertools import chain, repeat
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -47,17 +49,31 @@ class ExactResumeHook(Hook):
             return
         if self._state is not None:
             self._go_on(runner)
-        if _is_one_epoch(runner):  # the position is set here, without loading
-            runner.train_loop.dataloader_iterator.skip_iter = lambda iterations: None
 
     def before_train_epoch(self, runner: Runner) -> None:
         if self.batches is None:
             return
         if _is_one_epoch(runner):
             self.batches.seek(epoch=0, iteration=runner.iter, skip=runner.iter)
+            self._begin_there(runner)
         else:
             self.batches.seek(runner.epoch, runner.iter, self._done)
             self._done = 0
+
+    def _begin_there(self, runner: Runner) -> None:
+        """Starts a loop by iterations where its batches stand, without loading."""
+        loop = runner.train_loop
+        images = loop.dataloader_iterator
+        if hasattr(images, 'skip_iter'):
+            images.skip_iter = lambda iterations: None
+            return
+        # That of mmengine 0.10.7 began when the loop was built, before this hook:
+        # its workers took images of an endless sampler. It skips by asking for them.
+        if isinstance(self.batches.sampler, InfiniteSampler):
+            self.batches.sampler.indices = self.batches.sampler._indices_of_rank()
+        loop.dataloader._iterator = None  # that of persistent workers
+        skipped = repeat(None, runner.iter)
+        loop.dataloader_iterator = chain(skipped, type(images)(loop.dataloader))
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None

@@ -1,9 +1,12 @@
 """From a public checkpoint to a reallocated backbone."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 
+import numpy as np
 import pytest
 import torch
 from baselines import (
@@ -19,12 +22,17 @@ from baselines import (
     source,
 )
 from mmdet.registry import MODELS
+from mmengine.logging import HistoryBuffer
 from nets import equal, images, in_mode, loss_of, randomised, snapshot
 from tiny import detector_cfg
 
 from mmcr.errors import UserError
 from mmcr.models import path_state_dict, reallocate
-from mmcr.models.weights.checkpoint import CheckpointError, read_weights
+from mmcr.models.weights.checkpoint import (
+    CheckpointError,
+    history_globals,
+    read_weights,
+)
 from mmcr.space import Arch
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -299,6 +307,36 @@ def test_unreadable_checkpoints_are_refused(tmp_path, content, words):
     with pytest.raises(CheckpointError, match=words) as error:
         read_weights(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize('core', (b'numpy.core', b'numpy._core'))
+def test_histories_are_read_as_weights_only(tmp_path, core):
+    """What mmengine 0.10.7 asks of torch when it loads its own checkpoints."""
+    path = tmp_path / 'epoch_1.pth'
+    history = HistoryBuffer([1.5, 2.5], [1, 1])
+    content = dict(loss=history, lr=np.float64(0.1), epoch=np.int64(1))
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(re.sub(rb'numpy\._?core', core, path.read_bytes()))
+    with torch.serialization.safe_globals(history_globals()):
+        found = torch.load(path, weights_only=True)
+    assert found['loss'].statistics('mean') == 2 and found['loss'].current() == 2.5
+    assert (found['lr'], found['epoch']) == (0.1, 1)
+
+
+@pytest.mark.parametrize('args', [(HistoryBuffer, '__init__'), (torch.load, 'min')])
+def test_nothing_but_histories_is_read(tmp_path, args):
+    class Reference:
+        def __reduce__(self):
+            return getattr, args
+
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(Reference(), path)
+    allowed = [*history_globals(), torch.load]
+    with (
+        torch.serialization.safe_globals(allowed),
+        pytest.raises(UnpicklingError, match=f'statistics of HistoryBuffer.*{args[1]}'),
+    ):
+        torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize('family', DEEPER)

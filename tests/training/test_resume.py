@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import LOOPS
 from mmengine.runner import Runner, loops
 from nets import equal
 from pairs import one_of, run_pair
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 EPOCH, LENGTH = 3, 6  # iterations of an epoch and of a whole training
 BY_ITERATION = dict(type='IterBasedTrainLoop', max_iters=LENGTH, val_interval=1000)
+EAGERLY = dict(type='EagerLoop', max_iters=LENGTH)
 BY_EPOCH = dict(type='EpochBasedTrainLoop', max_epochs=LENGTH // EPOCH)
 SHUFFLED = dict(type='DefaultSampler', shuffle=True)
 ENDLESS = dict(type='InfiniteSampler', shuffle=True)
@@ -49,7 +51,7 @@ def cfg_of(root, folder, backbone=STAGE, loop=BY_EPOCH, workers=0, hook=True, **
     cfg.train_cfg = loop
     cfg.train_dataloader.update(
         num_workers=workers,
-        persistent_workers=workers > 0 and loop is BY_EPOCH,
+        persistent_workers=workers > 0 and loop is not BY_ITERATION,
         **loader,
     )
     pipeline = cfg.train_dataloader.dataset.pipeline
@@ -73,7 +75,8 @@ def train(cfg, checkpoint=None):
     runner.train()
     # left to the garbage collector, the end of workers takes ten seconds
     loop = runner.train_loop
-    batches = getattr(loop, 'dataloader_iterator', loop.dataloader)._iterator
+    batches = getattr(loop, 'dataloader_iterator', loop.dataloader)
+    batches = getattr(batches, '_iterator', loop.dataloader._iterator)
     if hasattr(batches, '_shutdown_workers'):
         batches._shutdown_workers()
     return runner, paths.seen
@@ -126,6 +129,57 @@ def test_resumed_equals_uninterrupted(
         _, rest = train(cfg(f'from{i}'), tmp_path / 'whole' / f'iter_{i}.pth')
         assert rest == seen[i:]
         assert agree(state(tmp_path / f'from{i}'), whole)
+
+
+class Eager:
+    """The images of a loop by iterations as mmengine 0.10.7 has them."""
+
+    def __init__(self, loader):
+        self.loader, self._iterator = loader, iter(loader)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._iterator = iter(self.loader)
+            return next(self._iterator)
+
+
+@LOOPS.register_module()
+class EagerLoop(loops.IterBasedTrainLoop):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.dataloader_iterator = Eager(self.dataloader)
+
+    def run(self):
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        for _ in range(self.iter):
+            next(self.dataloader_iterator)
+        self.runner.model.train()
+        while self.iter < self.max_iters:
+            self.run_iter(next(self.dataloader_iterator))
+        self.runner.call_hook('after_train')
+
+
+@pytest.mark.parametrize('sampler', [ENDLESS, SHUFFLED], ids=['endless', 'shuffled'])
+def test_a_loop_that_began_before_the_hook(shapes, tmp_path, no_pause, sampler):
+    """Its workers had taken images of their own, and its iterator only goes on."""
+
+    def cfg(name, loop, workers):
+        return cfg_of(
+            shapes, tmp_path / name, loop=loop, workers=workers, sampler=sampler
+        )
+
+    _, lazy = train(cfg('lazy', BY_ITERATION, 0))
+    _, seen = train(cfg('whole', EAGERLY, 2))
+    assert [images for _, _, images, _ in seen] == [each[2] for each in lazy]
+    _, rest = train(cfg('rest', EAGERLY, 2), tmp_path / 'whole' / 'iter_4.pth')
+    assert rest == seen[4:]
+    assert agree(state(tmp_path / 'rest'), state(tmp_path / 'whole'))
 
 
 @pytest.mark.parametrize('i', (2, EPOCH), ids=['inside', 'at the end of an epoch'])

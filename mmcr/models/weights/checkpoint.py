@@ -1,20 +1,61 @@
 """Checkpoint files: reading anybody's, writing ours."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 
+import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.utils import digit_version
 from torch import Tensor
 
 from mmcr.errors import UserError
 from mmcr.files import write_bytes
 
+NUMPY_CORES = ('core', '_core')  # of numpy 1 and numpy 2, as files name them
+
 
 class CheckpointError(UserError):
     """A checkpoint that does not hold what the run needs."""
+
+
+def history_globals() -> list:
+    """What `torch.load` must allow to read the loss histories in a checkpoint.
+
+    It makes arrays, `HistoryBuffer` and references to its statistics, nothing else:
+    of `getattr`, by which pickle refers to a method, only those four are left.
+    """
+    array, scalar = (x.__reduce__()[0] for x in (np.zeros(1), np.float64(0)))
+    return [
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(kind)) for kind in ('float64', 'int64')},
+        *((array, f'numpy.{core}.multiarray._reconstruct') for core in NUMPY_CORES),
+        *((scalar, f'numpy.{core}.multiarray.scalar') for core in NUMPY_CORES),
+        (_statistic, 'builtins.getattr'),
+    ]
+
+
+def _statistic(owner: object, name: str) -> Callable:
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise UnpicklingError(
+            f'A checkpoint may refer to the statistics of HistoryBuffer, '
+            f'but this one refers to {name} of {owner}.'
+        )
+    return getattr(owner, name)
+
+
+# mmengine 0.10.7 was written before torch loaded nothing but weights by default
+if digit_version(torch.__version__) >= digit_version('2.6.0') and not hasattr(
+    mmengine_checkpoint, 'get_torch_safe_globals'
+):
+    torch.serialization.add_safe_globals(history_globals())
 
 
 def check_there(checkpoint: str) -> None:
