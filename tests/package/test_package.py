@@ -65,7 +65,12 @@ def files(folder):
     return {path.relative_to(folder) for path in paths if path.is_file()}
 
 
-def test_the_wheel_has_configs_and_tools_as_files(installed):
+def test_the_wheel_has_modules_configs_and_tools_as_files(installed):
+    ours, theirs = (
+        {path for path in files(folder / 'mmcr') if '.mim' not in path.parts}
+        for folder in (ROOT, installed)
+    )
+    assert ours == theirs
     for name in ('configs', 'tools'):
         links = installed / 'mmcr/.mim' / name
         assert files(links) == files(ROOT / name) - {Path('make_env.py')}
