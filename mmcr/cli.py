@@ -36,7 +36,7 @@ mmcr {command} runs on torch, mmengine, mmcv (with its compiled ops) and mmdet, 
 mmcr does not install by itself. Install them in this order (docs/installation.md has
 the details, a CPU build of torch and prebuilt mmcv among them):
   pip install torch
-  pip install ninja psutil wheel hatchling 'setuptools<81' onedl-mmengine
+  pip install ninja psutil packaging wheel hatchling 'setuptools<81' onedl-mmengine
   pip install --no-build-isolation onedl-mmcv onedl-mmdetection"""
 
 # What gloo, NCCL and the store of torch.distributed say of a process that is gone.
