@@ -18,7 +18,7 @@ else
 PY := .venv/bin/python
 endif
 
-.PHONY: help env shapes demo demo-detnas test lint clean
+.PHONY: help env demo demo-detnas test lint clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -33,16 +33,11 @@ else
 	@"$(BASE_PYTHON)" tools/make_env.py
 endif
 
-shapes: env
-	"$(PY)" tools/dataset_converters/make_shapes.py --out-dir data/shapes \
-		--train 400 --val 0 --test 100 --image-size 192
+demo: env
+	"$(PY)" -m mmcr.cli demo
 
-demo: shapes
-	"$(PY)" tools/reallocate.py configs/demo/shapes.py --work-dir work_dirs/demo
-
-demo-detnas: shapes
-	"$(PY)" tools/reallocate.py configs/demo/shapes_detnas.py \
-		--work-dir work_dirs/demo-detnas
+demo-detnas: env
+	"$(PY)" -m mmcr.cli demo-detnas
 
 # Several processes of one thread: the tests' networks are too small to share out.
 # Files stay whole, as their tests share what they trained.
@@ -55,5 +50,5 @@ lint: env
 	"$(PY)" -c 'from importlinter.cli import lint_imports_command as main; main()' --no-logo
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find mmcr tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,20 +1,84 @@
-"""What the command-line tools have in common."""
+"""The command ``mmcr``, and how every tool ends: by a message or by its work."""
 
+import argparse
 import gc
 import re
+import runpy
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from torch import distributed
-
+from mmcr import __version__
 from mmcr.errors import UserError
+
+# Configs and tools: links in a checkout, files in a wheel.
+MIM = Path(__file__).parent / '.mim'
+
+COMMANDS = {
+    'reallocate': 'search a better backbone for a detector of yours and train it',
+    'train': 'train a detector or a supernet',
+    'search': 'search a trained supernet',
+    'test': 'test a trained detector',
+    'demo': 'run reallocate on a small data set, into work_dirs/demo',
+    'demo-detnas': 'the same by DetNAS, into work_dirs/demo-detnas',
+}
+DEMOS = {'demo': 'shapes.py', 'demo-detnas': 'shapes_detnas.py'}
+SHAPES = '--out-dir data/shapes --train 400 --val 0 --test 100 --image-size 192'
+
+STACK = ('torch', 'mmengine', 'mmcv', 'mmdet', 'numpy', 'cv2')
+INSTALL = """\
+error: {error}
+mmcr {command} runs on torch, mmengine, mmcv (with its compiled ops) and mmdet, which
+mmcr does not install by itself. Install them in this order (docs/installation.md has
+the details, a CPU build of torch and prebuilt mmcv among them):
+  pip install torch
+  pip install ninja psutil packaging wheel hatchling 'setuptools<81' onedl-mmengine
+  pip install --no-build-isolation onedl-mmcv onedl-mmdetection"""
 
 # What gloo, NCCL and the store of torch.distributed say of a process that is gone.
 CONNECTION = re.compile(r'connection|broken pipe|remote process|timed out', re.I)
+
+
+def main() -> None:
+    """Runs a tool of ``tools/`` by its name.
+
+    ``mmcr::`` at the beginning of an argument is the folder of mmcr's configs.
+    """
+    listed = '\n'.join(f'  {name:13}{text}' for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog='mmcr',
+        description="Decides where a detector's backbone spends its computation.",
+        epilog=f'commands:\n{listed}\n\n"mmcr COMMAND --help" lists its arguments.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--version', action='version', version=f'mmcr {__version__}')
+    parser.add_argument('command', choices=COMMANDS, help=argparse.SUPPRESS)
+    parser.add_argument('arguments', nargs='...', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    configs = f'{MIM}/configs/'
+    arguments = [re.sub('^mmcr::', configs, argument) for argument in args.arguments]
+    try:
+        if args.command in DEMOS:
+            _run_tool('dataset_converters/make_shapes', SHAPES.split())
+            config = f'{configs}demo/{DEMOS[args.command]}'
+            where = ('--work-dir', f'work_dirs/{args.command}')
+            _run_tool('reallocate', [config, *where, *arguments])
+        else:
+            _run_tool(args.command, arguments)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition('.')[0] not in STACK:
+            raise
+        sys.exit(INSTALL.format(error=error, command=args.command))
+
+
+def _run_tool(name: str, arguments: list[str]) -> None:
+    path = str(MIM / 'tools' / f'{name}.py')
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name='__main__')
 
 
 @contextmanager
@@ -67,9 +131,10 @@ def leave_process_group() -> None:
     process aborts (SIGABRT) with all its work done; seen in one of four exits
     with torch 2.13.
     """
-    if not distributed.is_available() or not distributed.is_initialized():
+    distributed = sys.modules.get('torch.distributed')
+    if distributed is None or not distributed.is_available():
         return
-    if distributed.get_backend() != 'gloo':
+    if not distributed.is_initialized() or distributed.get_backend() != 'gloo':
         return
     gc.collect()  # a model's wrapper refers to the group
     distributed.destroy_process_group()
@@ -84,3 +149,7 @@ def _connection_lost(error: RuntimeError) -> bool:
     return bool(CONNECTION.search(str(error))) and any(
         module.startswith('torch.distributed') for module in modules
     )
+
+
+if __name__ == '__main__':
+    main()

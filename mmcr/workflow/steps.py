@@ -18,12 +18,14 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmcr.cli import MIM
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes, write_json
 from mmcr.scoring.fingerprint import with_contents
 
 ROOT = Path(__file__).parents[2]
+TOOLS = MIM / 'tools'
 #: Of a config, what can change the result of a step.
 MATTERS = (
     *('model', 'data_preprocessor', 'load_from', 'sync_bn', 'randomness'),
@@ -172,7 +174,7 @@ class StepRunner:
     def _call(self, step: Step, lock: int, tool: str, *arguments: str) -> None:
         """Runs a tool, its output in ``console.log``, where it is on the screen."""
         folder = self.folder(step)
-        command = [str(tools() / tool), str(folder / 'config.py'), *arguments]
+        command = [str(TOOLS / tool), str(folder / 'config.py'), *arguments]
         if '--work-dir' not in arguments:
             command += ['--work-dir', str(folder)]
         if self.gpus:
@@ -244,12 +246,6 @@ def tool_environment() -> dict[str, str]:
     """Of processes that import this mmcr."""
     path = [str(ROOT), os.environ.get('PYTHONPATH')]
     return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, path))}
-
-
-def tools() -> Path:
-    """The folder of the tools, of a checkout or of an installed package."""
-    in_package = Path(__file__).parents[1] / '.mim/tools'
-    return in_package if in_package.is_dir() else ROOT / 'tools'
 
 
 @contextmanager
