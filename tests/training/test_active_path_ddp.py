@@ -69,7 +69,7 @@ def exchanged(rank, world):
     found = []
     for name in ('r50-stage', 'mobilenetv2-operation'):
         model = Detector(name).float()
-        wrapped = ActivePathDDP(model, **SMALL)
+        wrapped = ActivePathDDP(model, bucket_cap_mb=1e-6)  # a parameter in each
         wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
         active = 0
         with profile(record_shapes=True) as profiler:
