@@ -5,10 +5,8 @@
 Gloo processes on this machine's CPU train the same paths of a supernet's detector, in
 turn with mmengine's MMDistributedDataParallel that looks for unused parameters and with
 
-- `skip`: the same with torch's `skip_all_reduce_unused_params`, which leaves out
-  buckets of which no parameter is used,
-- `skip-each`: that with a bucket for every parameter,
-- `active-path`: mmcr.ActivePathDDP.
+- `active-path`: mmcr.ActivePathDDP,
+- `active-each`: that with a bucket for every parameter.
 
 Bytes are what the collectives of a step are given, counted by torch's profiler. A
 wrapper holds what resident memory grows by from wrapping to the end of the first steps,
@@ -61,11 +59,9 @@ def ddp(model: nn.Module, **options) -> nn.Module:
     )
 
 
-SKIP = dict(skip_all_reduce_unused_params=True)
 WAYS = {
-    'skip': partial(ddp, **SKIP),
-    'skip-each': partial(ddp, **SKIP, bucket_cap_mb=1e-6),
     'active-path': ActivePathDDP,
+    'active-each': partial(ActivePathDDP, bucket_cap_mb=1e-6),
 }
 WRAPPERS = dict(WAYS, ddp=ddp)
 # collectives of these wrappers, and the size of what they exchange
@@ -76,7 +72,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', required=True, help='folder for the figures')
     parser.add_argument('--net', choices=SUPERNETS, default='r50-stage')
-    parser.add_argument('--ways', nargs='+', choices=WAYS, default=[*WAYS])
+    parser.add_argument('--share', choices=['prefix', 'branch'], default='prefix')
+    parser.add_argument('--ways', nargs='+', choices=WAYS, default=['active-path'])
     parser.add_argument('--processes', type=int, nargs='+', default=[2, 4])
     parser.add_argument('--paths', type=int, default=3)
     parser.add_argument('--repeats', type=int, default=5, help='steps of every path')
@@ -132,10 +129,10 @@ def work(rank: int, count: int, measure: Callable, arguments: tuple, out: str) -
 def held_bytes(wrap: Callable, args: argparse.Namespace) -> int:
     """What is there after the first steps that was not before wrapping."""
     give_back_at_once()
-    batch, model = batch_of(args.batch_size, *args.size), supernet_of(args.net)
+    batch, model = batch_of(args.batch_size, *args.size), model_of(args)
     paths = paths_of(model, args)
     # what all steps load; of another model, which goes
-    Trainee(supernet_of(args.net), 'cpu').step(batch, paths[0])
+    Trainee(model_of(args), 'cpu').step(batch, paths[0])
     before = kept()
     trainee = Trainee(model, 'cpu', wrap=wrap)
     for path in paths:
@@ -152,6 +149,11 @@ def kept() -> int:
     return resident('VmRSS')
 
 
+def model_of(args: argparse.Namespace) -> nn.Module:
+    stage = args.net.endswith('stage')  # others have no such option
+    return supernet_of(args.net, **(dict(share=args.share) if stage else {}))
+
+
 def paths_of(model: nn.Module, args: argparse.Namespace) -> list[Arch]:
     rng = Random(0)
     return [model.backbone.space.sample(rng) for _ in range(args.paths)]
@@ -160,11 +162,11 @@ def paths_of(model: nn.Module, args: argparse.Namespace) -> list[Arch]:
 def compare(way: str, args: argparse.Namespace) -> dict:
     """Times steps with both wrappers in turn: A B, B A, A B, ..."""
     batch = batch_of(args.batch_size, *args.size)
-    model = supernet_of(args.net)
+    model = model_of(args)
     paths = paths_of(model, args)
     trainees, sent = {}, {}
     for name in ('ddp', way):
-        other = supernet_of(args.net)
+        other = model_of(args)
         for parameter, weight in zip(other.parameters(), model.parameters()):
             parameter.data = weight.data  # rates are 0: one copy is enough
         trainees[name] = Trainee(other, 'cpu', wrap=WRAPPERS[name])
@@ -239,8 +241,9 @@ def table(setting: dict, rows: list[dict]) -> str:
             '',
             f'{setting["date"]}; {setting["hardware"]}; one thread per process; '
             f'images of {height} x {width}, {setting["batch_size"]} per process; '
-            f'{rows[0]["net"]}, on average {active / 2**20:.1f} MiB of active '
-            f'parameters of {rows[0]["all_bytes"] / 2**20:.1f} MiB.',
+            f'{rows[0]["net"]}, share={setting["share"]}, on average '
+            f'{active / 2**20:.1f} MiB of active parameters of '
+            f'{rows[0]["all_bytes"] / 2**20:.1f} MiB.',
             '',
             f'Load average of the machine: {setting["load"][0]:.1f} before and '
             f'{setting["load"][1]:.1f} at the end, with these processes.',

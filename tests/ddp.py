@@ -6,11 +6,8 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from nets import SUPERNETS, build, images, in_mode, some_archs
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
-from mmcr.errors import UserError
 from mmcr.models.detector import find_backbone
-from mmcr.training import ActivePathDDP
 
 NETS = ['r50-stage', 'r18-prefix-stage', 'mobilenetv2-operation-shared']
 PER_RANK, STEPS = 2, 4
@@ -26,7 +23,7 @@ class Detector(BaseModel):
         super().__init__()
         self.unused = nn.Parameter(torch.ones(3))
         self.backbone = build(SUPERNETS[name], **more)
-        # after it, so that a rank without this gradient exchanges the others later
+        # of another type than the others: alone in its bucket
         rare = nn.Parameter(torch.tensor([0.3, 0.7], dtype=torch.float64))
         self.head = nn.ParameterList([rare, [*self.backbone.parameters()][-1]])
         in_mode(self, training)
@@ -50,42 +47,6 @@ class Detector(BaseModel):
             size = outs[-1].flatten(1).mean(1) * rare
             losses['loss_rare'] = (self.rare.prod() * size.double()).mean()
         return losses
-
-
-class Encoded(Detector):
-    """Gradients that autograd puts where other tensors have theirs."""
-
-    def __init__(self):
-        super().__init__(NETS[1])
-        self.encoding = nn.Parameter(torch.zeros(64, 5))
-        self.left = nn.Parameter(torch.ones(2, 3))
-        self.right = nn.Parameter(torch.ones(3, 2))
-
-    def forward(self, inputs, rare, mode):
-        x = self.backbone(inputs[:1])[-1].flatten(2).expand(-1, -1, 5) * 1.0
-        x = x + self.encoding[None]  # whose gradient is a view of that of x
-        both = self.right.view(-1)
-        if rare.any():
-            both = both + self.left.view(-1)
-        return dict(
-            loss_maps=[
-                (x * torch.linspace(1, 2, 5)).sum(),
-                x.square().mean(),
-                (both * torch.linspace(1, 2, 6)).sum() * inputs.mean(),
-            ]
-        )
-
-
-class Reentrant(Detector):
-    """Two parts of its backward pass are passes of their own."""
-
-    def forward(self, inputs, rare, mode):
-        def part(x):
-            return x * self.rare.sum()
-
-        inputs = inputs.requires_grad_()
-        parts = [checkpoint(part, inputs, use_reentrant=True) for _ in range(2)]
-        return dict(loss_maps=[x.mean() for x in parts])
 
 
 class Sum(torch.autograd.Function):
@@ -138,7 +99,7 @@ class CPUAmp(AmpOptimWrapper):
 
 
 def data(rank, world, step, dtype=torch.float32):
-    """The batch of a rank; that of rank 0 of 1 joins those of `joined` ranks."""
+    """The batch of a rank; with a `world` of None those of so many ranks, joined."""
     inputs = images(32, count=4 * PER_RANK, seed=step).to(dtype)
     rare = torch.zeros(4 * PER_RANK, dtype=dtype)
     rare[0] = 2.0 * (step != 1)  # rank 0 alone has any, and at one step nobody
@@ -146,17 +107,6 @@ def data(rank, world, step, dtype=torch.float32):
     if world is None:
         mine = slice(0, rank * PER_RANK)
     return dict(inputs=inputs[mine], rare=rare[mine])
-
-
-def loss_at(wrapped, step, rank, world):
-    """That of the batch of a step, on a path of its own."""
-    backbone = find_backbone(wrapped)
-    backbone.set_arch(some_archs(backbone.space, 3)[step])
-    return sum(wrapped(**data(rank, world, step), mode='loss')['loss_maps'])
-
-
-def gradients(model):
-    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
 def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options):
@@ -167,13 +117,13 @@ def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options)
         batches: Makes that of a step.
         wrapper: The kind of optimizer wrapper.
         dtype: Of the weights.
-        options: `name`, `training`, `convert`, `with_cp` of the model, the others
-            of the optimizer wrapper.
+        options: `name`, `training`, `convert`, `with_cp`, `frozen_stages` of the
+            model, the others of the optimizer wrapper.
     """
     convert = options.pop('convert', lambda model: model)
     of_model = {
         key: options.pop(key)
-        for key in ('name', 'training', 'with_cp')
+        for key in ('name', 'training', 'with_cp', 'frozen_stages')
         if key in options
     }
     model = convert(Detector(**of_model)).to(dtype)
@@ -202,36 +152,10 @@ def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options)
     return found, model.state_dict()
 
 
-def small_buckets(model):
-    """Of several parameters, and some parameters alone."""
-    return ActivePathDDP(model, bucket_cap_mb=2**-4)
-
-
 def plain(model):
     return MMDistributedDataParallel(
         model, find_unused_parameters=True, broadcast_buffers=False
     )
-
-
-def averaged(make, loss, world, **options):
-    """Whether a model gets the mean gradients of the ranks, and their layout."""
-    models = make(), make()
-    for wrapped in (ActivePathDDP(models[0], **options), models[1]):
-        loss(wrapped).backward()
-    found, own = (
-        [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-        for model in models
-    )
-    kind, alike = dict(memory_format=torch.channels_last), True
-    for gradient, parameter in zip(found, models[0].parameters()):
-        if gradient.is_contiguous() != parameter.is_contiguous() or (
-            gradient.dim() == 4
-            and gradient.is_contiguous(**kind) != parameter.is_contiguous(**kind)
-        ):
-            alike = False
-    found, own = (torch.cat([g.flatten() for g in those]) for those in (found, own))
-    distributed.all_reduce(own)
-    return alike and torch.allclose(found, own / world, rtol=1e-4, atol=1e-6)
 
 
 def bytes_of(event):
@@ -240,10 +164,3 @@ def bytes_of(event):
         return 0
     size = {'gloo:all_reduce': 4, 'gloo:all_gather': 8}[event.name]  # float32, int64
     return size * torch.Size(event.input_shapes[0]).numel()
-
-
-def message(run):
-    try:
-        run()
-    except UserError as error:
-        return str(error)

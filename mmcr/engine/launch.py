@@ -166,10 +166,9 @@ def _start_gloo(cfg: Config) -> None:
     if not is_distributed():
         torch.distributed.init_process_group('gloo')
     cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
-    if cfg.model_wrapper_cfg.get('type') != 'mmcr.ActivePathDDP':  # takes any device
-        cfg.model_wrapper_cfg.update(
-            device_ids=None,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
-        )
+    cfg.model_wrapper_cfg.setdefault(
+        'find_unused_parameters', cfg.get('find_unused_parameters', False)
+    )
+    cfg.model_wrapper_cfg.device_ids = None
     if cfg.pop('sync_bn', None):
         print('SyncBN needs CUDA: norms stay per process in this run.')

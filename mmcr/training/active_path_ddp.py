@@ -1,213 +1,151 @@
-"""Training on many devices that exchanges the gradients of the active path alone."""
+"""Distributed training that exchanges the gradients of the active path alone."""
 
 import hashlib
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+import inspect
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather, all_gather_object, get_world_size
-from mmengine.optim import OptimWrapper
-from torch import Tensor, distributed, nn
+from mmengine.dist import all_gather, all_gather_object
+from mmengine.model import MMDistributedDataParallel
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mmcr.errors import UserError
 from mmcr.models.detector import find_backbone
 from mmcr.registry import MODEL_WRAPPERS
-from mmcr.training.gradient_exchange import GradientExchange
+
+SKIPS = 'skip_all_reduce_unused_params'  # an option of newer versions of torch
 
 
 @MODEL_WRAPPERS.register_module()
-class ActivePathDDP(nn.Module):
-    """A supernet's `MMDistributedDataParallel`: costs what its path costs.
+class ActivePathDDP(MMDistributedDataParallel):
+    """mmengine's `MMDistributedDataParallel`, for a supernet.
 
-    ``model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')`` in a config. During a
-    backward pass the gradients of the parameters on the path, and of everything
-    outside the backbone, are averaged over the processes. With gradient accumulation
-    (`no_sync`) that happens once per update, for all the paths since the last one.
-    A gradient that some processes lack counts as zero in them; one that all lack
-    stays ``None``.
+    ``model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')`` in a config. Gradients of
+    the parameters on the path and of everything outside the backbone are averaged
+    over the ranks; buckets of other parameters are skipped. Three things are added to
+    torch's option for that, which is made for parameters that are never used:
 
-    Ranks must start with the same weights and buffers, as with mmengine's `Runner`,
-    which sends those of rank 0. From then on buffers are not exchanged, as in the
-    wrapper that mmengine takes where a config names none. A backward pass must reach
-    the same forwards on every rank.
+    - Ranks that are about to train different paths end with a message. Without the
+      check they would wait for each other.
+    - A parameter of the path that lacks a gradient on one rank, as of a head whose
+      branch had no object there, is not skipped there either.
+    - With gradient accumulation (`no_sync`) the gradients of all the paths since the
+      last update are averaged, not those of the last one alone.
+
+    A gradient that some ranks lack counts as zero there. One that all lack stays
+    ``None``, so that the optimizer leaves the parameter and its momentum alone.
 
     Args:
         module: A model whose backbone is a supernet.
-        bucket_cap_mb: MiB of gradients that are exchanged at once. A larger one is
-            exchanged alone.
+        bucket_cap_mb: MiB of gradients that are exchanged at once. A bucket with one
+            used parameter is exchanged as a whole.
+        options: Others of `torch.nn.parallel.DistributedDataParallel`. Buffers are
+            not exchanged unless one of them says so.
 
     Raises:
-        UserError: The backbone is no supernet, or ranks have different models. In a
-            backward pass: a parameter of the backbone gets a gradient that
-            `active_parameters()` did not return, or one gets it twice.
+        UserError: The backbone is no supernet.
     """
 
-    def __init__(self, module: nn.Module, bucket_cap_mb: float = 1.0) -> None:
-        super().__init__()
-        self.module = module
-        self._bucket_bytes = bucket_cap_mb * 2**20
-        self._names = {p: name for name, p in module.named_parameters()}
-        # what other modules share with the backbone is theirs on every path
-        outside = module.named_modules(memo={find_backbone(module)})
-        self._shared = {
-            p for _, part in outside for p in part.parameters(recurse=False)
-        }
-        self._held: set[nn.Parameter] = set()  # have gradients since `no_sync`
-        self._synchronises = True  # not under `no_sync`
-        self._exchange: GradientExchange | None = None  # of a backward pass under way
-        tensors = [*self._names, *module.buffers()]
-        kinds = str([(t.shape, t.dtype, t.requires_grad) for t in tensors])
-        trained = sum(tensor.requires_grad for tensor in tensors)
-        _require_same(
-            f'{len(tensors)} tensors, {trained} of them to train, '
-            f'digest of shapes and types {_digest(kinds):x}',
-            'have the same model',
-            'Give all of them the same config, and freeze the same parameters.',
-        )
-        # of its own: in another, norms exchange statistics meanwhile, and where a
-        # rank lacks a gradient their order differs
-        self._group = distributed.new_group() if get_world_size() > 1 else None
-        ready = _weakly(self._ready)
-        for parameter in self._names:
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(ready)
+    def __init__(
+        self, module: nn.Module, bucket_cap_mb: float = 1.0, **options
+    ) -> None:
+        find_backbone(module)
+        known = inspect.signature(DistributedDataParallel).parameters
+        if 'broadcast_buffers' not in options:
+            new = 'forward_sync_buffers'  # the old name is deprecated in torch 2.13
+            options.setdefault(new if new in known else 'broadcast_buffers', False)
+        if next(module.parameters()).device.type == 'cpu':
+            options['device_ids'] = None  # mmengine's runner gives that of a GPU
+        options['find_unused_parameters'] = True
+        if SKIPS in known:
+            options[SKIPS] = True
+        else:
+            warnings.warn(
+                f'torch {torch.__version__} has no {SKIPS}: the gradients of the whole '
+                f'supernet are exchanged at every step. The result is the same.',
+                stacklevel=2,
+            )
+        super().__init__(module, bucket_cap_mb=bucket_cap_mb, **options)
 
-    def forward(self, *args, **kwargs) -> Any:
+    def forward(self, *inputs, **kwargs) -> Any:
         """That of the model.
 
         Raises:
             UserError: A rank has another path than the others; all ranks say which.
         """
         if not torch.is_grad_enabled():
-            return self.module(*args, **kwargs)
-        backbone = find_backbone(self.module)
+            return super().forward(*inputs, **kwargs)
         # before the forward: in it, norms of different paths may wait for each other
-        _require_same(
-            str(backbone.arch),
-            'train the same path',
-            'Let mmcr.ArchSamplingHook draw it, with one seed and sampler for all, or '
-            'call set_arch with the same path everywhere.',
-        )
-        used = {*self._shared, *backbone.active_parameters()}
-        outputs = self.module(*args, **kwargs)
-        self._exchange = None  # of a backward pass that broke off
-        for output in _tensors(outputs):
-            if output.requires_grad:
-                output.register_hook(partial(self._begin, used, self._synchronises))
+        _require_same_path(str(find_backbone(self.module).arch))
+        with self.module.register_forward_hook(_keep_used):
+            return super().forward(*inputs, **kwargs)
+
+
+def _keep_used(module: nn.Module, inputs: tuple, outputs: Any) -> Any:
+    """Connects outputs with all that is exchanged: torch skips what it cannot reach.
+
+    What one rank has no use for at this step may have a gradient on another, or from
+    an earlier path of the same update.
+    """
+    backbone = find_backbone(module)
+    inside = {*backbone.parameters()} - {*backbone.active_parameters()}
+    used = [
+        p
+        for p in module.parameters()
+        if p.requires_grad and (p not in inside or p.grad is not None)
+    ]
+    if not used:
         return outputs
-
-    @contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """What is run forward in here is exchanged with the first that is not."""
-        before, self._synchronises = self._synchronises, False
-        try:
-            yield
-        finally:
-            self._synchronises = before
-
-    def train_step(
-        self, data: dict | tuple | list, optim_wrapper: OptimWrapper
-    ) -> dict[str, Tensor]:
-        """Forward, backward and update, as in `MMDistributedDataParallel`."""
-        with optim_wrapper.optim_context(self):
-            data = self.module.data_preprocessor(data, training=True)
-            if isinstance(data, dict):
-                losses = self(**data, mode='loss')
-            else:
-                losses = self(*data, mode='loss')
-        loss, logged = self.module.parse_losses(losses)
-        optim_wrapper.update_params(loss)
-        return logged
-
-    def val_step(self, data: dict | tuple | list) -> list:
-        """The model's."""
-        return self.module.val_step(data)
-
-    def test_step(self, data: dict | tuple | list) -> list:
-        """The model's."""
-        return self.module.test_step(data)
-
-    def _begin(self, used: set[nn.Parameter], synchronises: bool, grad: Tensor) -> None:
-        """Is called when a backward pass comes to an output of a forward."""
-        if self._exchange is None:
-            if not synchronises:
-                self._held |= used
-                return
-            self._exchange = GradientExchange(
-                self._group, self._bucket_bytes, self._names
-            )
-            # as DistributedDataParallel and FSDP do: before clipping and the update
-            torch.autograd.Variable._execution_engine.queue_callback(self._end)
-        for parameters in (used, self._held):
-            self._exchange.add(parameters)
-        self._held = set()
-
-    def _ready(self, parameter: nn.Parameter) -> None:
-        listed = self._held if self._exchange is None else self._exchange.bucket_of
-        # none are if the model was run without this wrapper
-        if listed and parameter not in listed:
-            raise UserError(
-                f'A parameter of the backbone that gets a gradient must be one of its '
-                f'active_parameters(), or ranks drift apart, but '
-                f'{self._names[parameter]} got one and is not. Let that method return '
-                f'all that the path uses, and register what a module outside the '
-                f'backbone uses in that module.'
-            )
-        if self._exchange is not None:
-            self._exchange.ready(parameter)
-
-    def _end(self) -> None:
-        self._exchange.finish()
-        self._exchange = None
+    nothing = _NoGradients.apply(*used)
+    return _with_tensors(outputs, lambda x: x + nothing.to(x) if x.requires_grad else x)
 
 
-def _weakly(method: Callable) -> Callable:
-    """Calls the method of an object that it does not keep alive."""
-    # a parameter keeps its hooks where the garbage collector does not look: the
-    # wrapper, the model and the process group would stay for ever
-    reference = weakref.WeakMethod(method)
+class _NoGradients(torch.autograd.Function):
+    """A zero that depends on its arguments, but gives them no gradient."""
 
-    def call(*args) -> None:
-        alive = reference()
-        if alive is not None:
-            alive(*args)
+    @staticmethod
+    def forward(ctx, *tensors: Tensor) -> Tensor:
+        ctx.count = len(tensors)
+        return tensors[0].new_zeros(())
 
-    return call
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[None, ...]:
+        return (None,) * ctx.count
 
 
-def _tensors(outputs: Any) -> Iterator[Tensor]:
-    """Those in a model's outputs, however these are nested."""
+def _with_tensors(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A model's outputs, however nested, with each tensor changed."""
     if isinstance(outputs, Tensor):
-        yield outputs
-    elif isinstance(outputs, dict):
-        yield from _tensors(list(outputs.values()))
-    elif isinstance(outputs, list | tuple):
-        for output in outputs:
-            yield from _tensors(output)
+        return change(outputs)
+    if isinstance(outputs, dict):
+        return {key: _with_tensors(each, change) for key, each in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        return type(outputs)(_with_tensors(each, change) for each in outputs)
+    return outputs
 
 
-def _digest(text: str) -> int:
-    short = hashlib.blake2b(text.encode(), digest_size=7)  # fits an int64
-    return int.from_bytes(short.digest(), 'big')
-
-
-def _require_same(value: str, rule: str, remedy: str) -> None:
-    """Compares `value` over the ranks: eight bytes each, as long as it is the same.
+def _require_same_path(path: str) -> None:
+    """Compares `path` over the ranks: eight bytes each, as long as it is the same.
 
     Raises:
         UserError: It is not, on all ranks alike; the message names who has what.
     """
-    digests = all_gather(torch.tensor([_digest(value)]))
-    if len({digest.item() for digest in digests}) == 1:
+    digest = hashlib.blake2b(path.encode(), digest_size=7).digest()  # fits an int64
+    digests = all_gather(torch.tensor([int.from_bytes(digest, 'big')]))
+    if len({each.item() for each in digests}) == 1:
         return
     ranks: dict[str, list[int]] = {}
-    for rank, other in enumerate(all_gather_object(value)):
+    for rank, other in enumerate(all_gather_object(path)):
         ranks.setdefault(other, []).append(rank)
     found = '; '.join(
         f'{other} on rank {", ".join(map(str, those))}'
         for other, those in ranks.items()
     )
-    raise UserError(f'All ranks must {rule}, but got {found}. {remedy}')
+    raise UserError(
+        f'All ranks must train the same path, but got {found}. Let '
+        f'mmcr.ArchSamplingHook draw it, with one seed and sampler for all, or call '
+        f'set_arch with the same path everywhere.'
+    )

@@ -20,13 +20,11 @@ from mmcr.registry import HOOKS
 class PairedInitHook(Hook):
     """Starts a training from the weights of one large network, by their names.
 
-    Under one seed, networks with other numbers of blocks begin with other weights
-    throughout, neck and heads included: what is drawn for a block shifts all that is
-    drawn after it. With this hook each takes its part of a network that has all their
-    blocks, initialised under the run's seed, so that what differs between networks of
-    one seed is their architecture.
-
-    A training that loads or resumes a checkpoint keeps the weights of that.
+    Otherwise networks with other numbers of blocks begin with other weights
+    throughout, neck and heads included, even under one seed. Here each takes its part
+    of a network that has all their blocks, initialised under the run's seed: what
+    differs between networks of one seed is their architecture. A training that loads
+    or resumes a checkpoint keeps the weights of that.
 
     Args:
         backbone: In what the large network's backbone differs from the one that is

@@ -15,19 +15,23 @@ from mmcr.space.space import SearchSpace
 class PathRecord:
     """How often each value of each choice was trained, and with which loss.
 
+    Losses that are not finite, as of steps that a loss scaler skips, are left out.
+
     Args:
         space: Of the paths.
-        window: How many steps of a value its loss is averaged over: every loss
-            weighs ``1 / window`` of the mean before it, and the first ones equal.
-            Losses that are not finite, as of steps that a loss scaler skips, are
-            left out.
+        window: Every loss weighs ``1 / window`` of a value's mean, the first ones
+            equal.
     """
 
     def __init__(self, space: SearchSpace, window: int) -> None:
         self.window = window
-        self.steps = {c.name: dict.fromkeys(c.values, 0) for c in space.choices}
-        self.finite = {c.name: dict.fromkeys(c.values, 0) for c in space.choices}
-        self.losses = {c.name: dict.fromkeys(c.values, 0.0) for c in space.choices}
+        self.steps, self.finite, self.losses = (
+            {
+                choice.name: dict.fromkeys(choice.values, zero)
+                for choice in space.choices
+            }
+            for zero in (0, 0, 0.0)
+        )
 
     def add(self, arch: Arch, loss: float) -> None:
         """Notes an iteration."""
@@ -41,12 +45,8 @@ class PathRecord:
 
     def go_on(self, steps: dict, losses: dict, finite: dict | None = None) -> None:
         """Takes over another record's numbers of the values that both have."""
-        pairs = (
-            (self.steps, steps),
-            (self.losses, losses),
-            (self.finite, finite or steps),  # older checkpoints have none
-        )
-        for ours, theirs in pairs:
+        tables = steps, losses, finite or steps  # older checkpoints have no `finite`
+        for ours, theirs in zip((self.steps, self.losses, self.finite), tables):
             for name, row in ours.items():
                 found = theirs.get(name, {})
                 row.update((v, found[v]) for v in row.keys() & found.keys())
@@ -76,20 +76,17 @@ class PathRecord:
 
 @HOOKS.register_module()
 class PathLogHook(Hook):
-    """Shows which paths are trained, how often, and how well.
+    """Logs which paths are trained, how often, and with which loss.
 
-    To every backend of the visualizer (mmengine's own file ``scalars.json``,
-    TensorBoard, and so on) it writes the path drawn as ``path/CHOICE``, the steps of
-    every value so far as ``path_steps/CHOICE/VALUE`` and the mean of the losses of
-    these steps as ``path_loss/CHOICE/VALUE``. The text log gets a table now and then
-    and is otherwise left as it is. Steps and losses travel with the checkpoint; the
-    losses are those of the first rank, as in mmengine's own log.
+    Writes to every backend of the visualizer the path drawn as ``path/CHOICE``, the
+    steps of every value so far as ``path_steps/CHOICE/VALUE`` and their mean loss as
+    ``path_loss/CHOICE/VALUE``, and a table to the text log. Steps and losses are
+    saved in checkpoints; losses are those of the first rank, as in mmengine's log.
 
     Args:
-        interval: Iterations from one record for the visualizer to the next; 0 for
-            none.
-        table_interval: Iterations from one table in the text log to the next; the
-            end of training has one too. 0 for no tables.
+        interval: Iterations between two records for the visualizer; 0: none.
+        table_interval: Iterations between two tables in the text log, which the end
+            of training has too; 0: none.
         window: How many steps of a value its loss is averaged over.
 
     Raises:

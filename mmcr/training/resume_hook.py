@@ -1,18 +1,22 @@
-"""Training that was interrupted ends where it would have ended anyway."""
+"""Exact resume: training that was interrupted ends where it would have ended anyway."""
 
-from collections.abc import Iterator
-from itertools import chain, repeat
+import random
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain, islice, repeat
 
+import numpy as np
+import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmcr.errors import UserError
 from mmcr.models.detector import unwrapped
 from mmcr.registry import HOOKS
-from mmcr.training.numbered_batches import number_batches, seed_everything
 
 
 @HOOKS.register_module()
@@ -20,16 +24,13 @@ class ExactResumeHook(Hook):
     """Makes a resumed run equal, bit for bit, to one that was never interrupted.
 
     mmengine restores weights, optimizer, schedules, averages and the seed, but no
-    generator of random numbers, neither here nor in the workers, and in a loop by
-    epochs no position inside the epoch; it builds the sampler of the images before
-    it knows the checkpoint's seed. With this hook every iteration begins with
-    generators whose state is a function of the run's seed, the rank and the
-    iteration, and so does the loading of its batch. There is no state to save that
-    grows, to gather from ranks or to lose in workers, and what happens between
-    iterations, such as a validation, cannot leave a trace.
+    random number generator and no position inside an epoch. Here the generators are
+    seeded before every iteration, and in the workers before every batch, with a
+    function of the run's seed, the rank and the iteration: no generator's state has
+    to be saved, and what happens between iterations leaves no trace.
 
     Images, augmentations, samples and paths are the same on every device; weights
-    only where the kernels give the same bits each time, as they do on a CPU.
+    only where the kernels are deterministic, as on a CPU.
     """
 
     priority = 'VERY_HIGH'  # what other hooks draw comes after
@@ -156,3 +157,96 @@ def _gradients(runner: Runner) -> dict[str, Tensor]:
         for name, parameter in unwrapped(runner.model).named_parameters()
         if parameter.grad is not None
     }
+
+
+def seed_everything(*stream: int | str) -> None:
+    """Seeds Python's, NumPy's and torch's global random number generators."""
+    rng = random.Random('/'.join(map(str, stream)))
+    random.seed(rng.getrandbits(64))
+    np.random.seed(rng.getrandbits(32))
+    torch.manual_seed(rng.getrandbits(63))
+
+
+class NumberedBatches:
+    """Wraps a batch sampler: yields the number of the iteration with its indices.
+
+    It can start anywhere; images of skipped batches are not loaded.
+    """
+
+    def __init__(self, batches) -> None:
+        self.batches = batches
+        self.sampler = getattr(batches, 'sampler', batches)  # where mmengine looks
+        self.batch_size = getattr(batches, 'batch_size', None)
+        self.drop_last = getattr(batches, 'drop_last', False)
+        self.seek(0, 0, 0)
+
+    def seek(self, epoch: int, iteration: int, skip: int) -> None:
+        """Sets the position of the next pass.
+
+        Args:
+            epoch: Number of the pass; decides the order of the images.
+            iteration: That the next batch is for.
+            skip: Batches to leave out, in later passes where one has too few.
+        """
+        self.epoch, self.iteration, self.skip = epoch, iteration, skip
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[int, Sequence[int]]]:
+        while True:
+            if hasattr(self.sampler, 'set_epoch'):
+                self.sampler.set_epoch(self.epoch)
+            batches = iter(self.batches)
+            skipped = sum(1 for _ in islice(batches, self.skip))
+            self.skip -= skipped
+            if not self.skip or not skipped:
+                break
+            self.epoch += 1
+        for indices in batches:
+            self.iteration += 1
+            yield self.iteration - 1, indices
+        self.epoch += 1
+
+
+def number_batches(loader: DataLoader, *stream: int | str) -> NumberedBatches:
+    """Makes what a loader loads a function of the iteration alone.
+
+    The process that loads a batch seeds its generators for it: neither earlier
+    batches nor the number of workers change what the pipeline draws. Reaches into
+    torch's `DataLoader` in two places, checked against torch 2.13.
+
+    Args:
+        loader: Whose workers have not started; one numbered already stays as it is.
+        stream: Part of the seed, beside the iteration.
+
+    Raises:
+        UserError: The loader does not go by batches of indices.
+    """
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+        raise UserError(
+            f'train_dataloader must have a map-style dataset and a batch size or a '
+            f'batch sampler, for its batches to be numbered, but got '
+            f'{type(loader.dataset).__name__} and {loader.batch_sampler}.'
+        )
+    if isinstance(loader.batch_sampler, NumberedBatches):  # another training with it
+        return loader.batch_sampler
+    dataset = loader.dataset
+    # torch's fetcher asks a dataset for whole batches where it has this
+    dataset.__getitems__ = partial(
+        _load, dataset, getattr(dataset, '__getitems__', None), stream
+    )
+    batches = NumberedBatches(loader.batch_sampler)
+    # past the loader's __setattr__, which forbids to change its batch sampler
+    object.__setattr__(loader, 'batch_sampler', batches)
+    return batches
+
+
+def _load(
+    dataset: Dataset, getitems, stream: tuple, numbered: tuple[int, Sequence[int]]
+) -> list:
+    iteration, indices = numbered
+    seed_everything(*stream, iteration)
+    if getitems is not None:
+        return getitems(indices)
+    return [dataset[index] for index in indices]

@@ -1,8 +1,6 @@
-"""Which path a supernet trains next.
+"""Which path a supernet trains next: a function of the seed and the iteration.
 
-A draw is a function of the seed and the iteration alone: every process of a training
-draws the same path without asking the others, and a resumed training needs nothing
-but the seed to go on with the stream.
+So all ranks draw the same path, and a resumed training needs nothing but the seed.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +22,7 @@ GRID = 1000  # into how many steps the range of costs is cut where there are mor
 
 
 class PathSampler(ABC):
-    """A stream of paths for every seed."""
+    """Draws paths of a space, a function of seed and iteration."""
 
     uses_costs = True  # whether draws depend on what the space's values cost
 
@@ -52,9 +50,8 @@ class StrictlyFairSampler(PathSampler):
     """No value of a choice is trained more often than another (FairNAS, ICCV 2021).
 
     Of a choice of K values, iterations 0 to K - 1 train each once, in a random order,
-    so do K to 2K - 1, and so on; choices are shuffled independently. FairNAS sums up
-    the gradients of K paths before it updates the weights. Here every path is an
-    iteration of its own; gradient accumulation over K iterations gives the other.
+    so do K to 2K - 1, and so on; choices are shuffled independently. FairNAS updates
+    the weights once in K paths, as ``accumulative_counts=K`` does.
     """
 
     uses_costs = False
@@ -71,18 +68,12 @@ class StrictlyFairSampler(PathSampler):
 
 @dataclass(frozen=True)
 class CostUniformSampler(PathSampler):
-    """Paths are spread evenly over what they cost.
+    """Spreads paths evenly over their cost.
 
-    The cost of a uniform draw crowds around the middle, and the cheapest and the
-    dearest paths are hardly ever trained. Here the range of costs is cut into equal
-    bins; of those that some path falls into each is equally likely, and in it each
-    path. The cost is the space's own, blocks for stages; with a cost in
-    multiply-accumulates this is uniform sampling over FLOPs.
-
-    DetNAS trains by seven bins from 290M to 360M, paths outside of them not at all.
-    In a space of more than `MOST_SUMS` different costs these are rounded to a grid
-    first: a path may miss its bin, and so the range, by half a step for each of its
-    choices, where a step is the `GRID`-th part of all that the space's costs span.
+    The range of costs is cut into equal bins; of those that have a path each is
+    equally likely, and in it each path. Uniform draws would crowd around the middle.
+    DetNAS trains by seven bins from 290M to 360M multiply-accumulates, paths outside
+    of them not at all.
 
     Args:
         bins: How many parts the range has.
@@ -118,22 +109,19 @@ class CostUniformSampler(PathSampler):
 
 
 def cost_bins(
-    space: SearchSpace,
-    count: int,
-    low: float | None = None,
-    high: float | None = None,
+    space: SearchSpace, count: int, low: float | None = None, high: float | None = None
 ) -> list[SearchSpace]:
-    """Cuts a range of a space's costs into equal parts.
+    """Cuts a range of a space's costs, as in `CostUniformSampler`, into equal parts.
 
-    Costs are added up exactly where architectures have up to `MOST_SUMS` different
-    ones, and else rounded to a grid of `GRID` steps first, so that the work does not
-    grow with the size of the space.
+    Of more than `MOST_SUMS` different costs, those of values are rounded to a grid:
+    the `GRID`-th part of all that the space's costs span. A path may then miss its
+    part, and so the range, by half a step for each of its choices.
 
     Args:
         space: Without a budget.
         count: Of the parts, the lower end of each included, and the upper of the last.
-        low: As in `CostUniformSampler`.
-        high: Likewise.
+        low: Where the range begins; ``None``: at the least cost.
+        high: Where it ends; ``None``: at the greatest cost.
 
     Returns:
         The members of each part that has any, the cheapest first.

@@ -31,15 +31,13 @@ COSTS = 'blocks', 'macs'
 class ArchSamplingHook(Hook):
     """Draws the path of every training iteration.
 
-    The draw is a function of the seed and the iteration alone: all ranks draw
-    the same path, and a resumed run goes on with the stream of the run that it
-    continues (the seed travels with the checkpoint). With gradient accumulation
+    A resumed run goes on with the seed of its checkpoint. With gradient accumulation
     one update sums up the gradients of several paths.
 
     Args:
-        seed: Of the stream of paths.
-        sampler: Config of the kind of stream (`mmcr.training.samplers`); ``None`` is
-            the paper's, `mmcr.UniformSampler`.
+        seed: Of the sampler.
+        sampler: Config of one of `mmcr.training.samplers`; ``None`` is the paper's,
+            `mmcr.UniformSampler`.
         cost: What a sampler that looks at costs counts: ``'blocks'``, the space's
             own, or ``'macs'``, multiply-accumulates of the supernet's paths.
         shape: Height and width of the image for macs; ``None``: 800x1333.
@@ -84,12 +82,15 @@ class ArchSamplingHook(Hook):
         checkpoint['arch_sampling'] = dict(seed=self.seed, kind=self._kind)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if runner._resume:  # mmengine would fail in the optimizer
-            path = runner._load_from or f'the last checkpoint of {runner.work_dir}'
-            backbone = find_backbone(runner.model)
-            backbone_of_detector(checkpoint['state_dict'], backbone, path)
+        if not runner._resume:
+            return
+        # a checkpoint of another supernet; mmengine would fail in the optimizer
+        path = runner._load_from or f'the last checkpoint of {runner.work_dir}'
+        backbone_of_detector(
+            checkpoint['state_dict'], find_backbone(runner.model), path
+        )
         state = checkpoint.get('arch_sampling')
-        if state is None or not runner._resume:
+        if state is None:
             return
         if state['seed'] != self.seed:
             runner.logger.warning(
@@ -121,7 +122,7 @@ def _built(sampler: Mapping) -> PathSampler:
         return TASK_UTILS.build(sampler)
     except (KeyError, TypeError) as error:
         raise UserError(
-            f'sampler must be the config of a stream of paths, like '
+            f'sampler must be the config of a path sampler, like '
             f"dict(type='mmcr.CostUniformSampler', bins=10), but got {sampler!r}: "
             f'{error.args[0]}'
         ) from None

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmcr.errors import UserError
-from mmcr.training.numbered_batches import number_batches
+from mmcr.training.resume_hook import number_batches
 
 
 class Images(Dataset):

@@ -21,7 +21,7 @@ from tiny import (
 from mmcr.errors import UserError
 from mmcr.search import Complete, Proposal
 from mmcr.space import Arch, Choice, SearchSpace, stage_arch
-from mmcr.training import ArchSamplingHook, PathLogHook
+from mmcr.training import PathLogHook
 from mmcr.training.path_log_hook import PathRecord
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -186,36 +186,6 @@ def archval(root, interval=3):
     )
 
 
-def test_tensorboard(shapes, tmp_path):
-    accumulators = pytest.importorskip(
-        'tensorboard.backend.event_processing.event_accumulator'
-    )
-    cfg = logged_cfg(shapes, tmp_path, **archval(shapes))
-    cfg.visualizer = dict(
-        type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]
-    )
-    cfg.default_hooks.logger = dict(type='LoggerHook', interval=1)
-    runner = run(cfg)
-    (folder,) = Path(runner.work_dir).glob('*/vis_data')
-    board = accumulators.EventAccumulator(str(folder))
-    board.Reload()
-
-    def curve(tag):
-        return [(event.step, event.value) for event in board.Scalars(tag)]
-
-    space = runner.model.backbone.space
-    draw = ArchSamplingHook(seed=7).draw
-    assert curve('path/stage1') == [
-        (step, draw(space, step - 1)['stage1']) for step in (2, 4, 6)
-    ]
-    assert curve('path_steps/stage3/2') == [(2, 2), (4, 4), (6, 6)]
-    assert len(curve('path_loss/stage3/2')) == 3 and len(curve('loss')) == STEPS
-    # the named paths
-    for name in ('small', 'large'):
-        (_, first), (_, last) = curve(f'archval/{name}/bbox_mAP')
-        assert 0 <= first <= 1 and 0 <= last <= 1
-
-
 class Weights(Hook):
     """Notes the weights of every iteration, and those in use when archval begins."""
 
@@ -287,15 +257,6 @@ def test_early_stopping_ends_on_a_named_path(shapes, tmp_path):
         )
     )
     assert run(cfg).iter == 3
-
-
-def test_the_best_by_a_named_path_is_kept(shapes, tmp_path):
-    cfg = logged_cfg(shapes, tmp_path, **archval(shapes, interval=2))
-    cfg.default_hooks.checkpoint.save_best = 'archval/small/bbox_mAP'
-    runner = run(cfg)
-    curve, _ = runner.message_hub.get_scalar('val/archval/small/bbox_mAP').data
-    best = 2 * (int(curve.argmax()) + 1)
-    assert Path(tmp_path, f'best_archval_small_bbox_mAP_iter_{best}.pth').is_file()
 
 
 @pytest.mark.parametrize(

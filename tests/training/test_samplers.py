@@ -277,13 +277,6 @@ def test_a_stream_that_cannot_be_ends_before_the_first_step(shapes, tmp_path):
         Runner.from_cfg(cfg).train()
 
 
-def test_backbones_keep_their_space_so_that_bins_are_cut_once():
-    backbone = build_detector(STAGE).backbone
-    sampler = CostUniformSampler()
-    draws(sampler, backbone.space, 20)
-    assert len(sampler._built) == 1
-
-
 @pytest.mark.usefixtures('quiet_mmdet')
 def test_a_resumed_run_says_that_its_stream_is_another(shapes, tmp_path):
     Runner.from_cfg(train_cfg(shapes, tmp_path, iterations=1)).train()
