@@ -98,8 +98,8 @@ def test_every_part_that_runs_per_roi_is_multiplied():
     found = measure(cfg, (800, 1088))
     assert found.macs / 1e9 == pytest.approx(820.98, abs=0.005)
     with torch.device('meta'):
-        shared = MODELS.build(cfg.model.roi_head.shared_head).eval()
-    convs = 1000 * counted(shared, (14, 14), 1024)
+        shared = MODELS.build(cfg.model.roi_head.shared_head)
+        convs = 1000 * counted(shared, (14, 14), 1024)
     head, rpn = 1000 * 2048 * (81 + 320), 50 * 68 * 1024 * (9 * 1024 + 15 + 60)
     beside = macs_beside_backbone(cfg.model, cfg.model.backbone, [1024], (800, 1088))
     assert beside == rpn + convs + head
@@ -207,7 +207,7 @@ def test_the_tool(tmp_path, monkeypatch, capsys):
         'model.backbone.depth=101',
     )
     cfg = detector(RETINA, depth=101)
-    assert out == measure(cfg, (64, 64), 'paper').table() + '\n'
+    assert out.endswith(measure(cfg, (64, 64), 'paper').table() + '\n')
     with pytest.raises(SystemExit):
         run(tmp_path / 'none.py')
     assert 'there is none at' in capsys.readouterr().err
