@@ -219,23 +219,18 @@ def _rois(detector: nn.Module, rule: Convention) -> dict[str, int]:
 
 
 def _batch(output: object) -> int:
-    """Length of the first tensor's first dimension."""
-    while not isinstance(output, Tensor):
-        if isinstance(output, Mapping):
-            output = list(output.values())
-        output = next((o for o in output if o is not None), None) if output else None
-        if output is None:
-            return 1
-    return len(output) if output.ndim else 1
+    """Length of the first tensor's first dimension; 1 where there is none."""
+    if isinstance(output, Tensor):
+        return len(output) if output.ndim else 1
+    if isinstance(output, Mapping):
+        output = output.values()
+    elif not isinstance(output, (list, tuple)):
+        return 1
+    return next((_batch(each) for each in output if each is not None), 1)
 
 
 def _run_all_layers(detector: nn.Module, images: Tensor) -> None:
-    """Runs every layer of a detector, with `TRACED_ROIS` where there are RoIs.
-
-    Args:
-        detector: In evaluation mode.
-        images: ``N x 3 x H x W``.
-    """
+    """Runs every layer on one image, with `TRACED_ROIS` where there are RoIs."""
     size = tuple(images.shape[-2:])
     sample = DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size))
     if not has_rois(detector):

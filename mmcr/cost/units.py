@@ -92,13 +92,8 @@ def units_of_choices(
 ) -> list[tuple[Arch, CostUnit]]:
     """Returns the units of a few networks that have every value of every choice.
 
-    Args:
-        backbone: As in `count`.
-        final_backbone: As in `count`.
-        shape: Height and width of the image in pixels.
-
-    Returns:
-        Every unit with the network that it is of, on the device ``meta``.
+    Each comes with the network that it is of, on the device ``meta``. The arguments
+    are `count`'s.
     """
     choices = backbone.space.choices
     units, outputs = [], {}
@@ -143,13 +138,10 @@ def tabulate(
 def build_fixed(
     backbone: nn.Module, final_backbone: Mapping, arch: Arch, device: str = 'meta'
 ) -> nn.Module:
-    """Builds the network that `arch` becomes in the end, in evaluation mode.
+    """Builds the network that a member of the supernet's space becomes in the end.
 
-    Args:
-        backbone: As in `count`.
-        final_backbone: As in `count`.
-        arch: A member of the supernet's space.
-        device: Where; ``meta`` has shapes without numbers and takes no memory.
+    It is in evaluation mode. The first two arguments are `count`'s; ``meta`` is a
+    device of shapes without numbers.
     """
     with torch.random.fork_rng(devices=[]), torch.device(device):
         net = MODELS.build({**backbone.arch_cfg(arch), **final_backbone})
@@ -159,11 +151,7 @@ def build_fixed(
 
 @torch.no_grad()
 def run_on_meta(unit: CostUnit) -> Tensor:
-    """Returns the output of a unit, on the device ``meta``.
-
-    Raises:
-        UserError: It needs more than shapes.
-    """
+    """Returns a unit's output; a `UserError` where it needs more than shapes."""
     try:
         with shapes_only(*unit.modules):
             return unit.run(torch.zeros(unit.input, device='meta'))

@@ -48,11 +48,9 @@ class CostTable:
     about: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ('kind', 'unit'):
-            if not isinstance(getattr(self, name), str):
-                raise UserError(
-                    f'{name} must be a string, but got {getattr(self, name)!r}'
-                )
+        for name, value in (('kind', self.kind), ('unit', self.unit)):
+            if not isinstance(value, str):
+                raise UserError(f'{name} must be a string, but got {value!r}')
         if not isinstance(self.costs, Mapping) or not self.costs:
             raise UserError(
                 f'costs must map one or more choices to costs, but got {self.costs!r}'
@@ -66,11 +64,7 @@ class CostTable:
             raise UserError(f'about must be a mapping, but got {self.about!r}')
 
     def __call__(self, choice: str, value: int) -> float:
-        """Returns a value's share; the first choice's has the fixed cost in it.
-
-        Raises:
-            UserError: The table has no such choice, or no such value of it.
-        """
+        """Returns a value's share; the first choice's has the fixed cost in it."""
         if choice not in self.costs:
             raise UserError(
                 f'this table has no choice {choice}; its choices are '
@@ -92,11 +86,7 @@ class CostTable:
         return plain(sum(exact(self(name, value)) for name, value in arch.items()))
 
     def check_fits(self, choices: Iterable[Choice]) -> None:
-        """Checks that a space has just the table's choices, all values in it.
-
-        Raises:
-            UserError: A choice or a value is missing, or the space lacks a choice.
-        """
+        """A `UserError` unless these are the table's choices, all values in it."""
         choices = tuple(choices)
         names = {choice.name for choice in choices}
         if names != set(self.costs):
@@ -118,15 +108,16 @@ class CostTable:
         return all(len(set(row.values())) == 1 for row in self.costs.values())
 
     def to_json(self) -> dict:
+        rows = {
+            name: {str(value): cost for value, cost in row.items()}
+            for name, row in self.costs.items()
+        }
         return dict(
             kind=self.kind,
             unit=self.unit,
             shape=None if self.shape is None else list(self.shape),
             rest=self.fixed,
-            costs={
-                name: {str(value): cost for value, cost in row.items()}
-                for name, row in self.costs.items()
-            },
+            costs=rows,
             about=dict(self.about),
         )
 

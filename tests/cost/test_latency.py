@@ -108,13 +108,6 @@ def test_all_take_turns():
     assert order == [0, 0, 0, 1, 1, 1, 2, 2, 2] + [0, 1, 2] * 4
 
 
-def test_medians(monkeypatch):
-    # start and end of three calls to warm up, then of three rounds
-    times = [0, 9, 0, 9, 0, 9, 0, 1, 0, 50, 0, 3]
-    monkeypatch.setattr(latency.time, 'perf_counter', iter(times).__next__)
-    assert latency._medians([lambda: None], 'cpu', 3) == [3]
-
-
 @pytest.mark.parametrize(
     'whole, unit',
     [(3.0, 1), (9.9, 1), (10.1, 2), (60.0, 10), (700.0, 100), (1e4, 2000)],
