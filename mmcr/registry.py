@@ -25,6 +25,7 @@ MODEL_WRAPPERS = Registry(
 )
 HOOKS = Registry('hook', parent=MMDET_HOOKS, scope='mmcr', locations=['mmcr.training'])
 LOOPS = Registry('loop', parent=MMDET_LOOPS, scope='mmcr', locations=['mmcr.engine'])
+BUDGETS = Registry('budget', scope='mmcr', locations=['mmcr.cost'])
 METRICS = Registry(
     'metric', parent=MMDET_METRICS, scope='mmcr', locations=['mmcr.scoring']
 )

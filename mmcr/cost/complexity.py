@@ -1,61 +1,27 @@
 """What a detector costs: multiply-accumulates and parameters of its parts."""
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from math import ceil, prod
+from math import ceil
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.analysis import FlopAnalyzer
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
 
-from mmcr.cost.detector_macs import TRACED_ROIS, AllLayers
+from mmcr.checks import checked_shape
+from mmcr.cost.macs import CONVENTIONS, PRODUCTS, Convention, MacsCounter, shapes_only
 from mmcr.errors import UserError
 from mmcr.models.detector import has_rois
 
-
-@dataclass(frozen=True)
-class Convention:
-    """A way to count.
-
-    Args:
-        meaning: In words, for tables.
-        norms_and_activations: Whether batch norm and ReLU layers count one per
-            element and everything else but convolution and matrix products
-            nothing; otherwise what mmengine counts.
-        proposals: RoIs that go through the box head; ``None``: as many as
-            the config's RPN passes on at test time.
-        masks: RoIs that go through the mask head; ``None``: as many as the
-            config's detections per image.
-    """
-
-    meaning: str
-    norms_and_activations: bool = False
-    proposals: int | None = None
-    masks: int | None = None
-
-
-CONVENTIONS = {
-    'mmengine': Convention(
-        "mmengine's count: multiply-accumulates of convolutions and matrix products, "
-        '2 per element of batch norm, 1 of upsampling, none for ReLU and RoIAlign'
-    ),
-    # fitted to the paper's figures, which come without a definition
-    'paper': Convention(
-        "CR-NAS's count: multiply-accumulates of convolutions and matrix products, "
-        '1 per element of batch norm and ReLU layers, none for RoIAlign',
-        norms_and_activations=True,
-        proposals=2000,
-        masks=128,
-    ),
-}
-PRODUCTS = ('conv', 'linear', 'addmm', 'mm', 'matmul', 'bmm', 'einsum')
-LAYERS = ('batch_norm', 'relu', 'relu_', 'relu6', 'hardtanh', 'hardtanh_')
-ROI_PARTS = {'roi_head.bbox_head': 'box', 'roi_head.mask_head': 'mask'}
+# Of one image. More than the 100 that mmdet's forward hands on to masks, so that a
+# part's batch tells for which it ran; what an RoI costs does not depend on the number.
+TRACED_ROIS = 101
 OTHER = 'other'
 
 
@@ -124,10 +90,9 @@ def measure(
 ) -> Complexity:
     """Counts what the config's detector costs for one image.
 
-    Counted by mmengine's `FlopAnalyzer`, whose "flops" are multiply-accumulates.
-    The weights are random, so the regions that the RPN would find mean nothing:
-    the convention or the config gives their number, and the heads' cost per
-    RoI is multiplied by it.
+    The weights are random or none, so the regions that the RPN would find mean
+    nothing: the convention or the config gives their number, and what every part
+    costs per RoI is multiplied by it.
 
     Args:
         cfg: A detector's config. Of a supernet, one path's multiply-accumulates
@@ -136,40 +101,107 @@ def measure(
         convention: One of `CONVENTIONS`.
 
     Raises:
-        UserError: The config has no model, or an argument breaks its rule.
+        UserError: The config has no model, or an argument breaks its rule, or the
+            detector cannot be built or run.
     """
     if convention not in CONVENTIONS:
         raise UserError(
             f'convention must be one of {list(CONVENTIONS)}, but got {convention!r}.'
         )
-    if len(shape) != 2 or min(shape) < 1:
-        raise UserError(
-            f'shape must be a height and a width in pixels, but got {shape}.'
-        )
+    shape = checked_shape(shape)
     if 'model' not in cfg:
         raise UserError('The config must define a detector as model, but it has none.')
-    rule = CONVENTIONS[convention]
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    with torch.random.fork_rng(devices=[]):  # the caller's random stream goes on
-        detector = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-    divisor = getattr(detector.data_preprocessor, 'pad_size_divisor', 1)
+    divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
     shape = tuple(ceil(side / divisor) * divisor for side in shape)
-
-    rois = _rois(detector, rule)
-    macs = _count(detector, shape, rule)
-    for part, kind in ROI_PARTS.items():
-        if part in macs and kind in rois:
-            macs[part] = macs[part] * rois[kind] // TRACED_ROIS
-    costs = {
-        part: Cost(n, _params(detector.get_submodule(part)))
-        for part, n in macs.items()
-        if part != OTHER
-    }
-    costs[OTHER] = Cost(
-        macs[OTHER], _params(detector) - sum(cost.params for cost in costs.values())
-    )
-    parts = {part: cost for part, cost in costs.items() if cost != Cost(0, 0)}
+    parts, rois = _count(cfg.model, shape, CONVENTIONS[convention])
     return Complexity(parts, shape, convention, rois)
+
+
+def macs_beside_backbone(
+    model: Mapping, backbone_cfg: Mapping, channels: list[int], shape: tuple[int, int]
+) -> int:
+    """Counts convolutions and matrix products of a detector's neck and heads.
+
+    RoIs are as many as the config's RPN passes on at test time and, in mask heads, as
+    it has detections per image.
+
+    Args:
+        model: Config of the detector of a supernet.
+        backbone_cfg: Of the network to be found, in the place of the supernet.
+        channels: Of its outputs, which the neck takes.
+        shape: Height and width of the image in pixels.
+
+    Raises:
+        UserError: The detector cannot be built or run.
+    """
+    cfg = copy.deepcopy(dict(model))
+    cfg['backbone'] = dict(backbone_cfg)
+    neck = cfg.get('neck')
+    if neck is not None:
+        first = neck[0] if isinstance(neck, (list, tuple)) else neck
+        first['in_channels'] = channels
+    parts, _ = _count(cfg, shape, PRODUCTS)
+    return sum(cost.macs for name, cost in parts.items() if name != 'backbone')
+
+
+def _count(
+    model: Mapping, shape: tuple[int, int], rule: Convention
+) -> tuple[dict[str, Cost], dict[str, int]]:
+    """Costs by part, and RoIs by kind of head."""
+    try:
+        try:
+            return _count_on('meta', model, shape, rule)
+        except Exception:  # some detectors look at values: images of zeros have some
+            return _count_on('cpu', model, shape, rule)
+    except Exception as error:  # whatever a detector's own forward raises
+        raise UserError(
+            f'a detector is counted by a forward of all its layers, but this one '
+            f'({model.get("type")}) cannot be built or run so: '
+            f'{type(error).__name__}: {error}'
+        ) from error
+
+
+@torch.no_grad()
+def _count_on(
+    device: str, model: Mapping, shape: tuple[int, int], rule: Convention
+) -> tuple[dict[str, Cost], dict[str, int]]:
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        detector = revert_sync_batchnorm(MODELS.build(copy.deepcopy(model)))
+        detector.to(device).eval().requires_grad_(False)
+        rois = _rois(detector, rule)
+        macs = dict.fromkeys(_parts(detector), 0)
+        used, seen = set(), 0
+
+        def found(name: str, n: int, output: object) -> None:
+            nonlocal seen
+            seen += n
+            batch = _batch(output)
+            if rois and name.startswith('roi_head.') and batch > 1:
+                is_mask = 'mask' in name or batch < TRACED_ROIS
+                used.add(kind := 'mask' if is_mask else 'box')
+                n = n * rois[kind] // batch
+            macs[name] += n
+
+        with shapes_only(detector), MacsCounter(rule) as counter:
+            counter.watch(_parts(detector), found)
+            _run_all_layers(detector, torch.zeros(1, 3, *shape))
+    costs = {
+        name: Cost(n, _params(detector.get_submodule(name))) for name, n in macs.items()
+    }
+    params = _params(detector) - sum(cost.params for cost in costs.values())
+    costs[OTHER] = Cost(counter.total - seen, params)
+    parts = {name: cost for name, cost in costs.items() if cost != Cost(0, 0)}
+    return parts, {kind: n for kind, n in rois.items() if kind in used}
+
+
+def _parts(detector: nn.Module) -> dict[str, nn.Module]:
+    parts = dict(detector.named_children())
+    roi_head = parts.pop('roi_head', None)
+    if roi_head is not None:
+        inside = roi_head.named_children()
+        parts.update((f'roi_head.{name}', child) for name, child in inside)
+    return parts
 
 
 def _params(module: nn.Module) -> int:
@@ -180,45 +212,31 @@ def _rois(detector: nn.Module, rule: Convention) -> dict[str, int]:
     if not has_rois(detector):
         return {}
     test_cfg = detector.test_cfg
-    rois = {'box': rule.proposals or test_cfg.rpn.max_per_img}
-    if detector.roi_head.with_mask:
-        rois['mask'] = rule.masks or test_cfg.rcnn.max_per_img
-    return rois
+    return {
+        'box': rule.proposals or test_cfg.rpn.max_per_img,
+        'mask': rule.masks or test_cfg.rcnn.max_per_img,
+    }
 
 
-@torch.no_grad()
-def _count(
-    detector: nn.Module, shape: tuple[int, int], rule: Convention
-) -> dict[str, int]:
-    """Multiply-accumulates by part, the roi head's for `TRACED_ROIS`."""
-    model = AllLayers(detector)
-    analyzer = FlopAnalyzer(model, torch.zeros(1, 3, *shape))
-    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    if rule.norms_and_activations:
-        analyzer.set_op_handle(
-            **{f'aten::{op}': partial(_elements_of_layer, model) for op in LAYERS}
-        )
-    operations = analyzer.by_module_and_operator()
-
-    def macs(module: str) -> int:
-        return int(
-            sum(
-                n
-                for op, n in operations[module].items()
-                if not rule.norms_and_activations or op in PRODUCTS + LAYERS
-            )
-        )
-
-    parts = [name for name, _ in detector.named_children() if name != 'roi_head']
-    if 'roi_head' in detector._modules:
-        parts += [f'roi_head.{name}' for name, _ in detector.roi_head.named_children()]
-    found = {part: macs(f'detector.{part}') for part in parts}
-    found[OTHER] = macs('') - sum(found.values())
-    return found
+def _batch(output: object) -> int:
+    """Length of the first tensor's first dimension; 1 where there is none."""
+    if isinstance(output, Tensor):
+        return len(output) if output.ndim else 1
+    if isinstance(output, Mapping):
+        output = output.values()
+    elif not isinstance(output, (list, tuple)):
+        return 1
+    return next((_batch(each) for each in output if each is not None), 1)
 
 
-def _elements_of_layer(model: nn.Module, inputs: list, outputs: list) -> int:
-    # layers only: mmdet's functional calls, as the RPN's ReLU, stay out
-    owner = model.get_submodule(outputs[0].node().scopeName().split('/')[-1])
-    is_layer = isinstance(owner, (_BatchNorm, nn.ReLU, nn.ReLU6))
-    return prod(outputs[0].type().sizes()) if is_layer else 0
+def _run_all_layers(detector: nn.Module, images: Tensor) -> None:
+    """Runs every layer on one image, with `TRACED_ROIS` where there are RoIs."""
+    size = tuple(images.shape[-2:])
+    sample = DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size))
+    if not has_rois(detector):
+        detector(images, [sample], mode='tensor')
+        return
+    features = detector.extract_feat(images)
+    detector.rpn_head(features)
+    boxes = images.new_tensor([[0, 0, 16, 16]]).repeat(TRACED_ROIS, 1)
+    detector.roi_head.forward(features, [InstanceData(bboxes=boxes)], [sample])

@@ -1,4 +1,4 @@
-"""How long the networks to be found take on a device, as a sum over their pieces.
+"""How long the networks to be found take on a device, as a sum over their cost units.
 
 Every kind of block that a choice can bring is timed by itself. Whole networks are
 timed in the same rounds, so that what the sum misses (caches, overlap of launches) is
@@ -12,34 +12,81 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from math import ceil, floor, log10
+from pathlib import Path
 from random import Random
 from statistics import median
 
+import mmcv
+import mmdet
 import torch
 from torch import nn
 
-from mmcr.checks import checked_shape
-from mmcr.cost.budget import (
-    Piece,
+from mmcr.checks import check_integer, checked_shape
+from mmcr.cost.budget import CostBudget
+from mmcr.cost.units import (
+    CostUnit,
     build_fixed,
     count,
-    pieces_of_choices,
     tabulate,
+    units_of_choices,
 )
 from mmcr.errors import UserError
+from mmcr.registry import BUDGETS
 from mmcr.space.arch import Arch
 from mmcr.space.space import SearchSpace
 from mmcr.space.table import CostTable
 
 STEPS = 5000  # at least so many units of the table make up the slowest network
 QUEUED = 0.005  # seconds of work handed to a GPU at once, so that launches overlap
-PACKAGES = {
-    'torch': ['torch'],
-    'mmcv': ['mmcv', 'onedl-mmcv', 'mmcv-lite'],
-    'mmdet': ['mmdet', 'onedl-mmdetection'],
-}
+
+
+@BUDGETS.register_module(name='latency')
+class LatencyBudget(CostBudget):
+    """Milliseconds per image, by a measured table.
+
+    Args:
+        table: A file of tools/analysis_tools/latency_table.py.
+        bounds: As in `CostBudget`.
+    """
+
+    kind = 'latency'
+
+    def __init__(self, table: str | Path, **bounds: float) -> None:
+        super().__init__(**bounds)
+        if not isinstance(table, (str, Path)):
+            raise UserError(f'table must name a file, but got {table!r}')
+        self.path = Path(table)
+
+    def marks(self):
+        stem = self.path.stem
+        return [] if stem == 'latency' else [re.sub(r'[^\w.-]', '-', stem)]
+
+    def table(self, backbone, final_backbone, detector=None):
+        table = CostTable.read(self.path)
+        macs = table.about.get('macs')
+        if table.kind != 'latency' or table.unit != 'ms' or None in (table.shape, macs):
+            raise UserError(
+                f'a latency table must be of kind latency, in ms, with the shape of '
+                f'the image and about.macs, as tools/analysis_tools/latency_table.py '
+                f'writes it, but {self.path} has kind {table.kind!r}, unit '
+                f'{table.unit!r}, shape {table.shape}'
+            )
+        theirs = CostTable.from_json(macs)
+        for each in (table, theirs):
+            each.check_fits(backbone.space.choices)
+        mine = count(backbone, final_backbone, 'macs', table.shape)
+        for name, row in mine.costs.items():
+            for value, cost in row.items():
+                if theirs.fixed != mine.fixed or theirs.costs[name][value] != cost:
+                    raise UserError(
+                        f'a latency table must be of the backbone of the networks to '
+                        f'be found, but {self.path} was measured on another: with '
+                        f'{name}={value} it has {theirs.costs[name][value]} MACs (and '
+                        f'{theirs.fixed} that nothing decides), this one {cost} (and '
+                        f'{mine.fixed}). Measure again.'
+                    )
+        return table
 
 
 def latency_table(
@@ -76,27 +123,27 @@ def latency_table(
     shape = checked_shape(shape)
     _check_arguments(device, repeats, check)
     about = _conditions(device, repeats)
-    pieces = pieces_of_choices(backbone, final_backbone, shape)
+    units = units_of_choices(backbone, final_backbone, shape)
     kinds = {}
-    for _, piece in pieces:
-        kinds.setdefault(piece.kind, piece)
+    for _, unit in units:
+        kinds.setdefault(unit.kind, unit)
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        inputs = {p.input: torch.randn(p.input, device=device) for p in kinds.values()}
-        runs = [_ready(p, inputs[p.input], device) for p in kinds.values()]
+        inputs = {u.input: torch.randn(u.input, device=device) for u in kinds.values()}
+        runs = [_ready(u, inputs[u.input], device) for u in kinds.values()]
         archs = _draw(backbone.space, check)
-        image = torch.randn(pieces[0][1].input, device=device)
+        image = torch.randn(units[0][1].input, device=device)
         for arch in archs:
             net = build_fixed(backbone, final_backbone, arch, device)
             runs.append(lambda net=net: net(image))
-        seconds = _medians(runs, device, repeats)
+        milliseconds = [1e3 * s for s in _medians(runs, device, repeats)]
 
-    pieces_ms = dict(zip(kinds, (1e3 * s for s in seconds)))
-    networks_ms = [1e3 * s for s in seconds[len(kinds) :]]
     about['macs'] = count(backbone, final_backbone, 'macs', shape).to_json()
-    rows, rest = tabulate(pieces, _rounded(pieces, pieces_ms))
+    costs = _rounded(units, dict(zip(kinds, milliseconds)))
+    rows, fixed = tabulate(units, lambda unit: costs[unit.kind])
     rows = {name: {v: us / 1e3 for v, us in row.items()} for name, row in rows.items()}
-    table = CostTable('latency', 'ms', rows, rest / 1e3, shape, about)
-    return replace(table, about=dict(about, check=_errors(table, archs, networks_ms)))
+    table = CostTable('latency', 'ms', rows, fixed / 1e3, shape, about)
+    check = _errors(table, archs, milliseconds[len(kinds) :])
+    return replace(table, about=dict(about, check=check))
 
 
 def summary(table: CostTable) -> str:
@@ -109,7 +156,7 @@ def summary(table: CostTable) -> str:
     ]
     about, check = table.about, table.about['check']
     lines += [
-        f'{"rest":{width}}  {table.rest:.3f}',
+        f'{"fixed":{width}}  {table.fixed:.3f}',
         f'ms for one image of {table.shape[0]} x {table.shape[1]} (height x width) on '
         f'{about["device"]}; threads: {about["threads"]}, load of the machine before: '
         f'{about["load"]}.',
@@ -134,21 +181,18 @@ def _check_arguments(device: str, repeats: int, check: int) -> None:
         raise UserError(f'device must be cpu, cuda or cuda:N, but got {device!r}.')
     if device.startswith('cuda') and not torch.cuda.is_available():
         raise UserError(f'device is {device}, but torch finds no CUDA device here.')
-    if repeats < 1 or check < 0:
-        raise UserError(
-            f'repeats must be at least 1 and check at least 0, but got {repeats} and '
-            f'{check}.'
-        )
+    check_integer('repeats', repeats)
+    check_integer('check', check, at_least=0)
 
 
-def _ready(piece: Piece, x: torch.Tensor, device: str) -> Callable[[], object]:
-    """Gives a piece random weights on the device; returns its forward."""
-    for module in piece.modules:
+def _ready(unit: CostUnit, x: torch.Tensor, device: str) -> Callable[[], object]:
+    """Gives a unit random weights on the device; returns its forward."""
+    for module in unit.modules:
         module.to_empty(device=device)
         for layer in module.modules():
             if hasattr(layer, 'reset_parameters'):
                 layer.reset_parameters()
-    return lambda: piece.run(x)
+    return lambda: unit.run(x)
 
 
 def _draw(space: SearchSpace, number: int) -> list[Arch]:
@@ -181,21 +225,21 @@ def _medians(runs: Sequence[Callable], device: str, repeats: int) -> list[float]
 
 
 def _rounded(
-    pieces: list[tuple[Arch, Piece]], milliseconds: Mapping[tuple, float]
+    units: list[tuple[Arch, CostUnit]], milliseconds: Mapping[tuple, float]
 ) -> dict[tuple, int]:
-    """Whole microseconds, a few digits of them.
+    """Whole microseconds by kind of unit, a few digits of them.
 
-    Costs that are multiples of one unit keep the exact counting under a budget
+    Costs that are multiples of one step keep the exact counting under a budget
     quick: it takes a step for every sum that the choices can make.
     """
     slowest = {}
-    for arch, piece in pieces:
-        slowest[arch] = slowest.get(arch, 0) + milliseconds[piece.kind]
-    unit = 1e3 * max(slowest.values()) / STEPS
-    power = 10 ** max(0, floor(log10(unit)))
-    unit = max(n * power for n in (1, 2, 5) if n == 1 or n * power <= unit)
+    for arch, unit in units:
+        slowest[arch] = slowest.get(arch, 0) + milliseconds[unit.kind]
+    step = 1e3 * max(slowest.values()) / STEPS
+    power = 10 ** max(0, floor(log10(step)))
+    step = max(n * power for n in (1, 2, 5) if n == 1 or n * power <= step)
     return {
-        kind: max(1, round(1e3 * ms / unit)) * unit for kind, ms in milliseconds.items()
+        kind: max(1, round(1e3 * ms / step)) * step for kind, ms in milliseconds.items()
     }
 
 
@@ -229,7 +273,7 @@ def _conditions(device: str, repeats: int) -> dict:
         cudnn_benchmark=torch.backends.cudnn.benchmark if is_cuda else None,
         rounds=repeats,
         date=date.today().isoformat(),
-        versions={name: _version(names) for name, names in PACKAGES.items()},
+        versions={m.__name__: str(m.__version__) for m in (torch, mmcv, mmdet)},
     )
 
 
@@ -241,12 +285,3 @@ def cpu_name() -> str:
         return names[0].strip()
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
-
-
-def _version(names: Sequence[str]) -> str | None:
-    for name in names:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None

@@ -8,7 +8,7 @@ from math import log
 
 from torch import nn
 
-from mmcr.cost.budget import build_fixed, count
+from mmcr.cost.units import build_fixed, count
 from mmcr.space import Arch
 
 #: Of the last three outputs (C3, C4, C5) in the sum; MAE-DET's.

@@ -8,8 +8,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
-from mmcr.cost.budget import budget_space
-from mmcr.cost.budget_options import budget_name
+from mmcr.cost.budget import budget_name, budget_space
 from mmcr.engine.archval_loop import ArchEvalLoop
 from mmcr.engine.export import write_best, write_front
 from mmcr.engine.progress import SearchProgress
@@ -102,12 +101,12 @@ class ArchSearchLoop(ArchEvalLoop):
             self.searcher = self._searcher(searcher, budget)
 
     def _searcher(self, searcher: dict, budget: int | float | Mapping | None):
-        backbone = self.candidates.backbone
-        space = backbone.space
-        if budget is not None:
-            space = budget_space(
-                backbone, self.final_backbone, budget, self.runner.cfg.model
-            )
+        space = budget_space(
+            self.candidates.backbone,
+            self.final_backbone,
+            budget,
+            self.runner.cfg.model,
+        )
         return TASK_UTILS.build(dict(searcher, space=space))
 
     def run(self) -> dict:

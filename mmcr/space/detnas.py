@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
-from mmcr.checks import check_integer, checked_shape
+from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.space.arch import Arch, ArchError, as_integer
-from mmcr.space.macs import reduced
 from mmcr.space.presets import dilations_of
 from mmcr.space.space import Choice, SearchSpace
-from mmcr.space.table import CostTable
 
 KERNELS = (3, 5, 7, 3)  # of the depthwise convolutions, by kind
 XCEPTION = 3
@@ -95,12 +93,11 @@ def detnas_size(net: str, **changes) -> DetNASSize:
 def detnas_space(size: DetNASSize) -> SearchSpace:
     """Returns the space of all blocks, 4^20 for the 300M net and else 4^40.
 
-    What a path costs are the multiply-accumulates of the backbone (stem and blocks)
-    at 224x224, which DetNAS bounds.
+    It has no cost: networks are counted where they are built (`mmcr.cost`).
     """
     kinds = range(len(KERNELS))
     choices = [Choice(place.choice, kinds) for place in block_places(size)]
-    return SearchSpace(choices, detnas_macs(size))
+    return SearchSpace(choices)
 
 
 class Place(NamedTuple):
@@ -110,7 +107,6 @@ class Place(NamedTuple):
     inputs: int
     outputs: int
     stride: int
-    reduction: int  # of the block's input against the image
 
     @property
     def stage(self) -> str:
@@ -119,13 +115,13 @@ class Place(NamedTuple):
 
 def block_places(size: DetNASSize) -> Iterator[Place]:
     """Yields the places of all blocks in order."""
-    inputs, reduction = size.stem_channels, 2
+    inputs = size.stem_channels
     stages = zip(size.stage_blocks, size.stage_channels)
     for stage, (blocks, outputs) in enumerate(stages, start=1):
         for block in range(blocks):
             stride = 2 if block == 0 else 1
-            yield Place(f'stage{stage}.{block}', inputs, outputs, stride, reduction)
-            inputs, reduction = outputs, reduction * stride
+            yield Place(f'stage{stage}.{block}', inputs, outputs, stride)
+            inputs = outputs
 
 
 def nested_blocks(blocks: Sequence, stage_blocks: Sequence[int]) -> Blocks:
@@ -170,93 +166,6 @@ def blocks_of(arch: Mapping[str, int]) -> Blocks:
     """
     stages = dilations_of(arch)  # named alike, so nested alike
     return tuple(tuple(map(_kind, stage)) for stage in stages)
-
-
-def detnas_macs(size: DetNASSize, shape: tuple[int, int] = SHAPE) -> CostTable:
-    """Returns the multiply-accumulates of the backbone's convolutions by arithmetic.
-
-    The stem is the table's rest; the 1x1 convolution before a classifier is no part.
-
-    Args:
-        size: Of the net.
-        shape: Height and width of the image in pixels; any, odd ones too.
-
-    Raises:
-        UserError: `shape` is no such pair.
-    """
-    shape = checked_shape(shape)
-
-    def macs(place: Place, kind: int) -> int:
-        total = 0
-        for chain in _chains(place, kind):
-            at = reduced(shape, place.reduction)
-            for conv in chain:
-                at = reduced(at, conv.stride)
-                total += at[0] * at[1] * conv.weights
-        return total
-
-    height, width = reduced(shape, 2)
-    stem = height * width * _Conv(3, size.stem_channels, 3).weights
-    rows = _rows(size, macs)
-    return CostTable('macs', 'multiply-accumulates', rows, stem, shape)
-
-
-def detnas_params(size: DetNASSize) -> CostTable:
-    """Returns the parameters of the backbone by arithmetic, norms with two a channel.
-
-    The stem's are the table's rest, the bias of its convolution included, which
-    published counts leave out.
-    """
-
-    def params(place: Place, kind: int) -> int:
-        convs = [conv for chain in _chains(place, kind) for conv in chain]
-        return sum(conv.weights + 2 * conv.outputs for conv in convs)
-
-    stem = _Conv(3, size.stem_channels, 3).weights + 3 * size.stem_channels
-    return CostTable('params', 'parameters', _rows(size, params), stem)
-
-
-class _Conv(NamedTuple):
-    inputs: int
-    outputs: int
-    kernel: int = 1
-    groups: int = 1
-    stride: int = 1
-
-    @property
-    def weights(self) -> int:
-        return self.inputs // self.groups * self.outputs * self.kernel**2
-
-
-def _rows(size: DetNASSize, cost) -> dict[str, dict[int, int]]:
-    kinds = range(len(KERNELS))
-    return {
-        place.choice: {kind: cost(place, kind) for kind in kinds}
-        for place in block_places(size)
-    }
-
-
-def _chains(place: Place, kind: int) -> list[list[_Conv]]:
-    """The convolutions of a block in order: of its branch, of its projection."""
-    kernel, stride, middle = KERNELS[kind], place.stride, place.outputs // 2
-    projection = []
-    inputs = outputs = middle  # half of the channels pass untouched
-    if stride == 2:
-        inputs, outputs = place.inputs, place.outputs - place.inputs
-        projection = _separable(inputs, inputs, kernel, stride)
-    if kind == XCEPTION:
-        branch = [
-            *_separable(inputs, middle, kernel, stride),
-            *_separable(middle, middle, kernel),
-            *_separable(middle, outputs, kernel),
-        ]
-    else:
-        branch = [_Conv(inputs, middle), *_separable(middle, outputs, kernel, stride)]
-    return [branch, projection]
-
-
-def _separable(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[_Conv]:
-    return [_Conv(inputs, inputs, kernel, inputs, stride), _Conv(inputs, outputs)]
 
 
 def _kind(value) -> int:

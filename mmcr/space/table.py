@@ -22,16 +22,15 @@ RULE = (
 class CostTable:
     """What every value of every choice costs, and what no choice decides.
 
-    Called as `table(choice, value)` it is the `cost` of a `SearchSpace`. What no
-    choice decides (stem, last conv) is counted once, in the first choice's share,
-    so that the shares of a complete architecture add up to the whole backbone, and
-    a budget bounds what the whole backbone costs.
+    Called as `table(choice, value)` it is the `cost` of a `SearchSpace`. The fixed
+    cost (of stem, last conv) is counted once, in the first choice's share, so that a
+    budget bounds what the whole backbone costs.
 
     Args:
         kind: What is counted: 'macs', 'params', 'latency'.
         unit: Of the costs: 'ms' for a latency.
         costs: By name of the choice and by value; none negative.
-        rest: Cost of all that no choice decides.
+        fixed: Cost of all that no choice decides; in files ``rest``.
         shape: Height and width in pixels of the image that it holds for; None where
             the cost does not depend on the image.
         about: How it came about (device, versions, checks), as JSON; never read
@@ -44,34 +43,28 @@ class CostTable:
     kind: str
     unit: str
     costs: Mapping[str, Mapping[int, float]]
-    rest: float = 0
+    fixed: float = 0
     shape: tuple[int, int] | None = None
     about: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ('kind', 'unit'):
-            if not isinstance(getattr(self, name), str):
-                raise UserError(
-                    f'{name} must be a string, but got {getattr(self, name)!r}'
-                )
+        for name, value in (('kind', self.kind), ('unit', self.unit)):
+            if not isinstance(value, str):
+                raise UserError(f'{name} must be a string, but got {value!r}')
         if not isinstance(self.costs, Mapping) or not self.costs:
             raise UserError(
                 f'costs must map one or more choices to costs, but got {self.costs!r}'
             )
         costs = {name: _row(name, row) for name, row in self.costs.items()}
         object.__setattr__(self, 'costs', costs)
-        _check_cost('rest', self.rest)
+        _check_cost('the fixed cost (rest)', self.fixed)
         if self.shape is not None:
             object.__setattr__(self, 'shape', checked_shape(self.shape))
         if not isinstance(self.about, Mapping):
             raise UserError(f'about must be a mapping, but got {self.about!r}')
 
     def __call__(self, choice: str, value: int) -> float:
-        """Returns a value's share; the first choice's has the rest in it.
-
-        Raises:
-            UserError: The table has no such choice, or no such value of it.
-        """
+        """Returns a value's share; the first choice's has the fixed cost in it."""
         if choice not in self.costs:
             raise UserError(
                 f'this table has no choice {choice}; its choices are '
@@ -84,7 +77,7 @@ class CostTable:
             )
         cost = exact(self.costs[choice][value])
         if choice == next(iter(self.costs)):
-            cost += exact(self.rest)
+            cost += exact(self.fixed)
         return plain(cost)
 
     def total(self, arch: Arch) -> float:
@@ -93,11 +86,7 @@ class CostTable:
         return plain(sum(exact(self(name, value)) for name, value in arch.items()))
 
     def check_fits(self, choices: Iterable[Choice]) -> None:
-        """Checks that a space has just the table's choices, all values in it.
-
-        Raises:
-            UserError: A choice or a value is missing, or the space lacks a choice.
-        """
+        """A `UserError` unless these are the table's choices, all values in it."""
         choices = tuple(choices)
         names = {choice.name for choice in choices}
         if names != set(self.costs):
@@ -119,25 +108,22 @@ class CostTable:
         return all(len(set(row.values())) == 1 for row in self.costs.values())
 
     def to_json(self) -> dict:
+        rows = {
+            name: {str(value): cost for value, cost in row.items()}
+            for name, row in self.costs.items()
+        }
         return dict(
             kind=self.kind,
             unit=self.unit,
             shape=None if self.shape is None else list(self.shape),
-            rest=self.rest,
-            costs={
-                name: {str(value): cost for value, cost in row.items()}
-                for name, row in self.costs.items()
-            },
+            rest=self.fixed,
+            costs=rows,
             about=dict(self.about),
         )
 
     @classmethod
     def from_json(cls, obj) -> 'CostTable':
-        """Reads what `to_json` wrote.
-
-        Raises:
-            UserError: It is anything else; the message states the rule.
-        """
+        """Reads what `to_json` wrote; anything else is a `UserError`."""
         fields = {'kind', 'unit', 'shape', 'rest', 'costs', 'about'}
         if not isinstance(obj, Mapping) or set(obj) != fields:
             found = list(obj) if isinstance(obj, Mapping) else obj
@@ -149,14 +135,11 @@ class CostTable:
             }
         except (AttributeError, TypeError, ValueError):
             raise UserError(f'{RULE}, but costs are {obj["costs"]!r}') from None
-        return cls(**{**obj, 'costs': costs})
+        options = dict(obj, costs=costs)
+        return cls(fixed=options.pop('rest'), **options)
 
     def write(self, path: str | Path) -> None:
-        """Writes the table to a file.
-
-        Raises:
-            UserError: The file cannot be written.
-        """
+        """Writes the table to a file; a `UserError` where that fails."""
         try:
             Path(path).write_text(json.dumps(self.to_json(), indent=2) + '\n')
         except OSError as error:
@@ -166,11 +149,7 @@ class CostTable:
 
     @classmethod
     def read(cls, path: str | Path) -> 'CostTable':
-        """Reads a file that `write` wrote.
-
-        Raises:
-            UserError: There is no such file, or it holds no table.
-        """
+        """Reads a file that `write` wrote; anything else is a `UserError`."""
         try:
             return cls.from_json(json.loads(Path(path).read_text()))
         except OSError as error:

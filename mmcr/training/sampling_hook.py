@@ -7,7 +7,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmcr.checks import checked_shape
-from mmcr.cost.budget import count
+from mmcr.cost.budget import own_costs
+from mmcr.cost.units import count
 from mmcr.errors import UserError
 from mmcr.models.detector import find_backbone
 from mmcr.models.weights.compatibility import backbone_of_detector
@@ -110,8 +111,10 @@ class ArchSamplingHook(Hook):
         return f'{self.sampler} by {self.cost}{shape}'
 
     def _costed(self, backbone: nn.Module) -> SearchSpace:
-        if self.cost == 'blocks' or not self.sampler.uses_costs:
+        if not self.sampler.uses_costs:
             return backbone.space
+        if self.cost == 'blocks':
+            return own_costs(backbone)
         return SearchSpace(
             backbone.space.choices, count(backbone, {}, self.cost, self.shape)
         )

@@ -7,8 +7,9 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.registry import MODELS as ALL_MODELS
 from mmengine.registry import DefaultScope
 
-from mmcr.cost.budget import budget_space, count
+from mmcr.cost.budget import budget_space
 from mmcr.cost.complexity import measure
+from mmcr.cost.units import count
 from mmcr.engine.export import arch_fragment
 from mmcr.space import DETNAS_PUBLISHED, block_arch
 

@@ -7,9 +7,11 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
+from nets import counted
 from torch import nn
 
-from mmcr.cost.complexity import CONVENTIONS, measure
+from mmcr.cost.complexity import macs_beside_backbone, measure
+from mmcr.cost.macs import CONVENTIONS, MacsCounter
 from mmcr.errors import UserError
 from mmcr.space import PUBLISHED
 
@@ -20,6 +22,9 @@ RETINA = 'retinanet/retinanet_r50_fpn_1x_coco.py'
 # Per RoI, by hand: two hidden layers and the class and box outputs; four 3x3 convs,
 # the deconvolution and the 80 masks.
 BOX = 256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * 81 + 1024 * 320
+# Four 3x3 convs, the last of stride 2, on masks beside features; three linear layers.
+MASK_IOU = 14**2 * 257 * 256 * 9 + 2 * 14**2 * 256 * 256 * 9 + 7**2 * 256 * 256 * 9
+MASK_IOU += 7**2 * 256 * 1024 + 1024 * 1024 + 1024 * 80
 MASKS = 4 * 14**2 * 256 * 256 * 9 + 28**2 * 256 * 256 + 28**2 * 256 * 80
 
 
@@ -83,6 +88,52 @@ def test_rois_by_hand_in_both_conventions():
     assert paper['roi_head.bbox_head'].macs == 2000 * (BOX + 2 * 1024)
     relu = 4 * 14**2 * 256 + 28**2 * 256
     assert paper['roi_head.mask_head'].macs == 128 * (MASKS + relu)
+
+
+C4 = 'faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py'
+
+
+def test_every_part_that_runs_per_roi_is_multiplied():
+    cfg = detector(C4)
+    found = measure(cfg, (800, 1088))
+    assert found.macs / 1e9 == pytest.approx(820.98, abs=0.005)
+    with torch.device('meta'):
+        shared = MODELS.build(cfg.model.roi_head.shared_head)
+        convs = 1000 * counted(shared, (14, 14), 1024)
+    head, rpn = 1000 * 2048 * (81 + 320), 50 * 68 * 1024 * (9 * 1024 + 15 + 60)
+    beside = macs_beside_backbone(cfg.model, cfg.model.backbone, [1024], (800, 1088))
+    assert beside == rpn + convs + head
+    assert found.parts['roi_head.shared_head'].macs > convs
+    # of the masks' RoIs, not of the boxes'
+    cfg = Config.fromstring(
+        "_base_ = 'mmdet::ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py'", '.py'
+    )
+    parts = measure(cfg, (64, 64)).parts
+    assert parts['roi_head.mask_iou_head'].macs == 100 * MASK_IOU
+
+
+def test_deformable_convolutions_count_as_plain_ones():
+    plain = detector(RETINA, plugins=None)
+    deformable = detector(
+        RETINA,
+        dcn=dict(type='DCNv2', deform_groups=1),
+        stage_with_dcn=(False, False, False, True),
+    )
+    plain, deformable = (
+        measure(cfg, (64, 96)).parts['backbone'].macs for cfg in (plain, deformable)
+    )
+    # the conv that finds 27 offsets and masks, at the block's output
+    assert deformable - plain == 3 * 512 * 9 * 27 * 2 * 3
+
+
+def test_modules_of_two_parts_are_of_the_first():
+    one, other = nn.Linear(3, 5), nn.Linear(5, 2)
+    both = nn.Sequential(one, other)
+    found = []
+    with torch.no_grad(), MacsCounter() as counter:
+        counter.watch(dict(a=one, b=both), lambda *call: found.append(call[:2]))
+        both(torch.zeros(4, 3))
+    assert found == [('a', 4 * 15), ('b', 4 * 10)] and counter.total == 4 * 25
 
 
 def test_the_papers_count_agrees_with_one_by_hooks():
@@ -156,7 +207,7 @@ def test_the_tool(tmp_path, monkeypatch, capsys):
         'model.backbone.depth=101',
     )
     cfg = detector(RETINA, depth=101)
-    assert out == measure(cfg, (64, 64), 'paper').table() + '\n'
+    assert out.endswith(measure(cfg, (64, 64), 'paper').table() + '\n')
     with pytest.raises(SystemExit):
         run(tmp_path / 'none.py')
     assert 'there is none at' in capsys.readouterr().err

@@ -5,6 +5,7 @@ from itertools import islice, product
 from random import Random
 
 import pytest
+from published import detnas_300m
 
 from mmcr.errors import UserError
 from mmcr.search import ExhaustiveSearcher
@@ -16,8 +17,6 @@ from mmcr.space import (
     BudgetError,
     Choice,
     SearchSpace,
-    detnas_size,
-    detnas_space,
     operation_space,
     resnet_stage_space,
     stage_arch,
@@ -305,7 +304,7 @@ def random_costs(choices, values=3, seed=0):
 
 
 class TestLargeSpacesUnderABudget:
-    DETNAS = detnas_space(detnas_size('300M')).under(Budget(0, 300e6))
+    DETNAS = detnas_300m().under(Budget(0, 300e6))
     UNCOUNTED = random_costs(40).under(Budget(0, 20))  # from 12.76 to 31.69
 
     def test_of_detnas_is_counted_exactly(self):

@@ -15,13 +15,13 @@ CHOICES = (Choice('stage1', (1, 2)), Choice('stage2', (3, 1)))
 def table(**more):
     return CostTable(
         **{
-            **dict(kind='latency', unit='ms', costs=COSTS, rest=0.2, shape=(8, 9)),
+            **dict(kind='latency', unit='ms', costs=COSTS, fixed=0.2, shape=(8, 9)),
             **more,
         }
     )
 
 
-def test_the_rest_is_counted_once():
+def test_the_fixed_cost_is_counted_once():
     assert table()('stage1', 1) == 0.3  # exactly: sums do not drift
     assert table()('stage2', 1) == 1.25
     assert table().total(Arch(dict(stage2=3, stage1=2))) == 2.5
@@ -43,7 +43,7 @@ def test_round_trip(tmp_path):
     mine.write(path)
     assert CostTable.read(path) == mine
     assert CostTable.from_json(json.loads(json.dumps(mine.to_json()))) == mine
-    plain = table(kind='params', shape=None, rest=0)
+    plain = table(kind='params', shape=None, fixed=0)
     assert CostTable.from_json(plain.to_json()) == plain
 
 
@@ -94,7 +94,7 @@ def test_unknown(choice, value, message):
         (dict(costs={'stage1': {1: -1}}), 'at least 0, but got -1'),
         (dict(costs={'stage1': {1: float('nan')}}), 'finite number.* nan'),
         (dict(costs={'stage1': {1: True}}), 'finite number.* True'),
-        (dict(rest=None), 'rest must be .* None'),
+        (dict(fixed=None), 'fixed cost .rest. must be .* None'),
         (dict(shape=(8,)), r'height and a width .* \(8,\)'),
         (dict(shape=(8, 0)), r'height and a width .* \(8, 0\)'),
         (dict(shape=640), 'height and a width .* 640'),
@@ -120,7 +120,7 @@ def _without(name):
         (json.dumps(dict(table().to_json(), more=1)), "but got .*'more'"),
         (json.dumps(dict(table().to_json(), costs=[1])), r'but costs are \[1\]'),
         (json.dumps(dict(table().to_json(), costs={'a': {'x': 1}})), 'but costs are'),
-        (json.dumps(dict(table().to_json(), rest=float('inf'))), 'rest must be'),
+        (json.dumps(dict(table().to_json(), rest=float('inf'))), '.rest. must be'),
         (json.dumps(dict(table().to_json(), shape=[1, 2, 3])), 'height and a width'),
     ],
 )

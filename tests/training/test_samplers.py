@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tiny import OPERATION, STAGE, build_detector, train_cfg
 
-from mmcr.cost.budget import count
+from mmcr.cost.units import count
 from mmcr.errors import UserError
 from mmcr.registry import TASK_UTILS
 from mmcr.space import (

@@ -3,7 +3,8 @@
 import argparse
 
 from mmcr.cli import user_errors
-from mmcr.cost.complexity import CONVENTIONS, measure
+from mmcr.cost.complexity import measure
+from mmcr.cost.macs import CONVENTIONS
 from mmcr.engine.launch import add_cfg_options, add_shape, read_config, shape_of
 
 

@@ -1,0 +1,182 @@
+"""A backbone as a sum of cost units: its blocks and what lies between them.
+
+Costs are those of the network that is built in the end, at its own width, not of the
+supernet. Units that read alike and take inputs of one size cost the same, so each kind
+is counted once, and a choice's value costs what its units cost.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmcr.checks import checked_shape
+from mmcr.cost.macs import MacsCounter, shapes_only
+from mmcr.errors import UserError
+from mmcr.registry import MODELS
+from mmcr.space.arch import Arch
+from mmcr.space.table import CostTable
+
+SHAPE = (800, 1333)  # the largest image of the recipes, height and width
+
+
+@dataclass(frozen=True)
+class CostUnit:
+    """A block of a fixed network, or what is no block of a stage.
+
+    Attributes:
+        run: Its forward.
+        modules: Those that `run` uses.
+        choice: Name of the choice that decides it; None: no choice does.
+        input: Shape of its input, ``1 x C x H x W``.
+        kind: The same for units that cost the same.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    modules: tuple[nn.Module, ...]
+    choice: str | None
+    input: tuple[int, ...]
+
+    @property
+    def kind(self) -> tuple:
+        return tuple(map(str, self.modules)), self.input
+
+
+def macs_of(unit: CostUnit) -> int:
+    """Returns the multiply-accumulates of a unit for one image."""
+    with MacsCounter() as counter:
+        run_on_meta(unit)
+    return counter.total
+
+
+def params_of(unit: CostUnit) -> int:
+    """Returns how many parameters a unit has, trained or not."""
+    return sum(p.numel() for module in unit.modules for p in module.parameters())
+
+
+COUNTED = {
+    'macs': ('multiply-accumulates', macs_of),
+    'params': ('parameters', params_of),
+}
+
+
+def count(
+    backbone: nn.Module,
+    final_backbone: Mapping,
+    kind: str,
+    shape: tuple[int, int] | None = None,
+) -> CostTable:
+    """Counts multiply-accumulates or parameters of the networks to be found.
+
+    Multiply-accumulates are those of convolutions and matrix products; norms,
+    activations and pooling are free.
+
+    Args:
+        backbone: A searchable backbone in supernet mode.
+        final_backbone: Arguments that found networks get in the place of the
+            supernet's (usually their full width).
+        kind: 'macs' or 'params'.
+        shape: Height and width of the image in pixels, for macs; None: 800x1333.
+    """
+    unit, cost_of = COUNTED[kind]
+    shape = checked_shape(shape or SHAPE)
+    units = units_of_choices(backbone, final_backbone, shape)
+    rows, fixed = tabulate(units, cost_of)
+    return CostTable(kind, unit, rows, fixed, shape if kind == 'macs' else None)
+
+
+def units_of_choices(
+    backbone: nn.Module, final_backbone: Mapping, shape: tuple[int, int]
+) -> list[tuple[Arch, CostUnit]]:
+    """Returns the units of a few networks that have every value of every choice.
+
+    Each comes with the network that it is of, on the device ``meta``. The arguments
+    are `count`'s.
+    """
+    choices = backbone.space.choices
+    units, outputs = [], {}
+    for i in range(max(len(choice.values) for choice in choices)):
+        arch = Arch({c.name: c.values[min(i, len(c.values) - 1)] for c in choices})
+        net = build_fixed(backbone, final_backbone, arch)
+        size = (1, _image_channels(net), *shape)
+        for choice, run, modules in _cut(backbone, net):
+            unit = CostUnit(run, modules, choice, size)
+            if unit.kind not in outputs:
+                outputs[unit.kind] = tuple(run_on_meta(unit).shape)
+            size = outputs[unit.kind]
+            units.append((arch, unit))
+    return units
+
+
+def tabulate(
+    units: list[tuple[Arch, CostUnit]], cost_of: Callable[[CostUnit], float]
+) -> tuple[dict[str, dict[int, float]], float]:
+    """Adds up what each value of each choice costs.
+
+    Args:
+        units: As `units_of_choices` returns them.
+        cost_of: What a unit costs; called once for each kind.
+
+    Returns:
+        The costs by choice and value, and the fixed cost, which no choice decides.
+    """
+    costs, sums = {}, defaultdict(int)
+    for arch, unit in units:
+        if unit.kind not in costs:
+            costs[unit.kind] = cost_of(unit)
+        sums[arch, unit.choice] += costs[unit.kind]
+    rows = {name: {} for name in units[0][0]}
+    for (arch, name), cost in sums.items():
+        if name is not None:
+            rows[name][arch[name]] = cost
+    # the networks differ in their choices alone
+    return rows, next((cost for (_, name), cost in sums.items() if name is None), 0)
+
+
+def build_fixed(
+    backbone: nn.Module, final_backbone: Mapping, arch: Arch, device: str = 'meta'
+) -> nn.Module:
+    """Builds the network that a member of the supernet's space becomes in the end.
+
+    It is in evaluation mode. The first two arguments are `count`'s; ``meta`` is a
+    device of shapes without numbers.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        net = MODELS.build({**backbone.arch_cfg(arch), **final_backbone})
+    net.eval()
+    return net
+
+
+@torch.no_grad()
+def run_on_meta(unit: CostUnit) -> Tensor:
+    """Returns a unit's output; a `UserError` where it needs more than shapes."""
+    try:
+        with shapes_only(*unit.modules):
+            return unit.run(torch.zeros(unit.input, device='meta'))
+    except RuntimeError as error:
+        raise UserError(
+            f"costs are counted on torch's device meta, but a layer of the backbone "
+            f'cannot run there: {error}'
+        ) from error
+
+
+def _cut(
+    backbone: nn.Module, net: nn.Module
+) -> Iterator[tuple[str | None, Callable[[Tensor], Tensor], tuple[nn.Module, ...]]]:
+    """The units of a fixed network in order: choice, forward, modules."""
+    steps = iter(backbone.steps())
+    for step in net.steps():
+        choices = next(steps).choices
+        if not choices:
+            yield None, step.run, step.modules
+            continue
+        for i, block in enumerate(step.modules[0]):
+            if i > 0 and backbone.supernet != 'stage':  # its steps are blocks
+                choices = next(steps).choices
+            yield choices[0], block, (block,)
+
+
+def _image_channels(net: nn.Module) -> int:
+    return next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))
