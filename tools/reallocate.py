@@ -16,7 +16,8 @@ from pathlib import Path
 from mmcr.cli import resumable, user_errors
 from mmcr.data.checks import check_config
 from mmcr.engine.launch import add_cfg_options, read_config
-from mmcr.workflow.reallocation import BUDGETS, Reallocation, Settings, settings_of
+from mmcr.registry import BUDGETS
+from mmcr.workflow.reallocation import Reallocation, Settings, settings_of
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
 
 
@@ -36,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--budget',
-        choices=BUDGETS,
+        choices=list(BUDGETS.module_dict),
         help="what the found networks have as much of as yours (default: the paper's "
         'blocks)',
     )

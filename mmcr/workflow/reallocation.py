@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcr.cost.budget import budget_space, count
+from mmcr.cost.budget import budget_space, read_budget
 from mmcr.cost.complexity import measure
 from mmcr.errors import UserError
 from mmcr.files import write_bytes, write_json
-from mmcr.registry import TASK_UTILS
+from mmcr.registry import BUDGETS, TASK_UTILS
 from mmcr.report.comparison import Row, write_comparison
 from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch, SearchSpace
@@ -31,7 +31,6 @@ from mmcr.workflow.recipe import EXACT_RESUME, Baseline, Options, add_hooks, tex
 from mmcr.workflow.screen import Screen
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
-BUDGETS = ('blocks', 'macs', 'params', 'latency')
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
 
@@ -85,7 +84,7 @@ class Settings:
         for name, known in (
             ('method', recipe.METHODS),
             ('recipe', recipe.RECIPES),
-            ('budget', BUDGETS),
+            ('budget', list(BUDGETS.module_dict)),
         ):
             if getattr(self, name) not in known:
                 raise UserError(
@@ -242,17 +241,14 @@ class Reallocation:
         kind = self.settings.budget
         if kind == 'blocks':
             return draft.space.cost_of(own)
-        if kind == 'latency':
-            from mmcr.space.table import CostTable
-
-            table = CostTable.read(self.settings.latency_table)
-            limit = table.total(own)
-            path = os.path.abspath(self.settings.latency_table)
-            return dict(type='latency', limit=limit, table=path)
-        shape = self.shape if kind == 'macs' else None
-        table = count(draft, final, kind, shape)
-        budget = dict(type=kind, value=table.total(own))
-        return dict(budget, shape=shape) if shape else budget
+        options = dict(type=kind)
+        if kind == 'macs':
+            options['shape'] = self.shape
+        elif kind == 'latency':
+            options['table'] = os.path.abspath(self.settings.latency_table)
+        table = read_budget(dict(options, limit=1)).table(draft, final)
+        bound = 'limit' if kind == 'latency' else 'value'
+        return {**options, bound: table.total(own)}
 
     def plan(self) -> str:
         """What will be done and how long it takes here, for people.
