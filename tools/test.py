@@ -13,8 +13,8 @@ from mmcr.engine.launch import (
 )
 from mmcr.errors import UserError
 from mmcr.models.detector import unwrapped
-from mmcr.models.weights.checkpoint import check_there
-from mmcr.models.weights.compatibility import check_checkpoint
+from mmcr.models.weights.checkpoint import check_there, read_weights
+from mmcr.models.weights.compatibility import backbone_of_detector, check_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,8 +47,13 @@ def main() -> None:
         cfg = trigger_visualization_hook(cfg, args)
     runner = build_runner(cfg)
     detector = unwrapped(runner.model)
-    if hasattr(getattr(detector, 'backbone', None), 'arch_cfg'):
-        check_checkpoint(detector, args.checkpoint)  # of another architecture, perhaps
+    # mmengine would load what fits and test the rest with random weights
+    backbone = getattr(detector, 'backbone', None)
+    if hasattr(backbone, 'arch_cfg'):
+        check_checkpoint(detector, args.checkpoint)
+    elif backbone is not None:
+        weights = read_weights(args.checkpoint)
+        backbone_of_detector(weights, backbone, args.checkpoint)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()
