@@ -45,6 +45,25 @@ class EvolutionSearcher(Searcher):
             leaves too little of the space to draw from.
     """
 
+    kind = 'evolution'
+    options = (
+        'population',
+        'generations',
+        'top',
+        'mutations',
+        'crossovers',
+        'mutation_rate',
+        'seed',
+        'max_tries',
+        'pareto',
+    )
+    about = dict(
+        method='The first generation is drawn at random, and so is a part of the '
+        'others; the rest is bred from the best of all before it, its parents.',
+        round='generation',
+        kept='parents of the next',
+    )
+
     def __init__(
         self,
         space: SearchSpace,
@@ -176,18 +195,7 @@ class EvolutionSearcher(Searcher):
         return min(asked, self.space.size) if self.space.countable else asked
 
     def to_json(self) -> dict:
-        obj = {
-            'kind': 'evolution',
-            'population': self.population,
-            'generations': self.generations,
-            'top': self.top,
-            'mutations': self.mutations,
-            'crossovers': self.crossovers,
-            'mutation_rate': self.mutation_rate,
-            'seed': self.seed,
-            'max_tries': self.max_tries,
-            'pareto': self.pareto,
-        }
+        obj = super().to_json()
         if self.pareto:
             obj['unit'] = getattr(self.space.cost, 'unit', 'cost')
             if self.space.budget is None:  # with one, the space itself notes them

@@ -230,13 +230,3 @@ class TestOptions:
     def test_are_checked(self, options, said):
         with pytest.raises(UserError, match=said):
             RacingGreedySearcher(self.SPACE, **options)
-
-    def test_json_form(self):
-        obj = RacingGreedySearcher(self.SPACE, k=2, seed=5, level=0.1).to_json()
-        assert obj == {
-            'kind': 'racing',
-            'k': 2,
-            'seed': 5,
-            'slices': 10,
-            'level': 0.1,
-        }
