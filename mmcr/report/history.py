@@ -160,18 +160,13 @@ def _history(
             for each in step
         }
     steps = []
-    for i, step in enumerate(scored):
-        kept = None
-        if 'top' in searcher and i + 1 < len(scored):
-            kept = _parents(sum(scored[: i + 1], []), searcher['top'], costs)
-            kept &= {each.arch for each in step}
-        elif i + 2 < len(scored) or finished and i + 1 < len(scored):
-            names = step[0].arch.keys()
-            later = {
-                Arch({name: e.arch[name] for name in names & e.arch.keys()})
-                for e in scored[i + 1]
-            }
-            kept = frozenset(e.arch for e in step) & later
+    for i, step in enumerate(scored, start=1):
+        chosen = None
+        if 'top' in searcher and i < len(scored):
+            chosen = _parents(sum(scored[:i], []), searcher['top'], costs)
+        elif i + 1 < len(scored) or finished and i < len(scored):
+            chosen = _beginnings(scored[i], step[0].arch)
+        kept = None if chosen is None else chosen & {each.arch for each in step}
         steps.append(Step(step, kept))
     budget = space['budget'] and (space['budget']['low'], space['budget']['high'])
     about, unit = ABOUT | searcher.get('about', {}), searcher.get('unit', 'cost')
@@ -213,6 +208,14 @@ def _scored(entries: Iterable[Mapping]) -> list[Scored]:
         )
         for arch, own in by_arch.items()
     ]
+
+
+def _beginnings(scored: Iterable[Scored], like: Arch) -> frozenset[Arch]:
+    """What they decide of the choices that `like` decides."""
+    return frozenset(
+        Arch({name: each.arch[name] for name in like.keys() & each.arch.keys()})
+        for each in scored
+    )
 
 
 def _parents(

@@ -100,15 +100,10 @@ class EvolutionSearcher(Searcher):
                 'search a budget that has one, as '
                 "budget=dict(type='latency', limit=..., table=...)"
             )
-        self.population = population
-        self.generations = generations
-        self.top = top
-        self.mutations = mutations
-        self.crossovers = crossovers
-        self.mutation_rate = mutation_rate
-        self.seed = seed
-        self.max_tries = max_tries
-        self.pareto = pareto
+        self.population, self.generations, self.top = population, generations, top
+        self.mutations, self.crossovers = mutations, crossovers
+        self.mutation_rate, self.seed = mutation_rate, seed
+        self.max_tries, self.pareto = max_tries, pareto
         self.trials: list[Trial] = []  # of all generations so far
         space.sample(Random(f'{seed}'))  # now, not in the midst of a search
 

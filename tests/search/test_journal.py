@@ -101,14 +101,6 @@ class TestReadBack:
             journal.append(Trial(proposal, 0.5))
         assert list(Journal(path, HEADER).scores) == [p.key for p in proposals]
 
-    def test_one_line_per_trial_is_there_at_once(self, path):
-        journal = Journal(path, HEADER)
-        for count, trial in enumerate(some_trials(), start=1):
-            journal.append(trial)
-            lines = path.read_text().splitlines()
-            assert len(lines) == 1 + count
-            assert json.loads(lines[-1]) == trial.to_json()
-
 
 class TestDamage:
     @pytest.mark.parametrize('kept', [1, 20, -1])

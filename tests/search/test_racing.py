@@ -171,14 +171,6 @@ class TestRace:
         starts, stops = zip(*slices)
         assert starts == (0, *stops[:-1]) and stops[-1] == 1
 
-    def test_candidates_of_a_step_share_their_completions(self):
-        searcher = RacingGreedySearcher(operation_space([2, 3]), k=2, seed=3)
-        for batch in range(6):
-            rests = {
-                tuple(p.candidate.arch_for(batch).values())[1:] for p in searcher.ask()
-            }
-            assert len(rests) == 1
-
     def test_finds_what_greedy_finds_for_less(self):
         """Where candidates differ by more than their slices scatter."""
         space = operation_space([2, 3])
