@@ -8,6 +8,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
+import mmcr.search
 from mmcr.cost.budget import budget_name, budget_space
 from mmcr.engine.archval_loop import ArchEvalLoop
 from mmcr.engine.export import write_best, write_front
@@ -16,29 +17,11 @@ from mmcr.errors import UserError
 from mmcr.files import file_digest
 from mmcr.models.weights.compatibility import check_supernet_checkpoint
 from mmcr.registry import LOOPS, TASK_UTILS
-from mmcr.search import (
-    EvolutionSearcher,
-    ExhaustiveSearcher,
-    GreedySearcher,
-    HalvingSearcher,
-    JointSearcher,
-    Journal,
-    ListedSearcher,
-    Proposal,
-    RacingGreedySearcher,
-    Trial,
-    run_search,
-)
+from mmcr.search import JointSearcher, Journal, Proposal, Searcher, Trial, run_search
 
-for kind in (
-    ExhaustiveSearcher,
-    HalvingSearcher,
-    GreedySearcher,
-    RacingGreedySearcher,
-    EvolutionSearcher,
-    ListedSearcher,
-):
-    TASK_UTILS.register_module(module=kind)
+for kind in vars(mmcr.search).values():
+    if isinstance(kind, type) and issubclass(kind, Searcher) and kind is not Searcher:
+        TASK_UTILS.register_module(module=kind)
 
 
 @LOOPS.register_module()

@@ -9,6 +9,7 @@ from mmcr.cost.complexity import Complexity
 from mmcr.errors import UserError
 from mmcr.files import write_bytes
 from mmcr.report.sketch import DILATIONS, Legend, Network
+from mmcr.report.tables import markdown_table
 
 #: Columns of COCO's metrics, and the ends of their names in mmdet.
 COCO_COLUMNS = {
@@ -113,33 +114,26 @@ def verdict(rows: Sequence[Row]) -> str:
     return ' '.join(sentences)
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    """A Markdown table, one line per network; the baseline comes first."""
-    baseline = _checked(rows)[0]
-    columns = [
-        'network',
-        'stages',
-        baseline.legend.name,
-        *COCO_COLUMNS,
-        'AP − baseline',
-        'MACs',
-        'params',
+def _table(rows: Sequence[Row]) -> str:
+    """One line per network."""
+    columns = ['network', 'stages', rows[0].legend.name, *COCO_COLUMNS]
+    columns += ['AP − baseline', 'MACs', 'params']
+    cells = [
+        [
+            row.name,
+            str(list(row.stage_blocks)),
+            row.network.text,
+            *(
+                '-' if value is None else f'{value:.2f}'
+                for value in coco_points(row.metrics).values()
+            ),
+            _difference(row, rows[0]),
+            _macs(row.macs),
+            _params(row.params),
+        ]
+        for row in rows
     ]
-    lines = [columns, ['---'] * 3 + ['---:'] * (len(columns) - 3)]
-    for row in rows:
-        points = coco_points(row.metrics).values()
-        lines.append(
-            [
-                _cell(row.name),
-                str(list(row.stage_blocks)),
-                row.network.text,
-                *('-' if value is None else f'{value:.2f}' for value in points),
-                _difference(row, baseline),
-                _macs(row.macs),
-                _params(row.params),
-            ]
-        )
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+    return markdown_table(columns, cells, words=(0, 1, 2))
 
 
 def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
@@ -163,7 +157,7 @@ def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     said, conditions = verdict(rows), rows[0].complexity.conditions
     text = (
-        f'{markdown_table(rows)}\n{said}\n\nAP in points of 100. {_explained(rows)} '
+        f'{_table(rows)}\n{said}\n\nAP in points of 100. {_explained(rows)} '
         f'MACs: {conditions}\n'
     )
     record = dict(
@@ -236,10 +230,6 @@ def _difference(row: Row, baseline: Row) -> str:
     if row is baseline or row.ap is None or baseline.ap is None:
         return '-'
     return f'{row.ap - baseline.ap:+.2f}'.replace('-', '−')
-
-
-def _cell(text: str) -> str:
-    return ' '.join(text.split()).replace('|', r'\|')
 
 
 def _macs(macs: int) -> str:

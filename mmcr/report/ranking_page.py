@@ -10,8 +10,22 @@ from matplotlib.figure import Figure
 from mmcr.files import write_bytes
 from mmcr.report.ranking import Interval, Ranking
 from mmcr.report.sketch import COLOURS, QUIET
+from mmcr.report.tables import markdown_table
 
-TABLE = '| predictor | tau | regret of its first choice | its first choice |\n'
+TEXT = """\
+# Ranking
+
+{networks} networks, each trained alone with {seeds} seeds; AP in points of 100, \
+intervals of 95%.
+
+- One network moves by {noise} AP (standard deviation) between seeds.
+- The networks differ by {spread:.2f} AP (standard deviation, noise taken off): \
+{share:.0%} of the variance of their means over seeds.
+- A predictor that knows the true AP of every network is expected to have a tau of \
+{ceiling:.2f} with these means.
+- A network drawn at random is {chance} AP behind the best measured. That one was \
+chosen by its measured mean, which is rather lucky: all regrets lean high.
+"""
 
 
 def write_ranking(ranking: Ranking, folder: str | Path) -> str:
@@ -54,44 +68,41 @@ def write_ranking(ranking: Ranking, folder: str | Path) -> str:
 def markdown(ranking: Ranking) -> str:
     """The study as Markdown."""
     networks, seeds = ranking.alone.shape
-    lines = [
-        '# Ranking\n\n',
-        f'{networks} networks, each trained alone with {seeds} seeds; AP in points of '
-        f'100, intervals of 95%.\n\n',
-        f'- One network moves by {ranking.noise_floor()} AP (standard deviation) '
-        f'between seeds.\n',
-        f'- The networks differ by {ranking.spread():.2f} AP (standard deviation, '
-        f'noise taken off): {100 * ranking.reliability():.0f}% of the variance of '
-        f'their means over seeds.\n',
-        f'- A predictor that knows the true AP of every network is expected to have a '
-        f'tau of {ranking.ceiling():.2f} with these means.\n',
-        f'- A network drawn at random is {ranking.chance()} AP behind the best '
-        f'measured. That one was chosen by its measured mean, which is rather lucky: '
-        f'all regrets lean high.\n\n',
-        TABLE,
-        '| --- | ---: | ---: | --- |\n',
+    text = TEXT.format(
+        networks=networks,
+        seeds=seeds,
+        noise=ranking.noise_floor(),
+        spread=ranking.spread(),
+        share=ranking.reliability(),
+        ceiling=ranking.ceiling(),
+        chance=ranking.chance(),
+    )
+    columns = ['predictor', 'tau', 'regret of its first choice', 'its first choice']
+    predictors = [
+        [name, str(ranking.tau(name)), _words(ranking.regret(name)), _first(ranking, v)]
+        for name, v in ranking.predicted.items()
     ]
-    for name, values in ranking.predicted.items():
-        first = ranking.networks[values.argmax()]
-        ties = int((values == values.max()).sum()) - 1
-        lines.append(
-            f'| {name} | {ranking.tau(name)} | {_words(ranking.regret(name))} | {first}'
-            f'{f" and {ties} more" if ties else ""} |\n'
-        )
-    lines += [
-        '\n| network | AP alone, mean | by seed |'
-        + ''.join(f' {name} |' for name in ranking.predicted)
-        + '\n| --- | ---: | --- |'
-        + ' ---: |' * len(ranking.predicted)
-        + '\n'
+    members = [
+        [
+            ranking.networks[i],
+            f'{ranking.means[i]:.2f}',
+            ', '.join(f'{ap:.2f}' for ap in ranking.alone[i]),
+            *(f'{values[i]:.5g}' for values in ranking.predicted.values()),
+        ]
+        for i in (-ranking.means).argsort(kind='stable')
     ]
-    for i in (-ranking.means).argsort(kind='stable'):
-        by_seed = ', '.join(f'{ap:.2f}' for ap in ranking.alone[i])
-        cells = ''.join(f' {v[i]:.5g} |' for v in ranking.predicted.values())
-        lines.append(
-            f'| {ranking.networks[i]} | {ranking.means[i]:.2f} | {by_seed} |{cells}\n'
-        )
-    return ''.join(lines)
+    names = ['network', 'AP alone, mean', 'by seed', *ranking.predicted]
+    tables = [
+        markdown_table(columns, predictors, words=(0, 3)),
+        markdown_table(names, members, words=(0, 2)),
+    ]
+    return '\n'.join([text, *tables])
+
+
+def _first(ranking: Ranking, values: np.ndarray) -> str:
+    """The first choice of a predictor, with the number of those that tie with it."""
+    ties = int((values == values.max()).sum()) - 1
+    return ranking.networks[values.argmax()] + f' and {ties} more' * (ties > 0)
 
 
 def _words(regret: Interval) -> str:

@@ -1,13 +1,12 @@
 """Slices of archval in words."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmcr.search.candidate import batches_before
 
 #: Where slices start and stop, as fractions of archval's mini-batches.
-Portions = tuple[tuple[float, float], ...]
-ALL: Portions = ((0.0, 1.0),)
+Spans = tuple[tuple[float, float], ...]
+ALL: Spans = ((0.0, 1.0),)
 
 
 @dataclass(frozen=True)
@@ -22,38 +21,39 @@ class Slices:
     images: int | None = None
     batch_size: int = 1
 
-    def words(self, portions: Portions) -> str:
+    def words(self, spans: Spans) -> str:
         """The slices of a candidate, as 'first 32 of 500 images'."""
-        if portions == ALL:
+        if spans == ALL:
             return f'all {self.images} images' if self.images else 'all images'
-        if len(portions) == 1 and portions[0][0] == 0:
+        (start, stop), *others = spans
+        if start == 0 and not others:
             if self.images:
-                return f'first {self._count(portions)} of {self.images} images'
-            return f'first {100 * portions[0][1]:.3g}% of the images'
-        number = round(1 / (portions[0][1] - portions[0][0]))
-        numbers = sorted(1 + round(start * number) for start, _ in portions)
+                return f'first {self._count(spans)} of {self.images} images'
+            return f'first {100 * stop:.3g}% of the images'
+        number = round(1 / (stop - start))
+        numbers = [1 + round(start * number) for start, _ in spans]
         text = f'slices {_ranges(numbers)} of {number}'
         if not self.images:
             return text
-        count = self._count(portions)
+        count = self._count(spans)
         part = 'all' if count == self.images else f'{count} of'
         return f'{text} ({part} {self.images} images)'
 
-    def _count(self, portions: Portions) -> int:
+    def _count(self, spans: Spans) -> int:
         """A batch belongs to the slice that it begins in, as when it is scored."""
         batches = -(-self.images // self.batch_size)
-        return sum(
-            min(self.batch_size, self.images - batch * self.batch_size)
-            for batch in range(batches)
-            if any(
-                batches_before(a, batches) <= batch < batches_before(b, batches)
-                for a, b in portions
-            )
-        )
+        taken = {
+            batch
+            for a, b in spans
+            for batch in range(batches_before(a, batches), batches_before(b, batches))
+        }
+        # the last batch may have fewer
+        missing = batches * self.batch_size - self.images
+        return len(taken) * self.batch_size - missing * (batches - 1 in taken)
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """As '1-3, 5'."""
+def _ranges(numbers: list[int]) -> str:
+    """Rising numbers, as '1-3, 5'."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

@@ -136,6 +136,9 @@ class Trial:
         score: The figure to maximise.
         metrics: All figures of the evaluation, for reports; what is no finite number
             becomes ``None``.
+        round: Of the search that asked it, from 0; ``None`` outside of a search.
+        asked_by: Where several searches run jointly, the names of those that asked it
+            in this round.
 
     Raises:
         UserError: The score is not a finite number, and so ranks nothing.
@@ -144,6 +147,8 @@ class Trial:
     proposal: Proposal
     score: float
     metrics: dict = field(default_factory=dict)
+    round: int | None = field(default=None, compare=False)
+    asked_by: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self):
         if not isfinite(self.score):
@@ -156,11 +161,16 @@ class Trial:
         object.__setattr__(self, 'metrics', metrics)
 
     def to_json(self) -> dict:
-        return {
-            **self.proposal.to_json(),
-            'score': self.score,
-            'metrics': self.metrics,
-        }
+        return {**self.proposal.to_json(), **self.result()}
+
+    def result(self) -> dict:
+        """Returns, as JSON, all but the proposal; the other arguments of a trial."""
+        obj = {'score': self.score, 'metrics': self.metrics}
+        if self.round is not None:
+            obj['round'] = self.round
+        if self.asked_by:
+            obj['asked_by'] = list(self.asked_by)
+        return obj
 
 
 def _plain(value):

@@ -1,6 +1,8 @@
 """Run a search: ask, look up or evaluate, write down, tell."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import count
 
 from mmcr.search.candidate import Proposal, Trial
 from mmcr.search.searcher import Searcher
@@ -22,18 +24,36 @@ def run_search(
         evaluate: Yields a trial for each of the proposals, which are distinct, in
             any order, each as soon as it is done.
         journal_scores: What an earlier run has scored, as `Journal.scores`.
-        record: Called for every new trial as it comes.
+        record: Called for every new trial as it comes, and for a known one when it is
+            asked again in a later round; each says its round.
 
     Raises:
         ValueError: `evaluate` has left a proposal out or made up another.
     """
     known = dict(journal_scores)
-    while proposals := searcher.ask():
-        todo = [p for p in proposals if p.key not in known]
-        trials = [Trial(p, **known[p.key]) for p in proposals if p.key in known]
-        for trial in evaluate(todo) if todo else ():
-            record(trial)
-            known[trial.proposal.key] = dict(score=trial.score, metrics=trial.metrics)
+    for number in count():
+        proposals = searcher.ask()
+        if not proposals:
+            return searcher.best()
+        askers = searcher.askers()
+        trials = []
+        for trial in _answers(proposals, known, evaluate):
+            key = trial.proposal.key
+            # -1: new; a journal of before rounds does not say when it was asked
+            last = known[key].get('round', number) if key in known else -1
+            trial = replace(trial, round=number, asked_by=askers.get(key, ()))
+            if last < number:
+                record(trial)
+                known[key] = trial.result()
             trials.append(trial)
         searcher.tell(trials)
-    return searcher.best()
+
+
+def _answers(
+    proposals: list[Proposal], known: Mapping[str, dict], evaluate: Callable
+) -> Iterator[Trial]:
+    """Those to known proposals first."""
+    asked = {p.key: p for p in proposals}
+    yield from [Trial(p, **known[key]) for key, p in asked.items() if key in known]
+    if todo := [p for key, p in asked.items() if key not in known]:
+        yield from evaluate(todo)

@@ -45,6 +45,25 @@ class EvolutionSearcher(Searcher):
             leaves too little of the space to draw from.
     """
 
+    kind = 'evolution'
+    options = (
+        'population',
+        'generations',
+        'top',
+        'mutations',
+        'crossovers',
+        'mutation_rate',
+        'seed',
+        'max_tries',
+        'pareto',
+    )
+    about = dict(
+        method='The first generation is drawn at random, and so is a part of the '
+        'others; the rest is bred from the best of all before it, its parents.',
+        round='generation',
+        kept='parents of the next',
+    )
+
     def __init__(
         self,
         space: SearchSpace,
@@ -81,15 +100,10 @@ class EvolutionSearcher(Searcher):
                 'search a budget that has one, as '
                 "budget=dict(type='latency', limit=..., table=...)"
             )
-        self.population = population
-        self.generations = generations
-        self.top = top
-        self.mutations = mutations
-        self.crossovers = crossovers
-        self.mutation_rate = mutation_rate
-        self.seed = seed
-        self.max_tries = max_tries
-        self.pareto = pareto
+        self.population, self.generations, self.top = population, generations, top
+        self.mutations, self.crossovers = mutations, crossovers
+        self.mutation_rate, self.seed = mutation_rate, seed
+        self.max_tries, self.pareto = max_tries, pareto
         self.trials: list[Trial] = []  # of all generations so far
         space.sample(Random(f'{seed}'))  # now, not in the midst of a search
 
@@ -176,18 +190,7 @@ class EvolutionSearcher(Searcher):
         return min(asked, self.space.size) if self.space.countable else asked
 
     def to_json(self) -> dict:
-        obj = {
-            'kind': 'evolution',
-            'population': self.population,
-            'generations': self.generations,
-            'top': self.top,
-            'mutations': self.mutations,
-            'crossovers': self.crossovers,
-            'mutation_rate': self.mutation_rate,
-            'seed': self.seed,
-            'max_tries': self.max_tries,
-            'pareto': self.pareto,
-        }
+        obj = super().to_json()
         if self.pareto:
             obj['unit'] = getattr(self.space.cost, 'unit', 'cost')
             if self.space.budget is None:  # with one, the space itself notes them

@@ -17,6 +17,9 @@ class ExhaustiveSearcher(Searcher):
         UserError: The space is larger.
     """
 
+    kind = 'exhaustive'
+    fast = 'mmcr.HalvingSearcher'
+
     def __init__(self, space: SearchSpace, max_trials: int = 5000):
         super().__init__(space)
         if not space.countable or space.size > max_trials:
@@ -34,6 +37,3 @@ class ExhaustiveSearcher(Searcher):
     @property
     def total(self) -> int:
         return self.space.size
-
-    def to_json(self) -> dict:
-        return {'kind': 'exhaustive'}

@@ -24,6 +24,15 @@ class GreedySearcher(Searcher):
         UserError: `k` is no integer of at least 1.
     """
 
+    kind = 'greedy'
+    options = ('k', 'seed')
+    fast = 'mmcr.RacingGreedySearcher'
+    about = dict(
+        method='Each step decides one more choice of the best of the step before. What '
+        'is not decided yet is completed at random, anew for every mini-batch.',
+        round='step',
+    )
+
     def __init__(self, space: SearchSpace, k: int = 3, seed: int = 0):
         super().__init__(space)
         check_integer('k', k)
@@ -72,6 +81,3 @@ class GreedySearcher(Searcher):
     @property
     def total(self) -> int:
         return sum(self._step_sizes())
-
-    def to_json(self) -> dict:
-        return {'kind': 'greedy', 'k': self.k, 'seed': self.seed}

@@ -32,6 +32,15 @@ class HalvingSearcher(ExhaustiveSearcher):
             (`eta`: 2).
     """
 
+    kind = 'halving'
+    options = ('eta', 'rungs', 'finalists')
+    about = dict(
+        method='Every candidate enters the first rung; the best of a rung go on to the '
+        'next and are scored on more images. The first images are those of a random '
+        'order.',
+        round='rung',
+    )
+
     def __init__(
         self,
         space: SearchSpace,
@@ -74,11 +83,3 @@ class HalvingSearcher(ExhaustiveSearcher):
     @property
     def work(self) -> float:
         return sum(count * stop for stop, count in self._schedule())
-
-    def to_json(self) -> dict:
-        return {
-            'kind': 'halving',
-            'eta': self.eta,
-            'rungs': self.rungs,
-            'finalists': self.finalists,
-        }

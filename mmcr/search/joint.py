@@ -23,6 +23,8 @@ class JointSearcher(Searcher):
         UserError: There is no searcher, or the choices differ.
     """
 
+    kind = 'joint'
+
     def __init__(self, searchers: Mapping[str, Searcher]):
         self.searchers = dict(searchers)
         if not self.searchers:
@@ -49,6 +51,14 @@ class JointSearcher(Searcher):
         asked = {name: searcher.ask() for name, searcher in self.searchers.items()}
         return {name: proposals for name, proposals in asked.items() if proposals}
 
+    def askers(self) -> dict[str, tuple[str, ...]]:
+        """Returns the names of the searches that ask a proposal now, by its key."""
+        names: dict[str, tuple[str, ...]] = {}
+        for name, proposals in self._asked().items():
+            for p in proposals:
+                names[p.key] = (*names.get(p.key, ()), name)
+        return names
+
     def bests(self) -> dict[str, Trial]:
         """Returns what `best` of each search returns, by name.
 
@@ -70,4 +80,4 @@ class JointSearcher(Searcher):
             name: {**searcher.to_json(), 'space': searcher.space.to_json()}
             for name, searcher in self.searchers.items()
         }
-        return {'kind': 'joint', 'searchers': searchers}
+        return {'kind': self.kind, 'searchers': searchers}

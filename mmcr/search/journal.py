@@ -5,12 +5,23 @@ import os
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
+from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+from mmcr.checks import is_integer
 from mmcr.errors import UserError
 from mmcr.search.candidate import Trial, proposal_key
 from mmcr.space import Arch
 
 REMEDY = 'use another work dir, or remove the file to search anew'
+#: By path, the journals that this process writes; to close a file unlocks it.
+_locked: dict[Path, BinaryIO] = {}
+if hasattr(os, 'register_at_fork'):  # a worker that outlives the search holds no lock
+    os.register_at_fork(after_in_child=_locked.clear)
 
 
 class JournalError(UserError):
@@ -21,25 +32,30 @@ class Journal:
     """One JSON line for the header, then one for every finished trial.
 
     A line is on disk before `append` returns, so a stop costs no more than the
-    trials that were under way; a last line that it cut off is dropped.
+    trials that were under way; a last line that it cut off is dropped. From when it
+    is opened until its process ends, no other process can open it for writing.
 
     Args:
         path: The file; made, with its folder, if there is none.
         header: What the search depends on, as JSON; an existing file must have
-            been written with the same.
+            been written with the same. Not compared is what it says `about` a
+            searcher, which is for reports.
 
     Attributes:
-        scores: By `Proposal.key`, what is known: `score` and `metrics`.
+        scores: By `Proposal.key`, what is known, as `Trial.result`.
 
     Raises:
-        JournalError: The file has another header, or a damaged line.
+        JournalError: The file has another header or a damaged line, or another
+            process writes it.
     """
 
     def __init__(self, path: str | os.PathLike, header: dict):
         self.path = Path(path)
         self.scores: dict[str, dict] = {}
         header_line = _line(header)
-        content = self.path.read_bytes() if self.path.exists() else b''
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _lock(self.path.resolve())
+        content = self.path.read_bytes()
         if b'\n' in content:
             written, entries, end = _parse(content, self.path)
             self._check_header(written, json.loads(header_line))
@@ -48,8 +64,7 @@ class Journal:
             if end < len(content):
                 os.truncate(self.path, end)
         elif header_line.startswith(content):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_bytes(b'')
+            os.truncate(self.path, 0)
             self._write(header_line)
         else:
             raise JournalError(f'{self.path} is not a journal; {REMEDY}')
@@ -76,9 +91,29 @@ class Journal:
 
     def _remember(self, entry: dict) -> None:
         self.scores[proposal_key(entry)] = {
-            'score': entry['score'],
-            'metrics': entry['metrics'],
+            name: value
+            for name, value in entry.items()
+            if name in ('score', 'metrics', 'round', 'asked_by')
         }
+
+
+def _lock(path: Path) -> None:
+    """Keeps other processes from writing a file as long as this one lives."""
+    if path in _locked:  # by an earlier search of this process
+        _locked.pop(path).close()
+    file = path.open('ab')
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise JournalError(
+            f'{path} is being written by another process; wait for that search to end, '
+            f'or use another work dir'
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    _locked[path] = file
 
 
 def read_journal(path: str | os.PathLike) -> tuple[dict, list[dict]]:
@@ -138,6 +173,8 @@ def _entry(line: bytes) -> dict:
     score = entry['score']
     if not isinstance(score, float) or not isfinite(score):
         raise ValueError(f'not a score: {score}')
+    if not is_integer(entry.get('round', 0), at_least=0):
+        raise ValueError(f'not a round: {entry["round"]}')
     return entry
 
 
@@ -149,6 +186,8 @@ def _differences(written, now, name: str = '') -> Iterator[str]:
     """Yields the fields, at any depth, that differ between two headers."""
     if isinstance(written, dict) and isinstance(now, dict):
         for key in {**written, **now}:
+            if key == 'about':
+                continue
             field = f'{name}.{key}' if name else key
             yield from _differences(written.get(key), now.get(key), field)
     elif written != now:

@@ -23,6 +23,8 @@ class ListedSearcher(Searcher):
             not a member of the space.
     """
 
+    kind = 'listed'
+
     def __init__(self, space: SearchSpace, archs: Sequence[Mapping | Sequence] | str):
         super().__init__(space)
         if isinstance(archs, str | Path):
@@ -44,7 +46,7 @@ class ListedSearcher(Searcher):
         return len(self.archs)
 
     def to_json(self) -> dict:
-        return {'kind': 'listed', 'archs': [list(arch.values()) for arch in self.archs]}
+        return {**super().to_json(), 'archs': [list(a.values()) for a in self.archs]}
 
 
 def _read(path: Path) -> list:

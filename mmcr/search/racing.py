@@ -51,6 +51,16 @@ class RacingGreedySearcher(GreedySearcher):
             at this level.
     """
 
+    kind = 'racing'
+    options = ('k', 'seed', 'slices', 'level')
+    about = dict(
+        GreedySearcher.about,
+        method=GreedySearcher.about['method'] + ' The candidates of a step race over '
+        'slices of archval, which are parts of a random order of its images. Scores '
+        'are means over the slices that a candidate has run on; they compare among '
+        'candidates with the same slices only, and are ranked among these.',
+    )
+
     def __init__(
         self,
         space: SearchSpace,
@@ -119,14 +129,6 @@ class RacingGreedySearcher(GreedySearcher):
         """If no race ended before its last slice."""
         sizes = self._step_sizes()
         return sum(size for size in sizes if size > self.k) + min(self.k, sizes[-1])
-
-    def to_json(self) -> dict:
-        return {
-            **super().to_json(),
-            'kind': 'racing',
-            'slices': self.slices,
-            'level': self.level,
-        }
 
 
 def sign_flip_p_value(differences: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 
 from mmcr.errors import UserError
@@ -19,9 +19,21 @@ class Searcher(ABC):
     depends on its options and on the answers alone, so a stopped search resumes
     by replay: a new searcher that is told the same answers asks the same again.
 
+    Attributes:
+        kind: Its name in journals.
+        options: Names of the attributes that decide what is asked, for journals.
+        fast: Registry name of its quicker form, which takes the same options.
+        about: What a report says: the `method` in a sentence or two, what a `round`
+            is called, and what those candidates are that it `kept`.
+
     Args:
         space: What to search.
     """
+
+    kind: str
+    options: tuple[str, ...] = ()
+    fast: str | None = None
+    about: Mapping[str, str] = {}
 
     def __init__(self, space: SearchSpace):
         self.space = space
@@ -47,9 +59,15 @@ class Searcher(ABC):
         """What the search takes in all, in candidates scored on all of archval."""
         return self.total
 
-    @abstractmethod
     def to_json(self) -> dict:
-        """Returns the kind and the options that decide what is asked."""
+        """Returns the kind, the options that decide what is asked, and `about`."""
+        options = {name: getattr(self, name) for name in self.options}
+        about = {'about': dict(self.about)} if self.about else {}
+        return {'kind': self.kind, **options, **about}
+
+    def askers(self) -> Mapping[str, tuple[str, ...]]:
+        """Returns by key of a proposal who asks it now, where that are several."""
+        return {}
 
     def ask(self) -> list[Proposal]:
         """Returns the distinct proposals of the round, until they are answered.

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from tiny import OPERATION, STAGE, search_cfg, write_checkpoint
 
 from mmcr.errors import UserError
-from mmcr.report.report import read_search, write_report
+from mmcr.report.search_page import read_search, write_report
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
@@ -74,9 +74,10 @@ def test_the_front_is_written(finished):
 
 
 def test_the_report_shows_it(finished):
-    (course,) = read_search(finished).courses
-    assert course.finished and [len(step.scored) for step in course.steps] == [3, 3]
-    assert [(s.arch, course.costs[s.arch]) for s in course.front] == [
+    found = read_search(finished)
+    (history,) = found.histories
+    assert found.finished and [len(step.scored) for step in history.steps] == [3, 3]
+    assert [(s.arch, history.costs[s.arch]) for s in history.front] == [
         (member['arch'], member['cost']) for member in front_of(finished)
     ]
     text = write_report(finished).read_text()
@@ -101,7 +102,7 @@ def test_several_budgets_have_a_front_each(finished, shapes, checkpoint, tmp_pat
         path = tmp_path / 'budget_macs_max1e12_detector_96x96' / name
         assert path.read_bytes() == alone[name]
     assert front_of(tmp_path / 'budget_params_max1e12')
-    first, second = read_search(tmp_path).courses
+    first, second = read_search(tmp_path).histories
     assert (first.unit, second.unit) == ('multiply-accumulates', 'parameters')
 
 
@@ -109,8 +110,8 @@ def test_blocks_are_a_cost_without_a_budget(shapes, checkpoint, tmp_path):
     search(shapes, tmp_path, checkpoint, budget=None)
     for member in front_of(tmp_path):
         assert member['cost'] == sum(member['arch'].values())
-    (course,) = read_search(tmp_path).courses
-    assert course.front and course.unit == 'cost'
+    (history,) = read_search(tmp_path).histories
+    assert history.front and history.unit == 'cost'
 
 
 def test_dilations_have_no_cost_of_their_own(shapes, tmp_path):

@@ -109,7 +109,3 @@ class TestGreedy:
     def test_k_is_checked(self, k):
         with pytest.raises(UserError, match=f'k must be .* but got {k}'):
             GreedySearcher(self.SPACE, k=k)
-
-    def test_json_form(self):
-        obj = GreedySearcher(self.SPACE, k=2, seed=5).to_json()
-        assert obj == {'kind': 'greedy', 'k': 2, 'seed': 5}

@@ -85,11 +85,3 @@ class TestHalving:
     def test_options_are_checked(self, name, wrong):
         with pytest.raises(UserError, match=f'{name} must be .* but got {wrong}'):
             HalvingSearcher(self.SPACE, **{name: wrong})
-
-    def test_refuses_a_large_space(self):
-        with pytest.raises(UserError, match='HalvingSearcher .*max_trials=152'):
-            HalvingSearcher(resnet_stage_space(16), max_trials=152)
-
-    def test_json_form(self):
-        obj = HalvingSearcher(self.SPACE, eta=2, rungs=5, finalists=3).to_json()
-        assert obj == {'kind': 'halving', 'eta': 2, 'rungs': 5, 'finalists': 3}

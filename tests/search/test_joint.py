@@ -73,10 +73,19 @@ class TestJoint:
                 'again': ExhaustiveSearcher(resnet_stage_space(8)),
             }
 
-        trials = []
+        evaluated, recorded = [], []
+
+        def logged(proposals):
+            evaluated.extend(proposals)
+            return evaluate(proposals)
+
         joint = JointSearcher(searchers())
-        run_search(joint, evaluate, {}, trials.append)
-        assert len(trials) == len({t.proposal.key for t in trials}) == 9 + 9
+        run_search(joint, logged, {}, recorded.append)
+        assert len(evaluated) == len({p.key for p in evaluated}) == 9 + 9
+        # what halving asks again in its second round is noted there
+        again = [t for t in recorded if t.round == 1]
+        assert len(again) == 8 and {t.asked_by for t in again} == {('halving',)}
+        assert recorded[0].asked_by == ('exhaustive', 'again')
         assert joint.total == 9 + 17 + 9
         alone = {
             name: run_search(searcher, evaluate, {}, record)

@@ -171,14 +171,6 @@ class TestRace:
         starts, stops = zip(*slices)
         assert starts == (0, *stops[:-1]) and stops[-1] == 1
 
-    def test_candidates_of_a_step_share_their_completions(self):
-        searcher = RacingGreedySearcher(operation_space([2, 3]), k=2, seed=3)
-        for batch in range(6):
-            rests = {
-                tuple(p.candidate.arch_for(batch).values())[1:] for p in searcher.ask()
-            }
-            assert len(rests) == 1
-
     def test_finds_what_greedy_finds_for_less(self):
         """Where candidates differ by more than their slices scatter."""
         space = operation_space([2, 3])
@@ -230,13 +222,3 @@ class TestOptions:
     def test_are_checked(self, options, said):
         with pytest.raises(UserError, match=said):
             RacingGreedySearcher(self.SPACE, **options)
-
-    def test_json_form(self):
-        obj = RacingGreedySearcher(self.SPACE, k=2, seed=5, level=0.1).to_json()
-        assert obj == {
-            'kind': 'racing',
-            'k': 2,
-            'seed': 5,
-            'slices': 10,
-            'level': 0.1,
-        }

@@ -1,13 +1,117 @@
 """Counts what the paper's detectors cost and writes the table of the docs."""
 
 import argparse
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from mmengine.config import Config
+from mmengine.fileio import load
+
 from mmcr.cli import user_errors
+from mmcr.cost.complexity import Complexity, measure
 from mmcr.files import write_bytes
-from mmcr.report.zoo_costs import costs_page, measure_zoo
 
 ROOT = Path(__file__).parents[2]
+SHAPE = (800, 1088)  # the paper's, height and width
+CONVENTION = 'paper'
+PUBLISHED = 'Published (Liang et al., ICLR 2020)'  # a model's entry in a metafile
+DETECTORS = {'faster_rcnn': 'Faster R-CNN + FPN', 'mask_rcnn': 'Mask R-CNN + FPN'}
+PAGE = """\
+# Costs
+
+Made by `python tools/analysis_tools/zoo_costs.py`; do not edit.
+
+Published figures are those of CR-NAS (Liang et al., ICLR 2020), in G; it has none for
+ResNeXt. Ours count the same configs. How the paper counted is not published: the
+convention below is the one that fits its figures. `tools/analysis_tools/get_flops.py`
+gives the parts of each sum, in this convention or in mmengine's plain one.
+"""
+
+
+@dataclass(frozen=True)
+class ZooCost:
+    """One detector of the zoo.
+
+    Attributes:
+        folder: Of its config, a key of `DETECTORS`.
+        name: Of its config, without ``.py``.
+        published: The paper's figure in G; ``None`` where it has none.
+        complexity: Our count.
+    """
+
+    folder: str
+    name: str
+    published: float | None
+    complexity: Complexity
+
+    @property
+    def gmacs(self) -> float:
+        return self.complexity.macs / 1e9
+
+    @property
+    def baseline(self) -> str:
+        """Name of the config without reallocation, its own for a baseline."""
+        return self.name.replace('_cr-', '_')
+
+
+def measure_zoo(root: str | Path) -> Iterator[ZooCost]:
+    """Counts the Faster R-CNN and Mask R-CNN detectors of the 1x schedule.
+
+    Args:
+        root: The folder of ``model-index.yml``, which names them.
+    """
+    for metafile in load(Path(root, 'model-index.yml'))['Import']:
+        folder = Path(metafile).parent.name
+        if folder not in DETECTORS:
+            continue
+        for model in load(Path(root, metafile))['Models']:
+            if model['Name'].endswith('_1x_coco'):
+                cfg = Config.fromfile(Path(root, model['Config']))
+                yield ZooCost(
+                    folder,
+                    model['Name'],
+                    model.get(PUBLISHED, {}).get('FLOPs (G)'),
+                    measure(cfg, SHAPE, CONVENTION),
+                )
+
+
+def costs_page(costs: Iterable[ZooCost]) -> str:
+    """The page of the documentation, in Markdown; a table for each detector."""
+    costs = list(costs)
+    lines = [PAGE]
+    for folder, detector in DETECTORS.items():
+        mine = {cost.name: cost for cost in costs if cost.folder == folder}
+        if not mine:
+            continue
+        lines += [
+            f'## {detector}\n',
+            '| config | published | ours | difference | CR - baseline, published '
+            '| CR - baseline, ours | parameters (M) |',
+            '| --- |' + ' ---: |' * 6,
+            *(_row(cost, mine[cost.baseline]) for cost in mine.values()),
+            '',
+            next(iter(mine.values())).complexity.conditions,
+            '',
+        ]
+    return '\n'.join(lines)
+
+
+def _row(cost: ZooCost, baseline: ZooCost) -> str:
+    cells = [f'[{cost.name}](../configs/{cost.folder}/{cost.name}.py)']
+    if cost.published is None:
+        cells += ['', f'{cost.gmacs:.2f}', '']
+    else:
+        difference = cost.gmacs / cost.published - 1
+        cells += [f'{cost.published}', f'{cost.gmacs:.2f}', f'{difference:+.2%}']
+    reallocated = cost is not baseline
+    has_pair = reallocated and None not in (cost.published, baseline.published)
+    cells += [
+        f'{cost.published - baseline.published:+.1f}' if has_pair else '',
+        f'{cost.gmacs - baseline.gmacs:+.2f}' if reallocated else '',
+        f'{cost.complexity.params / 1e6:.2f}',
+    ]
+    return f'| {" | ".join(cells)} |'
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,0 +1,252 @@
+"""A search told on one HTML page: settings, best architectures, every score."""
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+import matplotlib
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from mmcr.files import write_bytes
+from mmcr.report.comparison import COCO_COLUMNS, coco_points
+from mmcr.report.history import History, Scored, histories
+from mmcr.report.score_figure import front_figure, score_figure
+from mmcr.report.sketch import DILATIONS, KINDS, Legend, Network, architecture_figure
+from mmcr.report.slices import ALL, Slices
+from mmcr.search import JournalError, read_journal
+from mmcr.search.candidate import proposal_key
+from mmcr.space import Arch, ArchError, dilations_of, stage_blocks_of
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a work dir tells about its search.
+
+    Attributes:
+        name: Of the work dir.
+        header: The journal's: what the search depends on.
+        histories: One for each budget.
+        candidates: How many have a score on some part of archval.
+        trials: How many scores there are.
+        finished: Whether the search has written all its results.
+        baseline: Marked where it is ranked.
+    """
+
+    name: str
+    header: Mapping
+    histories: Sequence[History]
+    candidates: int
+    trials: int
+    finished: bool
+    baseline: Arch | None = None
+
+    @property
+    def kind(self) -> str:
+        """What COCO's metrics are of: ``bbox`` or ``segm``."""
+        return 'segm' if 'segm' in self._score else 'bbox'
+
+    @property
+    def score(self) -> str:
+        """Name of the score, in short where it is one of COCO's columns."""
+        names = {f'{self.kind}_{name}': col for col, name in COCO_COLUMNS.items()}
+        return names.get(self._score.split('/')[-1], self._score)
+
+    @property
+    def _score(self) -> str:
+        return self.header.get('score', 'score')
+
+    @property
+    def scale(self) -> int:
+        """What scores are multiplied by to show them: AP in points of 100."""
+        return 100 if 'mAP' in self._score else 1
+
+    def shown(self, scored: Scored) -> str:
+        """A score at the precision of the page."""
+        return f'{self.scale * scored.score:{".2f" if self.scale == 100 else ".4g"}}'
+
+    @property
+    def legend(self) -> Legend:
+        """What values of blocks are: kinds count from 0, dilations from 1."""
+        choices = self.header['space']['choices'].values()
+        return KINDS if any(0 in values for values in choices) else DILATIONS
+
+    def network(self, arch: Arch) -> Network | None:
+        """What an architecture of stages or of blocks, complete or not, describes."""
+        name = 'Best architecture'
+        try:
+            return Network(name, stage_blocks_of(arch))
+        except ArchError:
+            pass
+        try:
+            values = dilations_of(arch)  # kinds are nested alike
+        except ArchError:
+            return None
+        blocks = [len(stage) for stage in values]
+        return Network(name, blocks, values, legend=self.legend)
+
+    def text(self, arch: Arch) -> str:
+        """Blocks per stage, or of every block a label with a space between stages."""
+        network = self.network(arch)
+        if network is None:
+            return str(arch)
+        return network.text if network.values else str(list(network.stage_blocks))
+
+    @property
+    def slices(self) -> Slices:
+        """What the slices of archval are called."""
+        archval = self.header.get('archval')
+        if not isinstance(archval, Mapping):
+            return Slices()
+        return Slices(archval.get('images'), archval.get('batch_size', 1))
+
+    def points(self, scored: Scored) -> dict[str, str]:
+        """COCO's metrics beside the score, by column; those that are known."""
+        points = coco_points(scored.metrics, self.kind)
+        return {
+            column: f'{value:.2f}'
+            for column, value in points.items()
+            if value is not None and column != self.score
+        }
+
+    def figures(self, history: History) -> dict[str, Markup]:
+        """The best architecture, the scores and the front, where there are such."""
+        network = history.ranking and self.network(history.ranking[0].arch)
+        drawn = {}
+        if network:
+            drawn['the best architecture'] = architecture_figure([network])
+        if history.steps:
+            drawn['the scores'] = score_figure(history, self.score, self.scale)
+        if history.front:
+            drawn['the front'] = front_figure(history, self.score, self.scale)
+        return {meaning: svg(figure, meaning) for meaning, figure in drawn.items()}
+
+
+def read_search(
+    work_dir: str | Path, baseline: Mapping[str, int] | None = None
+) -> Search:
+    """Reads a search's journal, also while the search runs.
+
+    Raises:
+        JournalError: There is no journal, or it is damaged.
+    """
+    work_dir = Path(work_dir)
+    path = work_dir / 'trials.jsonl'
+    if not path.is_file():
+        raise JournalError(
+            f'The work dir of a search holds trials.jsonl, but there is '
+            f'none in {work_dir}. Name the work dir of tools/search.py.'
+        )
+    header, entries = read_journal(path)
+    if not {'space', 'searcher'} <= set(header):
+        raise JournalError(
+            f'{path} must begin with the header of a search, but does not.'
+        )
+    if baseline is None:
+        baseline = _plain_arch(header['space']['choices'])
+    names = header['searcher'].get('searchers', [''])
+    scores = {entry['score'] for entry in entries}
+    finished = all(_result(work_dir / name) in scores for name in names)
+    return Search(
+        work_dir.resolve().name,
+        header,
+        histories(header, entries, finished),
+        len({str(entry['candidate']) for entry in entries}),
+        len({proposal_key(entry) for entry in entries}),
+        finished,
+        None if baseline is None else Arch(baseline),
+    )
+
+
+def _result(folder: Path) -> float | None:
+    """The best score that a search has written; that of an earlier one is another."""
+    path = folder / 'best_arch.json'
+    return json.loads(path.read_text()).get('score') if path.is_file() else None
+
+
+def _plain_arch(choices: Mapping[str, Sequence[int]]) -> Mapping[str, int] | None:
+    """The baseline of blocks: no dilation, or ShuffleNetV2's kind; else unknown."""
+    try:
+        arch = Arch({name: min(values) for name, values in choices.items()})
+        dilations_of(arch)
+    except ArchError:
+        return None
+    return arch
+
+
+def write_report(
+    work_dir: str | Path, baseline: Mapping[str, int] | None = None
+) -> Path:
+    """Writes ``report.html`` of a finished or running search into its work dir.
+
+    The page needs no other file and no network.
+
+    Args:
+        work_dir: Of the search.
+        baseline: The architecture to mark among the ranks, by choice. Without one it
+            is that of 3x3 convolutions without dilation where blocks are searched.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        JournalError: There is no journal, or it is damaged.
+    """
+    search = read_search(work_dir, baseline)
+    template = TEMPLATES.get_template('search.html.j2')
+    html = template.render(search=search, settings=_settings(search.header), all=ALL)
+    path = Path(work_dir) / 'report.html'
+    write_bytes(path, html.encode())
+    return path
+
+
+def _settings(header: Mapping, name: str = '') -> Iterator[list[str]]:
+    for key, value in header.items():
+        setting = f'{name}{key}'
+        if setting == 'space.choices':
+            for values, same in groupby(value, value.get):
+                first, *others = same
+                if others:
+                    first = f'{first} to {others[-1]} ({1 + len(others)} choices)'
+                yield [first, ', '.join(map(str, values))]
+        elif setting.endswith('.space.choices') or key == 'about':
+            pass  # every budget has the same; the page says it
+        elif key == 'costs':
+            for choice, costs in value.items():
+                text = ', '.join(f'{v}: {cost}' for v, cost in costs.items())
+                yield [f'{setting}.{choice}', text]
+        elif isinstance(value, Mapping):
+            yield from _settings(value, f'{setting}.')
+        else:
+            text = str(value)
+            is_digest = re.fullmatch('[0-9a-f]{32,}', text)
+            yield [setting, f'{text[:12]}…' if is_digest else text]
+
+
+def svg(figure: Figure, meaning: str) -> Markup:
+    """The figure as an SVG element, its text as text."""
+    file = io.StringIO()
+    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'mmcr'}):
+        figure.savefig(
+            file,
+            format='svg',
+            metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')),
+        )
+    text = file.getvalue()
+    label = f'<svg aria-label="{escape(meaning)}"'
+    text = text[text.index('<svg') :].replace('<svg', label, 1)
+    # matplotlib numbers its groups anew in every figure
+    return Markup(re.sub(r' id="[A-Za-z0-9]+_\d+"', '', text))
