@@ -21,6 +21,7 @@ from mmcr.cost.complexity import measure
 from mmcr.errors import UserError
 from mmcr.files import write_bytes, write_json
 from mmcr.registry import BUDGETS, TASK_UTILS
+from mmcr.report import write_report
 from mmcr.report.comparison import Row, write_comparison
 from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch, SearchSpace
@@ -184,7 +185,7 @@ class Reallocation:
     def _crnas(self) -> dict[str, str]:
         base, options = self.baseline, self.settings.options
         draft, final = recipe.stage_draft(base, options)
-        own = draft.space.member(base.stage_blocks)
+        self.own = own = draft.space.member(base.stage_blocks)
         budget = self._equal_budget(draft, final, own)
         self.space = budget_space(draft, final, budget, base.cfg.model)
         stage = recipe.supernet(base, self.data, options, 'stage', self.space)
@@ -200,8 +201,8 @@ class Reallocation:
         op_search = recipe.search(operation, base, options, greedy)
         opened = recipe.build(operation.model.backbone)
         self.searches = {
-            '02_stage_search': _work(stage_search, self.space),
-            '04_op_search': _work(op_search, opened.space),
+            '02_stage_search': _work(stage_search, self.space, self.settings.fast),
+            '04_op_search': _work(op_search, opened.space, self.settings.fast),
         }
         of_stage, of_both = ['stage_blocks'], ['stage_blocks', 'dilations']
         return {
@@ -336,6 +337,8 @@ class Reallocation:
         *_, search = (step for step in self.steps if step.supernet)
         for name in ('best_arch.json', 'best_arch.py'):
             shutil.copy(self.runner.folder(search) / name, result / name)
+        if self.settings.method == 'crnas':  # what its own rank is, too
+            write_report(self.runner.folder('02_stage_search'), self.own)
         *_, found = (step for step in self.steps if step.tested)
         shutil.copy(self.runner.checkpoint(found.name), result / 'best.pth')
         cfg = self.runner.config(found)
@@ -379,9 +382,12 @@ def _shown(backbone: Mapping, baseline: Baseline) -> dict:
     return dict(stage_blocks=tuple(stage_blocks), values=dilations)
 
 
-def _work(cfg: Config, space: SearchSpace) -> tuple[float, Config]:
+def _work(cfg: Config, space: SearchSpace, fast: bool = False) -> tuple[float, Config]:
     """Of a search, in candidates scored on all of archval; with its config."""
-    return TASK_UTILS.build(dict(cfg.test_cfg.searcher, space=space)).work, cfg
+    searcher = dict(cfg.test_cfg.searcher, space=space)
+    if fast:
+        searcher['type'] = TASK_UTILS.get(searcher['type']).fast
+    return TASK_UTILS.build(searcher).work, cfg
 
 
 def _duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from random import Random
 
 import pytest
+from published import detnas_300m
 
 from mmcr.report import write_report
 from mmcr.report.score_figure import front_figure, score_figure
@@ -30,8 +31,6 @@ from mmcr.space import (
     Choice,
     SearchSpace,
     block_arch,
-    detnas_size,
-    detnas_space,
     dilation_arch,
     operation_space,
     resnet_stage_space,
@@ -272,7 +271,7 @@ class TestReport:
         assert 'Front' not in words
 
     def test_of_a_search_for_a_front(self, tmp_path):
-        space = detnas_space(detnas_size('300M')).under(Budget(0, 300e6))
+        space = detnas_300m().under(Budget(0, 300e6))
         searcher = EvolutionSearcher(space, generations=3, pareto=True)
         search(tmp_path, searcher)
         cut(tmp_path, 120)
