@@ -62,7 +62,6 @@ class ReallocatedBackbone(SearchableBackbone):
         paper: Sequence[Choice],
         cost: Callable[[str, int], float],
         *,
-        around: int = 0,
         supernet: str | None = None,
         stage_choices: Mapping[str, Sequence[int]] | None = None,
         share: str = 'branch',
@@ -78,15 +77,14 @@ class ReallocatedBackbone(SearchableBackbone):
             dilations: As the user gave them.
             paper: The paper's choices of numbers of blocks.
             cost: What a stage of so many blocks costs.
-            around: Single blocks before, and after, the searched stages, which count
-                as stages where dilations are concerned.
 
         Returns:
             What is left for mmdet's constructor.
         """
-        all_blocks = (*(1,) * around, *stage_blocks, *(1,) * around)
+        first = self.first_stage
+        # a stage 0, and one after the last, are single blocks that dilate alone
+        all_blocks = stage_blocks if first else (1, *stage_blocks, 1)
         neutral = (1,) * len(all_blocks)
-        first = 1 - around
         if dilations is None:
             dilations = neutral
         dilations = _checked_dilations(dilations, all_blocks, first)

@@ -59,6 +59,7 @@ class SearchableBackbone:
     """
 
     modes: tuple[str, ...]
+    first_stage = 1  # its number in the names of choices
     supernet: str | None
     space: SearchSpace | None
 
@@ -144,6 +145,15 @@ class SearchableBackbone:
     def out_strides(self) -> tuple[int, ...]:
         """Stride of each output against the image."""
         return tuple(step.stride for step in self.steps() if step.is_output)
+
+    @property
+    def stage_strides(self) -> dict[str, int]:
+        """Stride of each stage of blocks, by its name in the choices."""
+        return {
+            f'stage{i}': stride
+            for i, (stage, _, stride) in enumerate(self._stages(), self.first_stage)
+            if isinstance(stage, (nn.Sequential, LayerChoice))
+        }
 
     def active_norms(self, step: ForwardStep) -> list[_BatchNorm]:
         """The batch norms that `step` runs under the active architecture."""

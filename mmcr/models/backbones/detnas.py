@@ -142,11 +142,6 @@ class DetNASNet(SearchableBackbone, BaseModule):
         shuffle: How a block splits its input, 1 or 2 (`ShuffleBlock`). ``None`` is 1
             for a supernet and 2 for a fixed network, as in the authors' code; the
             network that a supernet's `arch_cfg` describes keeps the supernet's.
-        stage_blocks: Blocks per stage, where not the net's own.
-        stem_channels: Likewise.
-        stage_channels: Likewise, one per stage.
-        last_channels: Likewise, of the last 1x1 conv; 1024 fits the number of
-            parameters that is published for 3.8G.
         out_indices: Which outputs, of 0 to 4.
         frozen_stages: How many stages are frozen together with the stem, weights
             and statistics; 0 freezes the stem alone, -1 nothing.
@@ -155,6 +150,8 @@ class DetNASNet(SearchableBackbone, BaseModule):
         with_cp: Whether blocks keep their inputs alone for the backward pass and
             compute the rest again.
         init_cfg: As in mmengine; ``None`` is `DetNASInit`.
+        sizes: Fields of `DetNASSize`, where not the net's own; 1024 `last_channels`
+            fit the number of parameters that is published for 3.8G.
 
     Raises:
         UserError: An argument breaks its rule; the message says which.
@@ -168,27 +165,18 @@ class DetNASNet(SearchableBackbone, BaseModule):
         blocks: Sequence[int | Sequence[int]] | None = None,
         supernet: str | None = None,
         shuffle: int | None = None,
-        stage_blocks: Sequence[int] | None = None,
-        stem_channels: int | None = None,
-        stage_channels: Sequence[int] | None = None,
-        last_channels: int | None = None,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_cfg: dict = dict(type='BN'),  # noqa: B006, never changed
         norm_eval: bool = False,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
+        **sizes: int | Sequence[int] | None,
     ) -> None:
         super().__init__(init_cfg or dict(type='mmcr.DetNASInit'))
         self._check_mode(supernet)
         _check_blocks(supernet, blocks, shuffle)
         _check_indices(out_indices, frozen_stages)
-        sizes = dict(
-            stage_blocks=stage_blocks,
-            stem_channels=stem_channels,
-            stage_channels=stage_channels,
-            last_channels=last_channels,
-        )
         options = dict(
             out_indices=tuple(out_indices),
             frozen_stages=frozen_stages,

@@ -41,6 +41,8 @@ class CRMobileNetV2(ReallocatedBackbone, MobileNetV2):
         options: The others of `ReallocatedBackbone`, and mmdet's.
     """
 
+    first_stage = 0
+
     def __init__(
         self,
         stage_blocks: Sequence[int] | None = None,
@@ -59,7 +61,6 @@ class CRMobileNetV2(ReallocatedBackbone, MobileNetV2):
             dilations,
             MOBILENETV2_STAGES,
             mobilenetv2_cost,
-            around=1,
             **options,
         )
         self._stage_channels = []
