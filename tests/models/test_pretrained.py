@@ -19,7 +19,7 @@ from baselines import (
     source,
 )
 from mmdet.registry import MODELS
-from nets import equal, images, in_mode, loss_of, randomised, snapshot
+from nets import FAMILIES, equal, images, in_mode, loss_of, randomised, snapshot
 from tiny import detector_cfg
 
 from mmcr.errors import UserError
@@ -30,12 +30,19 @@ from mmcr.space import Arch
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 ROOT = Path(__file__).parents[2]
-DEEPER = {  # no stage has fewer blocks than the baseline
-    'r18': (R18, dict(stage_blocks=(2, 4, 3, 2))),
-    'r50': (R50, dict(stage_blocks=(4, 4, 7, 5))),
-    'x50': (X50, dict(stage_blocks=(3, 5, 6, 4))),
-    'mobilenetv2': (MOBILE, dict(stage_blocks=(2, 4, 4, 5, 3))),
-}
+
+
+@pytest.fixture(params=FAMILIES)
+def baseline(request):
+    """Every backbone of mmdet's that is reallocated."""
+    cfg = FAMILIES[request.param]
+    return dict(cfg, type=cfg['type'].replace('mmcr.CR', 'mmdet.'))
+
+
+def deeper(cfg):
+    """No stage has fewer blocks than the baseline."""
+    blocks = reallocated(cfg).stage_blocks
+    return dict(stage_blocks=[n + i % 3 for i, n in enumerate(blocks)])
 
 
 def torchvision_names(state):
@@ -54,11 +61,9 @@ def without_counters(state):
     return {n: w for n, w in state.items() if not n.endswith('num_batches_tracked')}
 
 
-@pytest.mark.parametrize('family', DEEPER)
-def test_deeper_network_computes_what_the_source_does(family):
-    cfg, deeper = DEEPER[family]
-    before = source(cfg)
-    net = reallocated(cfg, **deeper)
+def test_deeper_network_computes_what_the_source_does(baseline):
+    before = source(baseline)
+    net = reallocated(baseline, **deeper(baseline))
     assert not equal(outputs(net), outputs(before))
     report = reallocate(before.state_dict(), net)
     assert equal(outputs(net), outputs(before))
@@ -301,15 +306,14 @@ def test_unreadable_checkpoints_are_refused(tmp_path, content, words):
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize('family', DEEPER)
-def test_init_cfg(family, tmp_path):
-    cfg, deeper = DEEPER[family]
+def test_init_cfg(baseline, tmp_path):
+    cfg, blocks = baseline, deeper(baseline)
     init = dict(type='mmcr.ReallocatedInit', checkpoint=save_classifier(tmp_path, cfg))
-    net = reallocated(cfg, **deeper, init_cfg=init)
+    net = reallocated(cfg, **blocks, init_cfg=init)
     net.init_weights()
     assert equal(outputs(net), outputs(source(cfg)))
     kaiming = [dict(type='Kaiming', layer='Conv2d'), init]
-    net = reallocated(cfg, **deeper, init_cfg=kaiming)
+    net = reallocated(cfg, **blocks, init_cfg=kaiming)
     net.init_weights()
     assert equal(outputs(net), outputs(source(cfg)))
     for wrong in (kaiming[::-1], [init, dict(type='Pretrained', checkpoint='x')]):
