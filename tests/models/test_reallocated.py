@@ -29,7 +29,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
 from mmcr.models import CRMobileNetV2, CRResNet, CRResNeXt
-from mmcr.models.reallocation import ReallocatedBackbone
+from mmcr.models.reallocated_backbone import ReallocatedBackbone
 from mmcr.registry import MODELS as OURS
 from mmcr.space import PUBLISHED, Arch, ArchError
 

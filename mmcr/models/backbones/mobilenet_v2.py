@@ -8,7 +8,7 @@ from mmdet.models.backbones.mobilenet_v2 import MobileNetV2
 from torch import nn
 
 from mmcr.checks import is_list
-from mmcr.models.reallocation import ReallocatedBackbone
+from mmcr.models.reallocated_backbone import ReallocatedBackbone
 from mmcr.models.searchable import ForwardStep
 from mmcr.registry import MODELS
 from mmcr.space import MOBILENETV2_STAGES, mobilenetv2_cost, mobilenetv2_stage_blocks

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmcr.errors import UserError
 from mmcr.models.backbones.resnet import ResNetStages
-from mmcr.models.reallocation import checked_blocks
+from mmcr.models.reallocated_backbone import checked_blocks
 from mmcr.models.searchable import ForwardStep
 from mmcr.registry import MODELS
 from mmcr.space import RESNET_STAGES, Choice, blocks_cost

@@ -9,7 +9,7 @@ from mmdet.models.backbones.resnet import ResNet
 from torch import Tensor, nn
 
 from mmcr.errors import UserError
-from mmcr.models.reallocation import ReallocatedBackbone, checked_blocks
+from mmcr.models.reallocated_backbone import ReallocatedBackbone, checked_blocks
 from mmcr.models.searchable import ForwardStep
 from mmcr.registry import MODELS
 from mmcr.space import RESNET_STAGES, blocks_cost
