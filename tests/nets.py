@@ -34,6 +34,15 @@ FAMILIES = {
     'mobilenetv2': MOBILENETV2,
 }
 
+# The arguments of a found network that is built wider than its supernet here.
+WIDER = {
+    'mmcr.CRResNet': dict(base_channels=16),
+    'mmcr.CRResNeXt': dict(base_channels=16),
+    'mmcr.CRRegNet': dict(arch=dict(REGNET['arch'], w0=16, wa=20)),
+    'mmcr.CRMobileNetV2': dict(widen_factor=0.5),
+    'mmcr.DetNASNet': dict(stage_channels=(8, 20, 36, 64)),
+}
+
 
 def modes_of(family: str) -> dict[str, dict]:
     """A small supernet of each mode."""
