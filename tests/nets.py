@@ -14,53 +14,56 @@ FEW = dict(stage1=(1, 3), stage2=(2, 1), stage3=(1, 2, 3), stage4=(1, 2))
 FEW_OF_FIVE = dict(
     stage1=(1, 2), stage2=(2, 1), stage3=(1, 2, 3), stage4=(1, 2), stage5=(2, 1)
 )
+BLOCKS, BLOCKS_OF_FIVE = (1, 2, 1, 2), (1, 2, 1, 1, 2)
 RESNET = dict(type='mmcr.CRResNet', base_channels=8, norm_eval=False)
 RESNEXT = dict(RESNET, type='mmcr.CRResNeXt', depth=50, groups=2, base_width=4)
 MOBILENETV2 = dict(type='mmcr.CRMobileNetV2', widen_factor=0.25)
+REGNET = dict(  # widths 8, 16, 32, 64
+    type='mmcr.CRRegNet',
+    arch=dict(w0=8, wa=10, wm=2.0, depth=7, group_w=8, bot_mul=1.0),
+    norm_eval=False,
+)
 DETNAS = dict(type='mmcr.DetNASNet', stem_channels=4, stage_channels=(8, 16, 32, 64))
 
-# Add a backbone here, and the whole suite runs on it.
+# Add a backbone of mmdet's here, and all contract suites run on it.
+FAMILIES = {
+    'r18': dict(RESNET, depth=18),
+    'r50': dict(RESNET, depth=50),
+    'x50': RESNEXT,
+    'regnet': REGNET,
+    'mobilenetv2': MOBILENETV2,
+}
+
+# The arguments of a found network that is built wider than its supernet here.
+WIDER = {
+    'mmcr.CRResNet': dict(base_channels=16),
+    'mmcr.CRResNeXt': dict(base_channels=16),
+    'mmcr.CRRegNet': dict(arch=dict(REGNET['arch'], w0=16, wa=20)),
+    'mmcr.CRMobileNetV2': dict(widen_factor=0.5),
+    'mmcr.DetNASNet': dict(stage_channels=(8, 20, 36, 64)),
+}
+
+
+def modes_of(family: str) -> dict[str, dict]:
+    """A small supernet of each mode."""
+    five = family == 'mobilenetv2'
+    stage = dict(supernet='stage', stage_choices=FEW_OF_FIVE if five else FEW)
+    blocks = BLOCKS_OF_FIVE if five else BLOCKS
+    modes = {
+        'stage': stage,
+        'prefix-stage': dict(stage, share='prefix'),
+        'operation': dict(supernet='operation', stage_blocks=blocks),
+    }
+    if family in ('r50', 'mobilenetv2'):
+        modes['operation-shared'] = dict(
+            modes['operation'], share_dilation_weights=True
+        )
+    return {mode: dict(FAMILIES[family], **options) for mode, options in modes.items()}
+
+
 SUPERNETS = {
-    'r18-stage': dict(RESNET, depth=18, supernet='stage', stage_choices=FEW),
-    'r50-stage': dict(RESNET, depth=50, supernet='stage', stage_choices=FEW),
-    'r18-operation': dict(
-        RESNET, depth=18, supernet='operation', stage_blocks=(1, 2, 1, 2)
-    ),
-    'r50-operation': dict(
-        RESNET, depth=50, supernet='operation', stage_blocks=(1, 2, 1, 2)
-    ),
-    'r50-operation-shared': dict(
-        RESNET,
-        depth=50,
-        supernet='operation',
-        stage_blocks=(1, 2, 1, 2),
-        share_dilation_weights=True,
-    ),
-    'x50-stage': dict(RESNEXT, supernet='stage', stage_choices=FEW),
-    'x50-operation': dict(RESNEXT, supernet='operation', stage_blocks=(1, 2, 1, 2)),
-    'mobilenetv2-stage': dict(MOBILENETV2, supernet='stage', stage_choices=FEW_OF_FIVE),
-    'r18-prefix-stage': dict(
-        RESNET, depth=18, supernet='stage', share='prefix', stage_choices=FEW
-    ),
-    'r50-prefix-stage': dict(
-        RESNET, depth=50, supernet='stage', share='prefix', stage_choices=FEW
-    ),
-    'x50-prefix-stage': dict(
-        RESNEXT, supernet='stage', share='prefix', stage_choices=FEW
-    ),
-    'mobilenetv2-prefix-stage': dict(
-        MOBILENETV2, supernet='stage', share='prefix', stage_choices=FEW_OF_FIVE
-    ),
-    'mobilenetv2-operation': dict(
-        MOBILENETV2, supernet='operation', stage_blocks=(1, 2, 1, 1, 2)
-    ),
-    'mobilenetv2-operation-shared': dict(
-        MOBILENETV2,
-        supernet='operation',
-        stage_blocks=(1, 2, 1, 1, 2),
-        share_dilation_weights=True,
-    ),
-    'detnas-block': dict(DETNAS, supernet='block', stage_blocks=(1, 2, 1, 2)),
+    **{f'{f}-{mode}': cfg for f in FAMILIES for mode, cfg in modes_of(f).items()},
+    'detnas-block': dict(DETNAS, supernet='block', stage_blocks=BLOCKS),
 }
 
 
@@ -137,7 +140,8 @@ def check_paths(net, x) -> None:
         net.eval()
         for step in net.steps():
             y = step.run(y)
-            stepped += [y] * step.is_output
+            if step.is_output:
+                stepped.append(step.output(y))
         assert equal(stepped, net(x))
 
 

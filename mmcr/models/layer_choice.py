@@ -81,7 +81,7 @@ def choice_of_stage(
     Args:
         choice: Its name and the numbers of blocks.
         build: Makes a stage of so many blocks.
-        share: ``'branch'`` or ``'prefix'``, as in `CRResNet`.
+        share: ``'branch'`` or ``'prefix'``, as in `ReallocatedBackbone`.
     """
     if share == 'prefix':
         return ChainChoice(choice.name, build(max(choice.values)), choice.values[0])
@@ -89,8 +89,12 @@ def choice_of_stage(
 
 
 def dilate(conv: nn.Module, dilation: int) -> nn.Module:
-    """Dilates a 3x3 conv in place, its output size kept; returns it."""
-    conv.dilation = conv.padding = (dilation, dilation)
+    """Dilates a 3x3 conv in place, its output size kept; returns it.
+
+    A deformable one with the conv of its offsets, as mmdet does.
+    """
+    for layer in (conv, *conv.children()):
+        layer.dilation = layer.padding = (dilation, dilation)
     return conv
 
 

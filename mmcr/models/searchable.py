@@ -1,47 +1,79 @@
-"""What the engine may expect of every searchable backbone."""
+"""The contract of searchable backbones: what the rooms above may expect of each."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
-from mmcr.models.arguments import SUPERNETS
 from mmcr.models.layer_choice import LayerChoice
 from mmcr.models.recomputation import recompute_blocks
 from mmcr.models.weights.compatibility import check_choices, check_names
 from mmcr.space.arch import Arch
-from mmcr.space.presets import dilations_of, stage_blocks_of
 from mmcr.space.space import SearchSpace
 
 
-class Step(NamedTuple):
-    """One piece of a backbone's forward.
+class FixedNetworkError(UserError, AttributeError):
+    """A fixed network is asked for what only a supernet has."""
 
-    Running all steps in order on an image batch is the backbone's forward;
-    what a step returns depends on the choices of the steps up to it alone, so
-    candidates that agree so far can share the result.
+
+class ForwardStep(NamedTuple):
+    """One step of a backbone's forward.
+
+    Running all steps in order on an image batch is the backbone's forward; what a
+    step returns depends on the choices of the steps up to it alone, so candidates
+    that agree so far can share the result.
+
+    Attributes:
+        run: From ``N x C x H x W`` features to the next.
+        modules: Those that `run` uses.
+        choices: Names of the choices that decide inside.
+        channels: Of what `run` returns, and of the output.
+        stride: Likewise, against the image; sizes are rounded up.
+        output: What the backbone gives out here, from what `run` returned (a norm of
+            it, where the next step does not see the norm); ``None``: nothing.
     """
 
     run: Callable[[Tensor], Tensor]
-    modules: tuple[nn.Module, ...]  # those that `run` uses
-    choices: tuple[str, ...]  # names of the choices that decide inside
-    is_output: bool  # whether the result is one of the backbone's outputs
+    modules: tuple[nn.Module, ...]
+    choices: tuple[str, ...]
+    channels: int
+    stride: int
+    output: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def is_output(self) -> bool:
+        """Whether the backbone gives something out here."""
+        return self.output is not None
 
 
 class SearchableBackbone:
     """Mixin: a backbone whose supernet mode runs one architecture at a time.
 
     A subclass has `supernet` (its mode: ``None`` or one of `modes`), `space`
-    (``None`` outside supernet mode) and `steps`; it calls `_remember` with the
-    arguments that all its fixed networks share, and `_complete` when it is built.
+    (``None`` outside supernet mode), `out_indices`, `_stem_step` and `_stages`; it
+    calls `_remember` with the arguments that all its fixed networks share, and
+    `_complete` when it is built.
     """
 
-    modes: tuple[str, ...] = SUPERNETS
+    modes: tuple[str, ...]
+    first_stage = 1  # its number in the names of choices
     supernet: str | None
     space: SearchSpace | None
+
+    def _stem_step(self) -> ForwardStep:
+        """What runs before the stages."""
+        raise NotImplementedError
+
+    def _stages(self) -> Iterable[tuple[nn.Module, int, int]]:
+        """Each stage with its channels and its stride, as `out_indices` counts them."""
+        raise NotImplementedError
+
+    def _arguments_of(self, arch: Arch) -> dict:
+        """The constructor's arguments that tell `arch` from the others."""
+        raise NotImplementedError
 
     def _remember(self, **arguments) -> None:
         # where a supernet's weights came from says nothing of a fixed network's
@@ -55,14 +87,19 @@ class SearchableBackbone:
 
     @property
     def arch(self) -> Arch:
-        """The active architecture: what the next forward runs."""
+        """The active architecture: what the next forward runs.
+
+        Raises:
+            FixedNetworkError: The backbone is no supernet.
+        """
+        space = self._require_space()
         active = {place.choice: place.active for place in self._layer_choices}
-        return Arch(
-            {
-                choice.name: active[choice.name]
-                for choice in self._require_space().choices
-            }
-        )
+        return Arch({choice.name: active[choice.name] for choice in space.choices})
+
+    def __getattr__(self, name: str) -> object:
+        if name == 'arch':  # nn.Module's message would not say why there is none
+            self._require_space()
+        return super().__getattr__(name)
 
     def set_arch(self, arch: Arch) -> None:
         """Makes `arch` the path of every forward from now on.
@@ -83,11 +120,42 @@ class SearchableBackbone:
         cfg.update(self._arguments_of(arch))
         return dict(type=f'mmcr.{type(self).__name__}', **cfg)
 
-    def steps(self) -> list[Step]:
-        """The forward, cut wherever a choice decides."""
-        raise NotImplementedError
+    def steps(self) -> list[ForwardStep]:
+        """The forward, cut wherever a choice decides: by stage, or by block."""
+        steps = [self._stem_step()]
+        for i, (stage, channels, stride) in enumerate(self._stages()):
+            parts = [stage]
+            if not isinstance(stage, LayerChoice) and _choices_in(stage):
+                parts = list(stage)
+            for part in parts:
+                is_output = i in self.out_indices and part is parts[-1]
+                output = _unchanged if is_output else None
+                choices = _choices_in(part)
+                steps.append(
+                    ForwardStep(part, (part,), choices, channels, stride, output)
+                )
+        return steps
 
-    def active_norms(self, step: Step) -> list[_BatchNorm]:
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each output: what a neck takes as ``in_channels``."""
+        return tuple(step.channels for step in self.steps() if step.is_output)
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Stride of each output against the image."""
+        return tuple(step.stride for step in self.steps() if step.is_output)
+
+    @property
+    def stage_strides(self) -> dict[str, int]:
+        """Stride of each stage of blocks, by its name in the choices."""
+        return {
+            f'stage{i}': stride
+            for i, (stage, _, stride) in enumerate(self._stages(), self.first_stage)
+            if isinstance(stage, (nn.Sequential, LayerChoice))
+        }
+
+    def active_norms(self, step: ForwardStep) -> list[_BatchNorm]:
         """The batch norms that `step` runs under the active architecture."""
         return [
             module
@@ -118,35 +186,25 @@ class SearchableBackbone:
         check_choices(own, self)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _arguments_of(self, arch: Arch) -> dict:
-        """The constructor's arguments that tell `arch` from the others."""
-        if self.supernet == 'stage':
-            return dict(stage_blocks=stage_blocks_of(arch))
-        return dict(dilations=dilations_of(arch))
+    def _check_mode(self, supernet: str | None) -> None:
+        if supernet not in (None, *self.modes):
+            raise UserError(
+                f'supernet must be None or {" or ".join(map(repr, self.modes))}, but '
+                f'got {supernet!r}.'
+            )
 
     def _require_space(self) -> SearchSpace:
         if self.space is None:
             modes = ' or '.join(f'supernet={mode!r}' for mode in self.modes)
-            raise UserError(
+            raise FixedNetworkError(
                 f'Only a supernet has architectures to choose from, but this '
                 f'{type(self).__name__} is a fixed network. Build it with {modes}.'
             )
         return self.space
 
 
-def stage_steps(layer: nn.Module, is_output: bool) -> list[Step]:
-    """One stage as a step, or as one step per block where its blocks decide.
-
-    Args:
-        layer: A stage, its blocks in order, or the choice of a stage.
-        is_output: Whether the stage's result is an output of the backbone.
-    """
-    if isinstance(layer, LayerChoice) or not _choices_in(layer):
-        return [Step(layer, (layer,), _choices_in(layer), is_output)]
-    return [
-        Step(block, (block,), _choices_in(block), is_output and block is layer[-1])
-        for block in layer
-    ]
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _choices_in(module: nn.Module) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ class Row:
         complexity: What the detector costs.
         metrics: What its evaluation returned, as in `coco_points`.
         legend: What the values are; the same in all rows of a comparison.
+        strides: Of the stages, as in `Network`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Row:
     complexity: Complexity
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     legend: Legend = DILATIONS
+    strides: Sequence[int] | None = None
 
     @property
     def ap(self) -> float | None:
@@ -92,7 +94,12 @@ class Row:
     def network(self) -> Network:
         """Its backbone, for a sketch."""
         return Network(
-            self.name, self.stage_blocks, self.values, self.caption, self.legend
+            self.name,
+            self.stage_blocks,
+            self.values,
+            self.caption,
+            self.legend,
+            self.strides,
         )
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import log2
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.text import Text
 
 from mmcr.errors import UserError
 
@@ -18,11 +20,12 @@ INK, QUIET, STEM = '#1c2530', '#5c6873', '#d5dade'
 
 # All lengths in inches: the axes span the figure.
 MARGIN, TITLE, ROW_GAP = 0.25, 0.4, 0.3
-TALLEST, SHRINK = 0.95, 0.76  # height of a block at stride 4, ratio per stage
+TALLEST, SHRINK = 0.95, 0.76  # height of the first stage's blocks, at half the size
 STEM_WIDTH, STAGE_GAP, MIN_STAGE = 0.26, 0.3, 0.58
 LABELS = 0.44  # below the blocks
 WIDEST, NARROWEST, ALL_BLOCKS = 0.68, 0.17, 8.0  # block to block; longest row
 LEGEND, LEGEND_STEP, MIN_WIDTH = 0.34, 0.62, 7.0
+STRIDES = (4, 8, 16, 32)  # of most backbones
 HEIGHT = 'height: resolution of the stage'
 LETTER = 0.084  # mean width of one in a title, rounded up
 SMALL_LETTER = 0.076  # likewise in the legend
@@ -69,13 +72,16 @@ class Network:
 
     Args:
         name: Title of its row.
-        stage_blocks: Blocks per stage (tau); strides 4, 8, 16, 32, ...
+        stage_blocks: Blocks per stage (tau).
         values: Per stage one value per block, or one for all; ``None``: all 1.
         caption: What stands at the right of the title: cost, AP.
         legend: What the values are: dilations, kinds of blocks (DetNAS).
+        strides: Of the stages' results against the image, as a searchable backbone's
+            `stage_strides` has them; ``None``: 4, 8, 16, 32 for up to four stages,
+            for more they are not told.
 
     Raises:
-        UserError: There are no stages, or the values do not fit them.
+        UserError: There are no stages, or values or strides do not fit them.
     """
 
     name: str
@@ -83,8 +89,16 @@ class Network:
     values: Sequence[int | Sequence[int]] | None = None
     caption: str = ''
     legend: Legend = DILATIONS
+    strides: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        if self.strides is None and len(self.stage_blocks) <= len(STRIDES):
+            object.__setattr__(self, 'strides', STRIDES[: len(self.stage_blocks)])
+        if self.strides and len(self.strides) != len(self.stage_blocks):
+            raise UserError(
+                f'strides must give one for each stage of {list(self.stage_blocks)}, '
+                f'but got {self.strides}.'
+            )
         if not self.stage_blocks or min(self.stage_blocks) < 1:
             raise UserError(
                 f'stage_blocks must hold one number of blocks per stage, '
@@ -118,10 +132,9 @@ class Network:
 def draw_architectures(networks: Sequence[Network], path: str | Path) -> Path:
     """Draws the networks one above the other.
 
-    A row shows the stem and the stages from stride 4 on. A block is as wide in
-    every row, lower where the resolution is lower, and coloured by its value: by
-    the dilation of its 3x3 convolution (at equal cost all rows hold equally many
-    blocks, and differ in where these are and how far they reach), or by its kind.
+    A row shows the stem and the stages. A block is as wide in every row, lower where
+    the resolution is lower, and coloured by its value: the dilation of its 3x3
+    convolution, or its kind.
 
     Args:
         networks: At least one, all with one legend.
@@ -198,19 +211,16 @@ def _tau(network: Network) -> str:
     return f'τ = [{", ".join(map(str, network.stage_blocks))}]'
 
 
+def _write(axes: Axes, x: float, y: float, text: str, **style) -> Text:
+    return axes.text(x, y, text, **{**dict(color=QUIET, va='baseline'), **style})
+
+
 def _draw_title(axes: Axes, network: Network, top: float, width: float) -> None:
-    name = axes.text(
-        MARGIN,
-        top + 0.2,
-        network.name,
-        size=12,
-        weight='bold',
-        color=INK,
-        va='baseline',
-    )
+    y = top + 0.2
+    name = _write(axes, MARGIN, y, network.name, size=12, weight='bold', color=INK)
     axes.annotate(
         _tau(network),
-        xy=(1, top + 0.2),
+        xy=(1, y),
         xycoords=(name, 'data'),
         xytext=(10, 0),
         textcoords='offset points',
@@ -218,15 +228,7 @@ def _draw_title(axes: Axes, network: Network, top: float, width: float) -> None:
         color=QUIET,
         va='baseline',
     )
-    axes.text(
-        width - MARGIN,
-        top + 0.2,
-        network.caption,
-        size=10,
-        color=QUIET,
-        ha='right',
-        va='baseline',
-    )
+    _write(axes, width - MARGIN, y, network.caption, size=10, ha='right')
 
 
 def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
@@ -234,26 +236,24 @@ def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
     ends = MARGIN + STEM_WIDTH / 2, MARGIN + _row_width(network, pitch) - pitch / 2
     axes.plot(ends, [middle, middle], color='#b9c2c9', linewidth=1.2, zorder=0)
     _draw_block(axes, MARGIN, middle, STEM_WIDTH, TALLEST, STEM)
-    axes.text(
-        MARGIN + STEM_WIDTH / 2,
-        middle,
-        'stem',
-        size=8.5,
-        color=QUIET,
-        rotation=90,
-        ha='center',
-        va='center',
-    )
+    style = dict(size=8.5, ha='center')
+    _write(axes, ends[0], middle, 'stem', rotation=90, **style, va='center')
     left = MARGIN + STEM_WIDTH
     for stage, values in enumerate(network.blocks):
         left += STAGE_GAP
         slot = _stage_width(len(values), pitch)
         first = left + (slot - len(values) * pitch) / 2
+        lines = [f'{len(values)} block' + 's' * (len(values) > 1)]
+        halvings = stage
+        if network.strides:
+            lines.append(f'stride {network.strides[stage]}')
+            halvings = log2(network.strides[stage] / network.strides[0])
         for block, value in enumerate(values):
             x = first + block * pitch
             colour = network.legend.colour(value)
-            _draw_block(axes, x, middle, pitch, TALLEST * SHRINK**stage, colour)
-            axes.text(
+            _draw_block(axes, x, middle, pitch, TALLEST * SHRINK**halvings, colour)
+            _write(
+                axes,
                 x + pitch / 2,
                 middle,
                 network.legend.label(value),
@@ -263,17 +263,9 @@ def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
                 color=INK if colour in LIGHT else 'white',
             )
         axes.plot([left, left + slot], [below, below], color=QUIET, linewidth=0.8)
-        blocks = f'{len(values)} block' + 's' * (len(values) > 1)
-        for line, text in enumerate((blocks, f'stride {4 * 2**stage}')):
-            axes.text(
-                left + slot / 2,
-                below + 0.16 + 0.16 * line,
-                text,
-                size=8.5,
-                color=QUIET if line else INK,
-                ha='center',
-                va='baseline',
-            )
+        for line, (text, colour) in enumerate(zip(lines, (INK, QUIET))):
+            y = below + 0.16 + 0.16 * line
+            _write(axes, left + slot / 2, y, text, color=colour, **style)
         left += slot
 
 
@@ -294,15 +286,14 @@ def _draw_block(
 
 
 def _draw_legend(axes: Axes, networks: Sequence[Network], top: float) -> None:
-    legend = networks[0].legend
-    axes.text(MARGIN, top, legend.title, size=9.5, color=INK, va='center')
+    legend, style = networks[0].legend, dict(size=9.5, va='center')
+    _write(axes, MARGIN, top, legend.title, color=INK, **style)
     left = MARGIN + SMALL_LETTER * len(legend.title)
     for value in _legend_values(networks):
         _draw_block(axes, left, top, 0.24, 0.2, legend.colour(value))
-        label = legend.label(value)
-        axes.text(left + 0.32, top, label, size=9.5, color=INK, va='center')
+        _write(axes, left + 0.32, top, legend.label(value), color=INK, **style)
         left += LEGEND_STEP
-    axes.text(left + 0.1, top, HEIGHT, size=9.5, color=QUIET, va='center')
+    _write(axes, left + 0.1, top, HEIGHT, **style)
 
 
 def _legend_values(networks: Sequence[Network]) -> list[int]:

@@ -59,9 +59,8 @@ def run_paths(
             prefix = key + values
             backbone.set_arch(archs[same[0]])
             y = run_step((depth, prefix), step, x)
-            yield from descend(
-                depth + 1, same, prefix, y, outs + (y,) if step.is_output else outs
-            )
+            found = (step.output(y),) if step.is_output else ()
+            yield from descend(depth + 1, same, prefix, y, outs + found)
 
     if archs:
         yield from descend(0, list(range(len(archs))), (), images, ())

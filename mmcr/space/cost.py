@@ -2,8 +2,8 @@
 
 An architecture costs the sum of what its values cost, so the members of a space
 under a budget can be counted, listed and drawn without enumerating the product
-of the choices: dynamic programming over the cost spent so far. Where the sums are too
-many for that, a member can still be told from others, found and drawn.
+of the choices: dynamic programming over the cost spent so far. Where there are too
+many sums for that, members are drawn by rejection.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +18,7 @@ from mmcr.errors import UserError
 
 Options = Sequence[Sequence[tuple[int, Fraction]]]
 
-MOST_COUNTED = 300_000  # nodes, in a count of all members: a second or so
-MOST_VISITED = 100_000  # nodes, in the search for one member
+MOST_COUNTED = 300_000  # nodes of the tree that are opened: a second or so
 MOST_DRAWS = 10_000  # paths, of which one should be a member
 
 
@@ -80,8 +79,8 @@ class Budget:
         return {'low': self.low, 'high': self.high}
 
 
-class Members:
-    """The members of a space as a tree whose level `i` decides choice `i`.
+class FeasibleSet:
+    """The paths of a tree whose costs meet a budget; level `i` decides choice `i`.
 
     Args:
         rows: For every choice its values, each with what it costs in whole units.
@@ -109,8 +108,8 @@ class Members:
         self._counted = 0
 
     @classmethod
-    def within(cls, budget: Budget | None, options: Options) -> 'Members':
-        """Makes the tree of all paths whose costs add up to something in a budget.
+    def within(cls, budget: Budget | None, options: Options) -> 'FeasibleSet':
+        """Makes the set of all paths whose costs add up to something in a budget.
 
         Args:
             budget: None for no limit.
@@ -127,13 +126,13 @@ class Members:
             unit,
         )
 
-    def agreeing(self, given: Mapping[int, int]) -> 'Members':
+    def agreeing(self, given: Mapping[int, int]) -> 'FeasibleSet':
         """Returns those with some values given, by level."""
         rows = [
             [pair for pair in row if given.get(level, pair[0]) == pair[0]]
             for level, row in enumerate(self._rows)
         ]
-        return Members(rows, self._low, self._high, self._unit)
+        return FeasibleSet(rows, self._low, self._high, self._unit)
 
     @cached_property
     def size(self) -> int | None:
@@ -143,30 +142,28 @@ class Members:
         except _TooManySums:
             return None
 
-    def exist(self) -> bool | None:
-        """Whether there are any, also where they cannot be counted.
+    @cached_property
+    def nearest_costs(self) -> list[Fraction]:
+        """If it is empty the costs next to the budget, below and above; else none.
 
-        None where neither one was found nor all can be looked at.
+        A set that has no `size` may be empty all the same.
         """
-        middle = self._low + self._high
-
-        def distance(node: tuple[int, int]) -> int:
-            level, spent = node
-            return abs(2 * spent + self._least[level] + self._most[level] - middle)
-
-        nodes, seen = [(0, 0)], set()
-        while nodes and len(seen) < MOST_VISITED:
+        below, above, opened, nodes = set(), set(), set(), [(0, 0)]
+        while nodes:
             level, spent = node = nodes.pop()
-            least, most = spent + self._least[level], spent + self._most[level]
+            least, most = self._ends(*node)
             if self._low <= least <= self._high or self._low <= most <= self._high:
-                return True
-            if node not in seen and least < self._low and self._high < most:
-                children = [(level + 1, spent + cost) for _, cost in self._rows[level]]
-                nodes += sorted(children, key=distance, reverse=True)
-            seen.add(node)
-        if not nodes:
-            return False
-        return None if self.size is None else self.size > 0
+                return []
+            if most < self._low:
+                below.add(most)
+            elif self._high < least:
+                above.add(least)
+            elif node not in opened:
+                if len(opened) >= MOST_COUNTED:
+                    return []
+                opened.add(node)
+                nodes += [(level + 1, spent + cost) for _, cost in self._rows[level]]
+        return [end(of) * self._unit for end, of in ((max, below), (min, above)) if of]
 
     def walk(self, level: int = 0, spent: int = 0) -> Iterator[tuple]:
         """Yields the members in order, and enters no branch that holds none.
@@ -195,31 +192,13 @@ class Members:
                 return tuple(value for value, _ in path)
         return None
 
-    def nearest_costs(self) -> list[Fraction] | None:
-        """Returns the costs next to the budget that paths have, below and above it.
-
-        None where the sums are too many to look at.
-        """
-        if self._most[0] < self._low:
-            return [self._most[0] * self._unit]
-        if self._least[0] > self._high:
-            return [self._least[0] * self._unit]
-        sums = {0}
-        for row in self._rows:
-            sums = {spent + cost for spent in sums for _, cost in row}
-            if len(sums) > MOST_VISITED:
-                return None
-        below = max(cost for cost in sums if cost < self._low)
-        above = min(cost for cost in sums if cost > self._high)
-        return [below * self._unit, above * self._unit]
-
-    def cost_range(self) -> tuple[Fraction, Fraction]:
-        """Returns what a path costs at least and at most, member or not."""
-        return self._least[0] * self._unit, self._most[0] * self._unit
+    def _ends(self, level: int, spent: int) -> tuple[int, int]:
+        """Returns the least and the most that paths below a node cost."""
+        return spent + self._least[level], spent + self._most[level]
 
     def _count(self, level: int = 0, spent: int = 0) -> int:
         """Returns how many members lie below a node that has `spent` so far."""
-        least, most = spent + self._least[level], spent + self._most[level]
+        least, most = self._ends(level, spent)
         if self._low <= least and most <= self._high:
             return self._paths[level]
         if most < self._low or self._high < least:

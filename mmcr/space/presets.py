@@ -95,22 +95,6 @@ def mobilenetv2_stage_blocks(code: Sequence[int]) -> tuple[int, ...]:
     return searched
 
 
-def mobilenetv2_operation_space(
-    stage_blocks: Sequence[int], dilations: Sequence[int] = (1, 2, 3)
-) -> SearchSpace:
-    """Returns the dilation space: one rate for every depthwise 3x3 convolution.
-
-    Args:
-        stage_blocks: As `mobilenetv2_stage_blocks` takes them.
-        dilations: The rates to choose among.
-
-    Raises:
-        ArchError: One of them breaks its rule.
-    """
-    blocks = (1, *mobilenetv2_stage_blocks(stage_blocks), 1)
-    return operation_space(blocks, dilations, first=0)
-
-
 def operation_space(
     stage_blocks: Sequence[int], dilations: Sequence[int] = (1, 2, 3), first: int = 1
 ) -> SearchSpace:
@@ -121,7 +105,8 @@ def operation_space(
     Args:
         stage_blocks: Blocks per stage; any numbers, in a stage space or not.
         dilations: The rates to choose among.
-        first: The number of the first stage.
+        first: The number of the first stage; 0 for MobileNetV2, with one block there
+            and one in the last stage.
 
     Raises:
         ArchError: One of them is not a list of positive integers.

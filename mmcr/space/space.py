@@ -10,7 +10,7 @@ from random import Random
 
 from mmcr.errors import UserError
 from mmcr.space.arch import Arch, ArchError, as_integer
-from mmcr.space.cost import MOST_DRAWS, Budget, BudgetError, Members, exact, plain
+from mmcr.space.cost import MOST_DRAWS, Budget, BudgetError, FeasibleSet, exact, plain
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SearchSpace:
     The only authority on what is a member. Sizes, lists and draws are exact and
     never enumerate the product of the choices. Under a budget, a space whose
     architectures have too many different costs has no size and no list; members are
-    told and drawn all the same.
+    told and drawn all the same, and that none meets a budget may show in a draw alone.
 
     Args:
         choices: In the order in which architectures are written and searched.
@@ -53,8 +53,7 @@ class SearchSpace:
 
     Raises:
         UserError: There is no choice, or two have one name.
-        BudgetError: No architecture that meets the budget was found, or it has no cost
-            to bound.
+        BudgetError: No architecture meets the budget, or there is no cost to bound.
     """
 
     def __init__(
@@ -75,12 +74,16 @@ class SearchSpace:
                 f'a budget ({budget}) needs a space with a cost; this one has none'
             )
         self._last_given = None
-        self._members = Members.within(
+        self._members = FeasibleSet.within(
             budget,
             [[(v, self._cost(c.name, v)) for v in c.values] for c in self.choices],
         )
-        if not self._members.exist():
-            raise BudgetError(self._why_empty())
+        if self._members.nearest_costs:
+            nearest = map(str, map(plain, self._members.nearest_costs))
+            raise BudgetError(
+                f'no architecture of this space costs {budget}; the nearest reachable '
+                f'costs are {" and ".join(nearest)}'
+            )
 
     def check(self, arch: Mapping[str, int], partial: bool = False) -> ArchError | None:
         """Returns what keeps `arch` out of the space, or None for a member.
@@ -110,12 +113,9 @@ class SearchSpace:
                 f'the architecture ({arch}) is incomplete: {missing[0].name} is '
                 f'missing; {missing[0]}'
             )
-        exist = self.budget is None or self._members_with(arch).exist()
-        if exist:
+        if self.budget is None or not self._members_with(arch).nearest_costs:
             return None
         completed = ', and so does every completion of it' if missing else ''
-        if exist is None:
-            completed = ', and no completion was found that does not'
         return ArchError(
             f'the architecture ({arch}) costs {self.cost_of(arch)} and misses the '
             f'budget{completed}: the cost must be {self.budget}'
@@ -174,7 +174,7 @@ class SearchSpace:
         """
 
         def occurs(name, value):
-            return self._members_with({name: value}).exist() is not False
+            return not self._members_with({name: value}).nearest_costs
 
         return tuple(
             Choice(name, tuple(v for v in choice.values if occurs(name, v)))
@@ -295,7 +295,7 @@ class SearchSpace:
         # free where nothing is bounded
         return Fraction(0) if self.budget is None else exact(self.cost(name, value))
 
-    def _members_with(self, given: Mapping[str, int]) -> Members:
+    def _members_with(self, given: Mapping[str, int]) -> FeasibleSet:
         if not given:
             return self._members
         # kept for the next: completions of one architecture are drawn in a row
@@ -306,18 +306,3 @@ class SearchSpace:
             )
             self._last_given = dict(given)
         return self._last_members
-
-    def _why_empty(self) -> str:
-        nearest = self._members.nearest_costs()
-        if nearest is not None:
-            costs = ' and '.join(str(plain(cost)) for cost in nearest)
-            return (
-                f'no architecture of this space costs {self.budget}; the nearest '
-                f'reachable costs are {costs}'
-            )
-        least, most = map(plain, self._members.cost_range())
-        return (
-            f'no architecture of this space was found that costs {self.budget}; they '
-            f'cost from {least} to {most}, with too many different costs to name the '
-            f'nearest: widen the budget'
-        )

@@ -29,7 +29,12 @@ class Published:
     dilation_code: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        self._check_costs()
+        costs = [self.cost_of(blocks) for blocks in (self.baseline, self.stage_cr)]
+        if costs[0] != costs[1]:
+            raise ArchError(
+                f'reallocation keeps the cost, but got {costs[0]} and {costs[1]} for '
+                f'{self.baseline} and {self.stage_cr}'
+            )
         code, blocks = self.dilation_code, sum(self._coded)
         if code is not None and (len(code) != blocks or not {0, 1, 2}.issuperset(code)):
             raise ArchError(
@@ -37,12 +42,10 @@ class Published:
                 f'blocks of {self._coded}, but got {code}'
             )
 
-    def _check_costs(self) -> None:
-        if sum(self.baseline) != sum(self.stage_cr):
-            raise ArchError(
-                'reallocation keeps the number of blocks, but got '
-                f'{self.baseline} and {self.stage_cr}'
-            )
+    @staticmethod
+    def cost_of(stage_blocks: tuple[int, ...]) -> float:
+        """What such a network costs, in blocks."""
+        return sum(stage_blocks)
 
     @property
     def _coded(self) -> tuple[int, ...]:
@@ -77,14 +80,10 @@ class PublishedMobileNetV2(Published):
                 f'and the last two entries must be 0, but got {code}'
             )
 
-    def _check_costs(self) -> None:
-        space = mobilenetv2_stage_space()
-        costs = [space.cost_of(stage_arch(b)) for b in (self.baseline, self.stage_cr)]
-        if costs[0] != costs[1]:
-            raise ArchError(
-                f'reallocation keeps the cost, but got {costs[0]} and {costs[1]} for '
-                f'{self.baseline} and {self.stage_cr}'
-            )
+    @staticmethod
+    def cost_of(stage_blocks: tuple[int, ...]) -> float:
+        """What such a network costs, in weighted blocks."""
+        return mobilenetv2_stage_space().cost_of(stage_arch(stage_blocks))
 
     @property
     def _coded(self) -> tuple[int, ...]:

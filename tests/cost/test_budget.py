@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from nets import SUPERNETS, counted, in_mode, some_archs
+from nets import SUPERNETS, WIDER, counted, in_mode, some_archs
 from torch import nn
 
 from mmcr.cost.budget import CostBudget, budget_name, budget_space
@@ -55,11 +55,7 @@ def supernet(name='r50-stage', **more):
 
 def wider(net):
     """Arguments of a found network that is built wider than the supernet."""
-    if hasattr(net, 'widen_factor'):
-        return dict(widen_factor=0.5)
-    if net.supernet == 'block':
-        return dict(stage_channels=(8, 20, 36, 64))
-    return dict(base_channels=16)
+    return WIDER[f'mmcr.{type(net).__name__}']
 
 
 def built(net, final, arch):

@@ -1,6 +1,7 @@
 """What the engine may expect of every searchable backbone, in every mode."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -28,8 +29,6 @@ from mmcr.models.weights.checkpoint import CheckpointError
 from mmcr.space import Arch, ArchError
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
-
-STRIDES = (4, 8, 16, 32)
 
 
 @pytest.fixture(params=SUPERNETS)
@@ -118,7 +117,11 @@ def test_steps_compose_to_the_forward(cfg):
         y, outs = x, []
         for step in net.steps():
             y = step.run(y)
-            outs += [y] * step.is_output
+            promised = (step.channels, step.stride)
+            assert (y.shape[1], x.shape[2] // y.shape[2]) == promised
+            if step.is_output:
+                outs.append(step.output(y))
+                assert (outs[-1].shape[1], x.shape[2] // outs[-1].shape[2]) == promised
         assert equal(outs, net(x))
         assert [name for step in net.steps() for name in step.choices] == choices
 
@@ -182,16 +185,35 @@ def test_optimizer_steps_leave_the_other_paths_alone(cfg):
             assert torch.equal(before[name], after[name]) is (name not in path)
 
 
-@pytest.mark.parametrize('size', (64, 96))
-def test_outputs_have_the_promised_channels_and_strides(cfg, size):
+def test_outputs_have_the_promised_channels_and_strides(cfg):
+    """Also where no stride divides the image: sizes are rounded up."""
     net = build(cfg)
     for arch in opposite_archs(net.space):
         net.set_arch(arch)
-        assert [tuple(out.shape) for out in net(images(size))] == [
-            (2, channels, size // stride, size // stride)
-            for channels, stride in zip(net.out_channels, STRIDES)
-        ]
-        assert fixed_of(net, arch).out_channels == net.out_channels
+        fixed = fixed_of(net, arch)
+        assert fixed.out_channels == net.out_channels
+        assert fixed.out_strides == net.out_strides
+        for each in (net, fixed):
+            assert [tuple(out.shape) for out in each(images(71))] == [
+                (2, channels, -(-71 // stride), -(-71 // stride))
+                for channels, stride in zip(net.out_channels, net.out_strides)
+            ]
+
+
+def test_a_fixed_network_has_no_architectures(cfg):
+    net = build(cfg)
+    arch = net.arch
+    fixed = in_mode(fixed_of(net, arch), False)
+    words = f"fixed network. Build it with .*supernet='{cfg['supernet']}'"
+    for ask in (lambda: fixed.set_arch(arch), lambda: fixed.arch_cfg(arch)):
+        with pytest.raises(UserError, match=words):
+            ask()
+    with pytest.raises(AttributeError, match=words):
+        _ = fixed.arch
+    # which tools that look at all attributes take for what it is
+    assert 'arch' not in dict(inspect.getmembers(fixed))
+    traced = torch.jit.trace(fixed, images(), strict=False, check_trace=False)
+    assert equal(traced(images()), fixed(images()))
 
 
 def test_state_dict_round_trip(cfg):

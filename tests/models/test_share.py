@@ -8,7 +8,6 @@ from nets import SUPERNETS, build, equal, fixed_of, images, in_mode, on_path
 from tiny import STAGE, build_detector, write_checkpoint
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmcr.errors import UserError
 from mmcr.models import CRMobileNetV2, CRResNet, path_state_dict, reallocate
 from mmcr.models.weights.checkpoint import CheckpointError
 from mmcr.models.weights.compatibility import check_supernet_checkpoint
@@ -99,13 +98,6 @@ def test_public_weights_start_the_chain(cfg, baseline):
     assert [c.new for c in report.chains if 'chain' in c.name] == [1] * len(baseline)
     net.set_arch(stage_arch(baseline))
     assert equal(outputs(net), outputs(source(cfg)))
-
-
-@pytest.mark.parametrize('kind', (CRResNet, CRMobileNetV2))
-def test_other_ways_to_share_are_refused(kind):
-    first = (18,) if kind is CRResNet else ()
-    with pytest.raises(UserError, match="share .*'branch', 'prefix'.* 'chain'"):
-        kind(*first, supernet='stage', share='chain')
 
 
 @pytest.mark.parametrize('mode', ('operation', None))

@@ -6,8 +6,10 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch
 
 from mmcr.errors import UserError
+from mmcr.models import CRMobileNetV2
 from mmcr.report.sketch import (
     COLOURS,
+    DILATIONS,
     KINDS,
     OTHER_COLOUR,
     STEM,
@@ -57,6 +59,18 @@ def test_one_rate_for_a_stage_and_rates_beyond_the_papers():
     *_, last = drawn(architecture_figure([Network('net', (1, 2), (1, 4))]))
     assert to_hex(last.get_facecolor()) == OTHER_COLOUR
     assert Network('net', (1, 2), (1, 4)).blocks == [[1], [4, 4]]
+
+
+def test_strides_of_mobilenet_v2_are_its_own():
+    net = CRMobileNetV2()
+    strides = [net.stage_strides[f'stage{i}'] for i in range(1, 6)]
+    figure = architecture_figure([Network('net', net.stage_blocks, strides=strides)])
+    texts = [t.get_text() for t in figure.axes[0].texts if 'stride' in t.get_text()]
+    assert texts == [f'stride {stride}' for stride in (4, 8, 16, 16, 32)]
+    heights = [round(b.get_height(), 6) for b in drawn(figure)[1:]]
+    assert len(set(heights)) == 4 and heights == sorted(heights, reverse=True)
+    untold = architecture_figure([Network('net', net.stage_blocks)])
+    assert not any('stride' in text.get_text() for text in untold.axes[0].texts)
 
 
 def test_kinds_of_blocks():
@@ -123,7 +137,14 @@ def texts_apart(networks):
 
 
 @pytest.mark.parametrize(
-    'arguments', [((), None), ((1, 0), None), ((1, 2), ((1,), (1,))), ((1, 2), (1,))]
+    'arguments',
+    [
+        ((), None),
+        ((1, 0), None),
+        ((1, 2), ((1,), (1,))),
+        ((1, 2), (1,)),
+        ((1, 2), None, '', DILATIONS, (4,)),
+    ],
 )
 def test_networks_that_do_not_fit_together(arguments):
     with pytest.raises(UserError, match='must'):

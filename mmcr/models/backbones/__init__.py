@@ -2,7 +2,15 @@
 
 from mmcr.models.backbones.detnas import DetNASInit, DetNASNet
 from mmcr.models.backbones.mobilenet_v2 import CRMobileNetV2
+from mmcr.models.backbones.regnet import CRRegNet
 from mmcr.models.backbones.resnet import CRResNet
 from mmcr.models.backbones.resnext import CRResNeXt
 
-__all__ = ['CRMobileNetV2', 'CRResNeXt', 'CRResNet', 'DetNASInit', 'DetNASNet']
+__all__ = [
+    'CRMobileNetV2',
+    'CRRegNet',
+    'CRResNeXt',
+    'CRResNet',
+    'DetNASInit',
+    'DetNASNet',
+]

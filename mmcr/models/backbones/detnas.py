@@ -1,7 +1,7 @@
 """DetNAS's backbone: a ShuffleNetV2 of chosen blocks (Chen et al., NeurIPS 2019)."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
 from mmcr.models.layer_choice import LayerChoice
-from mmcr.models.searchable import SearchableBackbone, Step, stage_steps
+from mmcr.models.searchable import ForwardStep, SearchableBackbone
 from mmcr.models.weights.checkpoint import CheckpointError
 from mmcr.registry import MODELS, WEIGHT_INITIALIZERS
 from mmcr.space import (
@@ -33,6 +33,7 @@ from mmcr.space.detnas import (
 )
 
 SHUFFLES = (1, 2)
+STRIDES = (4, 8, 16, 32)  # of the stages
 LAST = 4  # index of the conv after the four stages
 
 
@@ -141,11 +142,6 @@ class DetNASNet(SearchableBackbone, BaseModule):
         shuffle: How a block splits its input, 1 or 2 (`ShuffleBlock`). ``None`` is 1
             for a supernet and 2 for a fixed network, as in the authors' code; the
             network that a supernet's `arch_cfg` describes keeps the supernet's.
-        stage_blocks: Blocks per stage, where not the net's own.
-        stem_channels: Likewise.
-        stage_channels: Likewise, one per stage.
-        last_channels: Likewise, of the last 1x1 conv; 1024 fits the number of
-            parameters that is published for 3.8G.
         out_indices: Which outputs, of 0 to 4.
         frozen_stages: How many stages are frozen together with the stem, weights
             and statistics; 0 freezes the stem alone, -1 nothing.
@@ -154,6 +150,8 @@ class DetNASNet(SearchableBackbone, BaseModule):
         with_cp: Whether blocks keep their inputs alone for the backward pass and
             compute the rest again.
         init_cfg: As in mmengine; ``None`` is `DetNASInit`.
+        sizes: Fields of `DetNASSize`, where not the net's own; 1024 `last_channels`
+            fit the number of parameters that is published for 3.8G.
 
     Raises:
         UserError: An argument breaks its rule; the message says which.
@@ -167,26 +165,18 @@ class DetNASNet(SearchableBackbone, BaseModule):
         blocks: Sequence[int | Sequence[int]] | None = None,
         supernet: str | None = None,
         shuffle: int | None = None,
-        stage_blocks: Sequence[int] | None = None,
-        stem_channels: int | None = None,
-        stage_channels: Sequence[int] | None = None,
-        last_channels: int | None = None,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_cfg: dict = dict(type='BN'),  # noqa: B006, never changed
         norm_eval: bool = False,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
+        **sizes: int | Sequence[int] | None,
     ) -> None:
         super().__init__(init_cfg or dict(type='mmcr.DetNASInit'))
-        _check_mode(supernet, blocks, shuffle)
+        self._check_mode(supernet)
+        _check_blocks(supernet, blocks, shuffle)
         _check_indices(out_indices, frozen_stages)
-        sizes = dict(
-            stage_blocks=stage_blocks,
-            stem_channels=stem_channels,
-            stage_channels=stage_channels,
-            last_channels=last_channels,
-        )
         options = dict(
             out_indices=tuple(out_indices),
             frozen_stages=frozen_stages,
@@ -223,19 +213,14 @@ class DetNASNet(SearchableBackbone, BaseModule):
         if LAST in self.out_indices:
             self.conv2 = self._conv(size.stage_channels[-1], size.last_channels, 1)
 
-    @property
-    def out_channels(self) -> tuple[int, ...]:
-        """Channels of each output: what a neck takes as ``in_channels``."""
-        channels = (*self.size.stage_channels, self.size.last_channels)
-        return tuple(channels[i] for i in sorted(self.out_indices))
+    def _stem_step(self) -> ForwardStep:
+        return ForwardStep(self.conv1, (self.conv1,), (), self.size.stem_channels, 2)
 
-    def steps(self) -> list[Step]:
-        steps = [Step(self.conv1, (self.conv1,), (), False)]
-        for i, stage in enumerate(self.stages):
-            steps += stage_steps(getattr(self, stage), i in self.out_indices)
+    def _stages(self) -> Iterator[tuple[nn.Module, int, int]]:
+        stages = map(self.get_submodule, self.stages)
+        yield from zip(stages, self.size.stage_channels, STRIDES)
         if LAST in self.out_indices:
-            steps.append(Step(self.conv2, (self.conv2,), (), True))
-        return steps
+            yield self.conv2, self.size.last_channels, STRIDES[-1]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.conv1(x)
@@ -311,11 +296,9 @@ class DetNASNet(SearchableBackbone, BaseModule):
             )
 
 
-def _check_mode(
+def _check_blocks(
     supernet: str | None, blocks: Sequence | None, shuffle: int | None
 ) -> None:
-    if supernet not in (None, *DetNASNet.modes):
-        raise UserError(f"supernet must be None or 'block', but got {supernet!r}.")
     if supernet is None and blocks is None:
         raise UserError(
             'A fixed DetNASNet needs blocks, the kind (0 to 3) of every block by '

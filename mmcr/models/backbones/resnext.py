@@ -10,18 +10,17 @@ from mmcr.registry import MODELS
 
 @MODELS.register_module()
 class CRResNeXt(CRResNet, ResNeXt):
-    """mmdet's `ResNeXt` with any number of blocks, any dilations, or choices.
+    """mmdet's `ResNeXt`, reallocated or searchable; options in `ReallocatedBackbone`.
 
-    All that `CRResNet` says holds here; the 3x3 that dilates is the grouped one
-    in the middle of the bottleneck. With `depth` alone it is ResNeXt-32x4d.
+    The 3x3 that dilates is the grouped one in the middle of the bottleneck. With
+    `depth` alone it is ResNeXt-32x4d.
 
     mmdet makes the inner width of a bottleneck of stage i ``groups * base_width
-    * 2**i``, whatever `base_channels` is, so halving `base_channels` alone would
-    leave the grouped 3x3 as wide as ever. Here `base_width`, unless it is given,
-    follows `base_channels`: a half-width supernet (``base_channels=32``) is
-    32x2d, with as many groups, each half as wide. Every convolution of its
-    stages then costs a quarter, as in ResNet's supernet. To keep the width of
-    the groups and halve their number, set ``groups=16, base_width=4``.
+    * 2**i``, whatever `base_channels` is. Here `base_width`, unless it is given,
+    follows `base_channels`: a half-width supernet (``base_channels=32``) is 32x2d,
+    and every convolution of its stages costs a quarter, as in ResNet's supernet. To
+    keep the width of the groups and halve their number, set ``groups=16,
+    base_width=4``.
 
     Args:
         depth: 50, 101 or 152.
@@ -30,10 +29,7 @@ class CRResNeXt(CRResNet, ResNeXt):
             ``base_channels=64``, and in proportion for others, at least 1.
         base_channels: Width of the stages, as in ResNet.
         args: As in `CRResNet`.
-        kwargs: As in `CRResNet`.
-
-    Raises:
-        UserError: An argument breaks its rule; the message says which.
+        options: Likewise.
     """
 
     def __init__(
@@ -43,7 +39,7 @@ class CRResNeXt(CRResNet, ResNeXt):
         groups: int = 32,
         base_width: int | None = None,
         base_channels: int = 64,
-        **kwargs,
+        **options,
     ) -> None:
         follows = base_width is None
         if follows:
@@ -59,7 +55,7 @@ class CRResNeXt(CRResNet, ResNeXt):
             groups=groups,
             base_width=base_width,
             base_channels=base_channels,
-            **kwargs,
+            **options,
         )
         if follows:  # a found network that is built at another width follows too
             del self._fixed_cfg['base_width']

@@ -105,6 +105,11 @@ def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor
     return weights
 
 
+def unwrapped_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names they have without a wrapper (``module.``)."""
+    return {name.removeprefix('module.'): weight for name, weight in weights.items()}
+
+
 def write_weights(path: Path, weights: Mapping[str, Tensor], **meta: object) -> None:
     """Writes a checkpoint, the whole of it or nothing.
 

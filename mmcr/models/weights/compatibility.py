@@ -6,7 +6,11 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from mmcr.models.weights.checkpoint import CheckpointError, read_weights
+from mmcr.models.weights.checkpoint import (
+    CheckpointError,
+    read_weights,
+    unwrapped_names,
+)
 
 
 def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
@@ -30,7 +34,7 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
             f'A journal tells checkpoints apart by their bytes, so a search takes a '
             f'file, but got {path}. Download it and give its path.'
         )
-    given = _shapes_if_finite(path)
+    given = _finite_weights(path)
     in_backbone = [key for key in given if key.startswith('backbone.')]
     if not any('.options.' in key for key in in_backbone):
         raise CheckpointError(
@@ -38,7 +42,7 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
             f'{len(in_backbone)} weights of a fixed backbone. Give the checkpoint of '
             f'the supernet training.'
         )
-    _compare(given, model, path)
+    _compare(given, model.state_dict(), path)
 
 
 def check_checkpoint(model: nn.Module, path: str) -> None:
@@ -50,7 +54,7 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
     Raises:
         CheckpointError: It is missing, unreadable or of another network.
     """
-    _compare(_shapes_if_finite(path), model, path)
+    _compare(_finite_weights(path), model.state_dict(), path)
 
 
 def backbone_of_detector(
@@ -67,16 +71,16 @@ def backbone_of_detector(
     Raises:
         CheckpointError: The backbone is another one, or its weights are not finite.
     """
-    names = {key.removeprefix('module.'): key for key in weights}
+    prefix = 'backbone.'
     inside = {
-        name: weights[key]
-        for name, key in names.items()
-        if name.startswith('backbone.')
+        name: weight
+        for name, weight in unwrapped_names(weights).items()
+        if name.startswith(prefix)
     }
     _check_finite(inside, path)
-    shapes = {name: tuple(weight.shape) for name, weight in inside.items()}
-    _compare(shapes, backbone, path, prefix='backbone.')
-    return {name.removeprefix('backbone.'): weight for name, weight in inside.items()}
+    wanted = {prefix + name: weight for name, weight in backbone.state_dict().items()}
+    _compare(inside, wanted, path)
+    return {name.removeprefix(prefix): weight for name, weight in inside.items()}
 
 
 def check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
@@ -120,10 +124,10 @@ def check_choices(given: Collection[str], backbone: nn.Module) -> None:
         )
 
 
-def _shapes_if_finite(path: str) -> dict[str, tuple[int, ...]]:
-    weights = read_weights(path)
+def _finite_weights(path: str) -> dict[str, Tensor]:
+    weights = unwrapped_names(read_weights(path))
     _check_finite(weights, path)
-    return {key.removeprefix('module.'): tuple(w.shape) for key, w in weights.items()}
+    return weights
 
 
 def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
@@ -137,19 +141,17 @@ def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
 
 
 def _compare(
-    given: dict[str, tuple], model: nn.Module, path: str, prefix: str = ''
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str
 ) -> None:
-    wanted = {
-        prefix + key: tuple(value.shape) for key, value in model.state_dict().items()
+    shapes = {
+        key: (tuple(given[key].shape), tuple(wanted[key].shape))
+        for key in wanted
+        if key in given
     }
     problems = [
         *(f'{key} is missing' for key in wanted if key not in given),
         *(f'{key} is unknown' for key in given if key not in wanted),
-        *(
-            f'{key} has shape {given[key]}, not {wanted[key]}'
-            for key in wanted
-            if key in given and given[key] != wanted[key]
-        ),
+        *(f'{k} has shape {a}, not {b}' for k, (a, b) in shapes.items() if a != b),
     ]
     if problems:
         raise CheckpointError(

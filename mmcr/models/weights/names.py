@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mmcr.models.weights.checkpoint import CheckpointError
+from mmcr.models.weights.checkpoint import CheckpointError, unwrapped_names
 
 FIRST_BLOCK = re.compile(r'(.*?)(?:layer1\.0|features\.0\.0)\.')
 OPTION = re.compile(r'\.options\.\w+')
@@ -22,7 +22,7 @@ def backbone_weights(
 ) -> tuple[dict[str, Tensor], Counter]:
     """The backbone's part of a network's weights, named as mmdet names them.
 
-    Understands torchvision, mmpretrain and mmdet, ResNets and MobileNetV2.
+    Understands torchvision's, mmpretrain's and mmdet's, of ResNets and MobileNetV2.
 
     Args:
         weights: Of a classifier, a detector or a backbone alone.
@@ -42,12 +42,13 @@ def backbone_weights(
             f'{origin} must be of a fixed network, but it holds a supernet. '
             f'tools/model_converters/extract_subnet.py takes one path out of it.'
         )
+    weights = unwrapped_names(weights)
     firsts = (FIRST_BLOCK.match(name) for name in weights)
     found = sorted({first[1] for first in firsts if first})
     if not found:
         raise CheckpointError(
-            f'{origin} must hold a ResNet, ResNeXt or MobileNetV2, but no weight is '
-            f'named like their first block (layer1.0...): {_some(weights)}.'
+            f'{origin} must hold a ResNet, ResNeXt, RegNet or MobileNetV2, but no '
+            f'weight is named like their first block (layer1.0...): {_some(weights)}.'
         )
     if prefix is None and len(found) > 1:
         raise CheckpointError(

@@ -90,8 +90,8 @@ def reallocate(
 
     Args:
         weights: A state dict, as `backbone_weights` takes it.
-        backbone: A `CRResNet`, `CRResNeXt` or `CRMobileNetV2`, fixed or
-            supernet, or mmdet's own; changed in place.
+        backbone: A `ReallocatedBackbone`, fixed or supernet, or mmdet's own; changed
+            in place.
         origin: Where the weights come from, for messages.
         prefix: As in `backbone_weights`.
 
@@ -106,7 +106,7 @@ def reallocate(
     if not chains:
         raise UserError(
             f'Weights are reallocated by stage and block (layer1.0, ...): give a '
-            f'CRResNet, CRResNeXt or CRMobileNetV2, not {type(backbone).__name__}. '
+            f'backbone such as CRResNet, not {type(backbone).__name__}. '
             f'mmcr.ReallocatedInit belongs in the init_cfg of the backbone.'
         )
     source, others = backbone_weights(weights, origin, prefix)
@@ -168,58 +168,40 @@ def _check_fit(
     given = {
         n: w for n, w in source.items() if _first(n) in own and not _is_new(n, here)
     }
-    both = wanted.keys() & given.keys()
-    reshaped = [n for n in wanted if n in both and wanted[n].shape != given[n].shape]
+    both = [name for name in wanted if name in given]
+    reshaped = [n for n in both if wanted[n].shape != given[n].shape]
     other_kind = [
-        *(f'it lacks {n}' for n in wanted if n not in both),
-        *(f'it has {n}' for n in given if n not in both),
+        *(f'it lacks {n}' for n in wanted if n not in given),
+        *(f'it has {n}' for n in given if n not in wanted),
     ]
-    other_kind = [
-        difference for difference in other_kind if not difference.endswith(MAY_LACK)
-    ]
-    if not other_kind and reshaped:
-        _check_width(given, wanted, backbone, origin)
+    other_kind = [text for text in other_kind if not text.endswith(MAY_LACK)]
+    network = type(backbone).__name__
+    # the last vector of a block is as long as its output is wide
+    ends = {
+        BLOCK.match(n)[2]: n for n in both if BLOCK.match(n) and given[n].dim() == 1
+    }
+    theirs, ours = ([len(of[n]) for n in ends.values()] for of in (given, wanted))
+    if not other_kind and theirs != ours:
+        raise CheckpointError(
+            f'{origin} must be as wide as this {network}, but its stages have {theirs} '
+            f'channels and those here {ours}. Build the backbone as wide as the '
+            f'checkpoint ({theirs[0] / ours[0]:g} times; base_channels, widen_factor '
+            f'or arch decide that), or train this width from the start, as the '
+            f'supernets of half width are pre-trained.'
+        )
     differences = [
         *(f'{n} is {_size(given[n])} there, {_size(wanted[n])} here' for n in reshaped),
         *other_kind,
     ]
     if differences:
         raise CheckpointError(
-            f'{origin} must be of the same kind of blocks as this '
-            f'{type(backbone).__name__}, but {len(differences)} weights do not fit: '
-            f'{"; ".join(differences[:3])}. Give a checkpoint of its baseline: '
-            f'ResNet-18 or -34 for basic blocks, ResNet-50 or deeper for bottlenecks, '
-            f'ResNeXt of the same groups, MobileNetV2; or set depth, deep_stem and '
-            f'the like to what the checkpoint has.'
+            f'{origin} must be of the same kind of blocks as this {network}, but '
+            f'{len(differences)} weights do not fit: {"; ".join(differences[:3])}. '
+            f'Give a checkpoint of its baseline: ResNet-18 or -34 for basic blocks, '
+            f'ResNet-50 or deeper for bottlenecks, ResNeXt of the same groups, '
+            f'RegNet, MobileNetV2; or set depth, deep_stem and the like to what the '
+            f'checkpoint has.'
         )
-
-
-def _check_width(
-    given: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    backbone: nn.Module,
-    origin: str,
-) -> None:
-    """Raises if the stages have other numbers of channels."""
-    norms = []
-    for chain, stage in _chains(backbone.state_dict()):
-        block = backbone.get_submodule(f'{chain}.0')
-        last = _last_norm(block)
-        name = next(name for name, module in block.named_modules() if module is last)
-        norms.append(f'{stage}.0.{name}.weight')
-    norms = list(dict.fromkeys(norms))
-    theirs, ours = ([len(of[name]) for name in norms] for of in (given, wanted))
-    if theirs == ours:
-        return
-    remedy = 'widen_factor'
-    if hasattr(backbone, 'base_channels'):
-        remedy = f'base_channels={backbone.base_channels * theirs[0] // ours[0]}'
-    raise CheckpointError(
-        f'{origin} must be as wide as this {type(backbone).__name__}, but its stages '
-        f'have {theirs} channels and those here {ours}. Build the backbone as wide as '
-        f'the checkpoint ({remedy}), or train this width from the start, as the '
-        f'supernets of half width are pre-trained.'
-    )
 
 
 def _size(weight: Tensor) -> str:

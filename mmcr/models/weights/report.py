@@ -5,16 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ChainReport:
-    """Where the blocks of one stage, or of one branch of it, come from.
+    """Where the blocks of one stage, or of one branch of it, come from."""
 
-    Attributes:
-        name: Of the module that holds the blocks.
-        source_blocks: How many the checkpoint's stage has.
-        blocks: How many there are here.
-    """
-
-    name: str
-    source_blocks: int
+    name: str  # of the module that holds the blocks
+    source_blocks: int  # of the checkpoint's stage
     blocks: int
 
     @property
