@@ -64,7 +64,6 @@ def main() -> None:
                 trials = evaluator.evaluate(proposals)
                 walls[way].append(time.perf_counter() - start[0])
                 cpus[way].append(time.process_time() - start[1])
-            evaluator.close()
             scores[way] = [trial.score for trial in trials]
             print(repeat, way, f'{cpus[way][-1] / len(proposals):.3f}', flush=True)
     for way in WAYS:

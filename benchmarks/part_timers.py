@@ -5,7 +5,6 @@ for as long as the timers are in use. Inside each other, each part gets its own
 time only, except that everything inside 'calibration' counts as calibration.
 """
 
-import concurrent.futures
 import functools
 import time
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 import mmcr.scoring.evaluator
 from mmcr.scoring.calibration import PathNorms
-from mmcr.scoring.metric_pool import MetricPool
 
 CALIBRATION = 'calibration'
 
@@ -120,8 +118,7 @@ def watch_parts(timers: PartTimers, model: nn.Module) -> Iterator[None]:
             timers.watch(module, method, 'neck and heads')
     timers.watch(Evaluator, 'process', 'evaluation')
     timers.watch(Evaluator, 'evaluate', 'evaluation')
-    timers.watch(MetricPool, 'submit', 'evaluation')
-    timers.watch(concurrent.futures.Future, 'result', 'evaluation')
+    timers.watch(mmcr.scoring.evaluator, 'compute', 'evaluation')
     try:
         yield
     finally:

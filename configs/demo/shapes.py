@@ -110,4 +110,4 @@ few = dict(calibration_images=32, num_minibatches=4)
 if searching:
     val_cfg = few
 if 'search' in step:
-    test_cfg = dict(workers=0, **search_options, **few)
+    test_cfg = dict(**search_options, **few)

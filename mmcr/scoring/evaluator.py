@@ -1,18 +1,21 @@
 """Scores many candidates in one pass over archval (CR-NAS, Sec. 3.2 and 3.3)."""
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from math import ceil
 
 import torch
+from mmengine.device import is_cuda_available
 from mmengine.dist import (
     all_gather_object,
     gather_object,
     get_dist_info,
     get_world_size,
 )
-from mmengine.evaluator import Evaluator
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.logging import MMLogger
 from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
@@ -22,7 +25,6 @@ from mmcr.errors import UserError
 from mmcr.models.detector import backbone_returns, find_backbone, unwrapped
 from mmcr.scoring.calibration import PathNorms
 from mmcr.scoring.grouping import Grouping
-from mmcr.scoring.metric_pool import MetricPool
 from mmcr.scoring.neck_and_heads import norms_behind, run_behind
 from mmcr.scoring.paths import channels_last, run_paths, untouched
 from mmcr.scoring.roi_align import fast_roi_align
@@ -58,18 +60,18 @@ class CandidateEvaluator:
             those of all paths.
         score: Name of the metric value to rank by, larger is better.
         num_minibatches: c of Sec. 3.3.
-        fp16: Whether to run under autocast.
+        fp16: Whether to run under autocast; on a GPU only.
         plain: Whether to compute as mmdet's own test of the fixed network does on the
             same batches, to the last bit, without what only rounds otherwise (norms
             folded into convolutions, another memory format and RoIAlign).
-        group_size: How many candidates may be under way at once.
+        group_size: How many candidates share one pass over archval; a stopped search
+            repeats the unfinished group.
         memory: GiB of host memory that the detections of these and the kept batch
             norm statistics may take.
-        workers: Processes that compute metrics while the next candidates run;
-            0 computes them in between.
 
     Raises:
-        UserError: The model has no supernet backbone, or a limit is too low.
+        UserError: The model has no supernet backbone, a limit is too low, or fp16 is
+            asked for without a GPU.
     """
 
     def __init__(
@@ -84,9 +86,13 @@ class CandidateEvaluator:
         plain: bool = False,
         group_size: int = 64,
         memory: float = 2.0,
-        workers: int = 0,
     ) -> None:
         check_integer('num_minibatches', num_minibatches)
+        if fp16 and not is_cuda_available():
+            raise UserError(
+                "fp16 needs a GPU: mmcv's operators have no half precision on a CPU. "
+                'Leave it out.'
+            )
         self.backbone = find_backbone(model)
         self.model = unwrapped(model)
         self.evaluator = evaluator
@@ -96,21 +102,13 @@ class CandidateEvaluator:
         self.num_minibatches = num_minibatches
         self.fp16 = fp16
         self.plain = plain
-        self.grouping = Grouping(group_size, memory, workers, len(archval.dataset))
+        self.grouping = Grouping(group_size, memory, len(archval.dataset))
         self.norms_bytes = int(0.1 * memory * 2**30)
-        self.workers = workers
-        self._pool: MetricPool | None = None
         self._norms: PathNorms | None = None
 
     def reset(self) -> None:
         """To be called when the supernet's weights have changed."""
         self._norms = None
-
-    def close(self) -> None:
-        """Ends the scoring processes; the next call starts others."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
 
     def evaluate(
         self,
@@ -141,9 +139,6 @@ class CandidateEvaluator:
         """
         work = sum(p.width for p in proposals)
         done = 0.0
-        scoring = None
-        if self._pool is None:
-            self._pool = MetricPool(self.evaluator.metrics, self.workers)
         names = [choice.name for choice in self.backbone.space.choices]
         for group in self.grouping.groups(proposals, names, self._num_calibration):
             share = sum(p.width for p in group)
@@ -151,17 +146,8 @@ class CandidateEvaluator:
             def within(part: float, done=done, share=share) -> None:
                 progress((done + part * share) / work)
 
-            results = self._run(group, within)
+            yield from self._scored(group, self._run(group, within))
             done += share
-            if scoring is not None:
-                yield from self._scored(*scoring)
-            scoring = group, self._submit(group, results)
-            del results
-            if not self.grouping.overlap:
-                yield from self._scored(*scoring)
-                scoring = None
-        if scoring is not None:
-            yield from self._scored(*scoring)
 
     def _num_calibration(self, proposal: Proposal) -> int:
         """How many calibration batches a proposal's norms rest on."""
@@ -275,24 +261,23 @@ class CandidateEvaluator:
             metric.results = []
         return results
 
-    def _submit(self, proposals: list[Proposal], results: list[list]) -> dict:
-        """Starts the metrics of the proposals that fall to this rank."""
+    def _scored(
+        self, proposals: list[Proposal], results: list[list]
+    ) -> Iterator[Trial]:
+        """Computes the metrics, each proposal's on one rank; every rank gets all."""
         rank, world_size = get_dist_info()
         self.grouping.measure(proposals, results)
-        futures = {}
+        gathered = {}
         for i in range(len(proposals)):
             parts = gather_object(results[i], i % world_size)
-            results[i] = None  # the metrics' owner has them now
+            results[i] = None
             if i % world_size == rank:
-                futures[i] = self._pool.submit(_in_order(parts))
-        return futures
-
-    def _scored(self, proposals: list[Proposal], futures: dict) -> Iterator[Trial]:
-        """Waits for the metrics of a group; every rank gets all of them."""
+                gathered[i] = parts
         own = {}
-        for i, future in futures.items():
+        while gathered:
+            i, parts = gathered.popitem()
             try:
-                own[i] = future.result()
+                own[i] = compute(self.evaluator.metrics, _in_order(parts))
             except Exception as error:  # raised below, on every rank
                 own[i] = error
         values = {i: v for part in all_gather_object(own) for i, v in part.items()}
@@ -305,6 +290,36 @@ class CandidateEvaluator:
                     f'{sorted(values[i])}, but got {self.score!r}.'
                 )
             yield Trial(proposal, values[i][self.score], values[i])
+
+
+def compute(metrics: Sequence[BaseMetric], results: Sequence[list]) -> dict[str, float]:
+    """The values of metrics, named as mmengine's evaluator names them.
+
+    Args:
+        metrics: Their `dataset_meta` set.
+        results: Of each, what its `process` put into `metric.results`, in the order
+            of the images.
+    """
+    values = {}
+    for metric, own in zip(metrics, results):
+        with _quiet():
+            computed = metric.compute_metrics(own)
+        metric.results = []
+        prefix = f'{metric.prefix}/' if metric.prefix else ''
+        values.update({prefix + name: value for name, value in computed.items()})
+    return values
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps metrics from logging a table per candidate."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _in_order(parts: list[list]) -> list[list]:

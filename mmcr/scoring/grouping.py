@@ -1,15 +1,17 @@
 """How many candidates may be under way at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import inf
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce
+from torch import Tensor
 
 from mmcr.checks import check_integer
 from mmcr.errors import UserError
-from mmcr.scoring.metric_pool import result_bytes
 from mmcr.search.candidate import Proposal
 
 # Of one image's detections, until some have been seen: masks are the largest.
@@ -22,29 +24,19 @@ class Grouping:
     Args:
         group_size: How many candidates may be under way at once.
         memory: GiB of host memory that the detections of these may take.
-        workers: Processes that compute metrics while the next candidates run.
         num_images: Of archval.
 
     Raises:
         UserError: A limit is no number, or too low.
-
-    Attributes:
-        overlap: Whether a group may run while another one is scored.
     """
 
-    def __init__(
-        self, group_size: int, memory: float, workers: int, num_images: int
-    ) -> None:
+    def __init__(self, group_size: int, memory: float, num_images: int) -> None:
         check_integer('group_size', group_size)
-        check_integer('workers', workers, at_least=0)
         if not isinstance(memory, int | float) or not 0 < memory < inf:
             raise UserError(f'memory must be a number above 0, but got {memory!r}.')
-        self.overlap = bool(workers) and group_size > 1
-        # while some are scored others run: together they are one group
-        shares = 2 if self.overlap else 1
-        self.size = group_size // shares
+        self.size = group_size
         # the rest is for what detections of unequal size take beyond the estimate
-        self.bytes = 0.8 * memory * 2**30 / shares
+        self.bytes = 0.8 * memory * 2**30
         self.num_images = num_images
         self.bytes_per_image = 0.0  # at most, of those seen
 
@@ -100,3 +92,42 @@ class Grouping:
         size = torch.tensor([largest], dtype=torch.float64)
         all_reduce(size, 'sum')  # each rank has its share of the images
         self.bytes_per_image = max(self.bytes_per_image, size.item())
+
+
+def result_bytes(results: object) -> int:
+    """Host memory that results of metrics take, in bytes.
+
+    Arrays and tensors count with the whole buffers that they look into: one
+    box that a detector kept holds all the boxes that it was chosen from. What
+    is there twice counts once.
+
+    Args:
+        results: Anything of containers, arrays, tensors and plain objects.
+    """
+    seen: set = set()
+    total = 0
+    waiting = [results]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or item is None or isinstance(item, (bool, type)):
+            continue
+        seen.add(id(item))
+        # with the buffer of an array, where it is the array's own
+        total += sys.getsizeof(item)
+        if isinstance(item, Tensor):
+            storage = item.untyped_storage()
+            if item.device.type == 'cpu' and ('at', storage.data_ptr()) not in seen:
+                seen.add(('at', storage.data_ptr()))
+                total += storage.nbytes()
+        elif isinstance(item, np.ndarray):
+            waiting.append(item.base)
+            if item.dtype.hasobject:
+                waiting.extend(item.flat)
+        elif isinstance(item, Mapping):
+            waiting.extend(item.keys())
+            waiting.extend(item.values())
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            waiting.extend(item)
+        elif not isinstance(item, (str, bytes, int, float, np.generic)):
+            waiting.append(getattr(item, '__dict__', None))
+    return total

@@ -353,6 +353,14 @@ def test_scores_are_the_evaluators(finished, shapes):
     ] == [t['metrics'] for t in complete]
 
 
+def test_retired_options_are_taken_with_a_warning(shapes, checkpoints, tmp_path):
+    with pytest.warns(
+        FutureWarning, match='workers .*no effect.*leave them out'
+    ) as all:
+        search(shapes, tmp_path, checkpoints, 'stage', budget=6, workers=1).test()
+    assert len([w for w in all if w.category is FutureWarning]) == 1
+
+
 def test_a_detector_without_a_supernet_cannot_be_searched(shapes, tmp_path):
     with pytest.raises(UserError, match='must be a supernet'):
         Runner.from_cfg(search_cfg(shapes, tmp_path, None, {})).test()

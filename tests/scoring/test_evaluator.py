@@ -1,6 +1,10 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from nets import equal, snapshot, some_archs
 from tiny import (
@@ -18,6 +22,7 @@ from tiny import (
 
 from mmcr.errors import UserError
 from mmcr.report.slices import Slices
+from mmcr.scoring.evaluator import compute
 from mmcr.search import Complete, Partial, Proposal
 from mmcr.space import Arch, stage_arch
 
@@ -288,37 +293,39 @@ def test_a_part_of_archval_has_its_part_of_the_calibration(shapes):
         assert candidates._num_calibration(proposal) == expected
 
 
-def test_scoring_processes_change_nothing(scored, shapes):
-    candidates, proposals, together = scored
-    other = candidate_evaluator(
-        candidates.model,
-        shapes,
-        num_minibatches=2,
-        plain=True,
-        workers=1,
-        group_size=4,
-    )
-    try:
-        assert other.grouping.size == 2
-        assert other.evaluate(proposals) == together
-    finally:
-        other.close()
+class Sum(BaseMetric):
+    """Of numbers; logs a table."""
+
+    def process(self, data_batch, data_samples):
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results):
+        MMLogger.get_current_instance().info('a table')
+        return dict(sum=sum(results))
 
 
-def test_one_at_a_time_is_one_at_a_time(shapes):
-    candidates = candidate_evaluator(
-        build_detector(STAGE), shapes, group_size=1, workers=1
-    )
-    runs = []
-    run = candidates._run
-    candidates._run = lambda *arguments: runs.append(0) or run(*arguments)
-    archs = some_archs(candidates.backbone.space, 3)
-    proposals = [Proposal(Complete(arch)) for arch in archs]
+def test_values_carry_their_metrics_prefix_and_no_table_is_logged(caplog):
+    metrics = [Sum(prefix='a'), Sum()]
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(caplog.handler)
     try:
-        for done, _ in enumerate(candidates.stream(proposals)):
-            assert len(runs) == done + 1
+        values = compute(metrics, [[1, 2], [3]])
+        logger.info('after')
     finally:
-        candidates.close()
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(level)
+    assert values == {'a/sum': 3, 'sum': 3}
+    assert [record.message for record in caplog.records] == ['after']
+
+
+def test_an_error_of_a_metric_arrives(shapes, monkeypatch):
+    candidates = candidate_evaluator(build_detector(STAGE), shapes)
+    metric = candidates.evaluator.metrics[0]
+    monkeypatch.setattr(metric, 'compute_metrics', lambda results: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        candidates.evaluate([Proposal(Complete(candidates.backbone.arch))])
 
 
 @pytest.mark.parametrize(
@@ -327,7 +334,6 @@ def test_one_at_a_time_is_one_at_a_time(shapes):
         ('group_size', 0, 'integer of at least 1, but got 0'),
         ('group_size', 2.5, 'integer of at least 1, but got 2.5'),
         ('num_minibatches', 0, 'integer of at least 1, but got 0'),
-        ('workers', -1, 'integer of at least 0, but got -1'),
         ('memory', 0, 'above 0, but got 0'),
         ('memory', '2', "above 0, but got '2'"),
         ('memory', float('inf'), 'above 0, but got inf'),
