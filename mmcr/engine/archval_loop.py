@@ -16,7 +16,7 @@ from mmcr.scoring.loaders import annotations_first, build_loader, calibration_cf
 from mmcr.search import Complete, Proposal
 
 #: Options of an earlier version, which have no effect.
-RETIRED = ('workers',)
+RETIRED = ('memory', 'workers')
 
 
 class ArchEvalLoop(BaseLoop):
@@ -114,7 +114,7 @@ def _without_retired(options: dict) -> dict:
         warnings.warn(
             f'{" and ".join(retired)} of test_cfg or val_cfg have no effect any more, '
             f'and the next version refuses them: leave them out. Metrics are computed '
-            f'between candidates.',
+            f'between candidates, and group_size bounds the memory of detections.',
             FutureWarning,
             stacklevel=3,
         )

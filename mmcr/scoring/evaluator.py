@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
+from itertools import groupby
 from math import ceil
 
 import torch
@@ -24,7 +25,6 @@ from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.models.detector import backbone_returns, find_backbone, unwrapped
 from mmcr.scoring.calibration import PathNorms
-from mmcr.scoring.grouping import Grouping
 from mmcr.scoring.neck_and_heads import norms_behind, run_behind
 from mmcr.scoring.paths import channels_last, run_paths, untouched
 from mmcr.scoring.roi_align import fast_roi_align
@@ -66,8 +66,6 @@ class CandidateEvaluator:
             folded into convolutions, another memory format and RoIAlign).
         group_size: How many candidates share one pass over archval; a stopped search
             repeats the unfinished group.
-        memory: GiB of host memory that the detections of these and the kept batch
-            norm statistics may take.
 
     Raises:
         UserError: The model has no supernet backbone, a limit is too low, or fp16 is
@@ -85,9 +83,9 @@ class CandidateEvaluator:
         fp16: bool = False,
         plain: bool = False,
         group_size: int = 64,
-        memory: float = 2.0,
     ) -> None:
         check_integer('num_minibatches', num_minibatches)
+        check_integer('group_size', group_size)
         if fp16 and not is_cuda_available():
             raise UserError(
                 "fp16 needs a GPU: mmcv's operators have no half precision on a CPU. "
@@ -102,8 +100,7 @@ class CandidateEvaluator:
         self.num_minibatches = num_minibatches
         self.fp16 = fp16
         self.plain = plain
-        self.grouping = Grouping(group_size, memory, len(archval.dataset))
-        self.norms_bytes = int(0.1 * memory * 2**30)
+        self.group_size = group_size
         self._norms: PathNorms | None = None
 
     def reset(self) -> None:
@@ -139,8 +136,7 @@ class CandidateEvaluator:
         """
         work = sum(p.width for p in proposals)
         done = 0.0
-        names = [choice.name for choice in self.backbone.space.choices]
-        for group in self.grouping.groups(proposals, names, self._num_calibration):
+        for group in self._groups(proposals):
             share = sum(p.width for p in group)
 
             def within(part: float, done=done, share=share) -> None:
@@ -148,6 +144,21 @@ class CandidateEvaluator:
 
             yield from self._scored(group, self._run(group, within))
             done += share
+
+    def _groups(self, proposals: Sequence[Proposal]) -> Iterator[list[Proposal]]:
+        """Neighbours share beginnings, and all of a group the calibration."""
+        names = [choice.name for choice in self.backbone.space.choices]
+
+        def decided(proposal: Proposal) -> list:
+            arch = proposal.candidate.arch
+            values = [arch[name] for name in names if name in arch]
+            return [self._num_calibration(proposal), values]
+
+        todo = sorted(proposals, key=decided)
+        for _, alike in groupby(todo, self._num_calibration):
+            alike = list(alike)
+            for start in range(0, len(alike), self.group_size):
+                yield alike[start : start + self.group_size]
 
     def _num_calibration(self, proposal: Proposal) -> int:
         """How many calibration batches a proposal's norms rest on."""
@@ -180,9 +191,8 @@ class CandidateEvaluator:
                 self._norms = PathNorms(
                     self.backbone,
                     behind,
-                    self.norms_bytes,
-                    fold,
-                    self.calibration is not None,
+                    fold=fold,
+                    adapt=self.calibration is not None,
                 )
             missing = self._norms.missing(archs, num_batches)
             total = len(missing) + len(plan)
@@ -266,7 +276,6 @@ class CandidateEvaluator:
     ) -> Iterator[Trial]:
         """Computes the metrics, each proposal's on one rank; every rank gets all."""
         rank, world_size = get_dist_info()
-        self.grouping.measure(proposals, results)
         gathered = {}
         for i in range(len(proposals)):
             parts = gather_object(results[i], i % world_size)

@@ -355,9 +355,11 @@ def test_scores_are_the_evaluators(finished, shapes):
 
 def test_retired_options_are_taken_with_a_warning(shapes, checkpoints, tmp_path):
     with pytest.warns(
-        FutureWarning, match='workers .*no effect.*leave them out'
+        FutureWarning, match='memory and workers .*no effect.*leave them out'
     ) as all:
-        search(shapes, tmp_path, checkpoints, 'stage', budget=6, workers=1).test()
+        search(
+            shapes, tmp_path, checkpoints, 'stage', budget=6, memory=1.0, workers=1
+        ).test()
     assert len([w for w in all if w.category is FutureWarning]) == 1
 
 

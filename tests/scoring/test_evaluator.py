@@ -220,10 +220,10 @@ def test_progress_goes_from_0_to_1(scored):
         assert seen == sorted(seen) and len(set(seen)) == len(seen) == batches
         assert seen[0] == 0 and 0.7 < seen[-1] <= 1
     seen.clear()
-    candidates.grouping.size = 2
+    candidates.group_size = 2
     candidates.evaluate(proposals, seen.append)
     assert seen == sorted(seen) and seen[-1] > 0.9
-    candidates.grouping.size = 64
+    candidates.group_size = 64
 
 
 def test_groups_change_nothing(scored, monkeypatch):
@@ -236,31 +236,10 @@ def test_groups_change_nothing(scored, monkeypatch):
         lambda group, *args: sizes.append(len(group)) or run(group, *args),
     )
     for size, groups in ((1, 6), (2, 3), (6, 1)):
-        monkeypatch.setattr(candidates.grouping, 'size', size)
+        monkeypatch.setattr(candidates, 'group_size', size)
         sizes.clear()
         assert candidates.evaluate(proposals) == together
         assert len(sizes) == groups
-
-
-def groups_of(candidates, proposals):
-    names = [choice.name for choice in candidates.backbone.space.choices]
-    return candidates.grouping.groups(proposals, names, candidates._num_calibration)
-
-
-def test_groups_fit_the_memory(shapes):
-    candidates = candidate_evaluator(build_detector(STAGE), shapes, memory=1e-9)
-    proposals = [
-        Proposal(Complete(a)) for a in some_archs(candidates.backbone.space, 3)
-    ]
-    assert [len(group) for group in groups_of(candidates, proposals)] == [1, 1, 1]
-    candidates.evaluate(proposals[:1])
-    images = len(candidates.archval.dataset)
-    measured = candidates.grouping.bytes_per_image
-    assert 500 < measured < 100_000
-    candidates.grouping.bytes = 2.1 * images * measured
-    assert [len(group) for group in groups_of(candidates, proposals)] == [2, 1]
-    halves = [Proposal(p.candidate, (0, 0.5)) for p in proposals]
-    assert [len(group) for group in groups_of(candidates, halves)] == [3]
 
 
 def test_detections_keep_no_other_boxes_in_memory(shapes):
@@ -334,9 +313,6 @@ def test_an_error_of_a_metric_arrives(shapes, monkeypatch):
         ('group_size', 0, 'integer of at least 1, but got 0'),
         ('group_size', 2.5, 'integer of at least 1, but got 2.5'),
         ('num_minibatches', 0, 'integer of at least 1, but got 0'),
-        ('memory', 0, 'above 0, but got 0'),
-        ('memory', '2', "above 0, but got '2'"),
-        ('memory', float('inf'), 'above 0, but got inf'),
     ],
 )
 def test_a_limit_that_is_none_is_refused(shapes, option, value, words):

@@ -131,7 +131,7 @@ def test_scores_depend_neither_on_the_group_nor_on_chance(detector, shapes):
     proposals.append(Proposal(proposals[1].candidate, (0.0, 0.5)))
     together = candidates.evaluate(proposals)
     candidates.reset()
-    candidates.grouping.size = 1
+    candidates.group_size = 1
     torch.manual_seed(5)
     assert candidates.evaluate(proposals[::-1]) == together[::-1]
 
