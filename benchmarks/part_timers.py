@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 import mmcr.scoring.evaluator
-from mmcr.scoring.calibration import PathNorms
+from mmcr.scoring.bn_calibrator import BNCalibrator
 
 CALIBRATION = 'calibration'
 
@@ -108,7 +108,7 @@ def watch_parts(timers: PartTimers, model: nn.Module) -> Iterator[None]:
     timers.watch(DataLoader, '__iter__', 'loading')  # it may start processes
     timers.watch(_BaseDataLoaderIter, '__next__', 'loading')
     timers.watch(model.data_preprocessor, 'forward', 'loading')
-    timers.watch(PathNorms, 'calibrate', CALIBRATION)
+    timers.watch(BNCalibrator, 'calibrate', CALIBRATION)
     timers.watch(NaiveSearch, 'calibrate', CALIBRATION)
     timers.watch(model.backbone, 'forward', 'backbone')
     timers.watch(mmcr.scoring.evaluator, 'run_paths', 'backbone')

@@ -90,12 +90,10 @@ class ArchEvalLoop(BaseLoop):
         calibration = dict(self._settings['calibration'])
         if self._calibration:
             calibration['data'] = data_digest(self._calibration)
+        options = ('score', 'num_minibatches', 'fp16', 'plain', 'fast_paths')
         return dict(
             self._settings,
-            score=self.candidates.score,
-            num_minibatches=self.candidates.num_minibatches,
-            fp16=self.candidates.fp16,
-            plain=self.candidates.plain,
+            **{name: getattr(self.candidates, name) for name in options},
             detector=digest(
                 [self.runner.cfg.model, self.runner.cfg.get('data_preprocessor')]
             ),

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
-from itertools import groupby
+from itertools import chain, groupby
 from math import ceil
+from operator import itemgetter
 
 import torch
 from mmengine.device import is_cuda_available
@@ -24,10 +25,10 @@ from torch.utils.data import DataLoader
 from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.models.detector import backbone_returns, find_backbone, unwrapped
-from mmcr.scoring.calibration import PathNorms
-from mmcr.scoring.neck_and_heads import norms_behind, run_behind
-from mmcr.scoring.paths import channels_last, run_paths, untouched
-from mmcr.scoring.roi_align import fast_roi_align
+from mmcr.scoring.bn_calibrator import BNCalibrator
+from mmcr.scoring.fast_paths import fast_paths
+from mmcr.scoring.neck_and_heads import neck_and_head_norms, run_neck_and_heads
+from mmcr.scoring.paths import run_paths, untouched
 from mmcr.search.candidate import Proposal, Trial, batches_before
 from mmcr.space.arch import Arch
 
@@ -37,24 +38,23 @@ LEAST_CALIBRATION = 32
 
 
 class CandidateEvaluator:
-    """Gives each proposal the value of a detection metric.
+    """Scores candidates with a detection metric.
 
-    Candidates are scored in groups. Per group, every image is loaded once for
-    all, and every distinct path prefix runs once per batch. Batch norm
-    statistics are estimated from scratch for each path, once per search. The
-    detector comes back as it was. Scores depend neither on the grouping nor on
-    the number of processes.
+    In a group of candidates every image is loaded once for all, and every distinct path
+    prefix runs once per batch. Batch norm statistics are estimated from scratch for
+    each path, once per search. The detector comes back as it was. Scores depend neither
+    on the groups nor on the number of processes.
 
-    A proposal's architecture may differ between mini-batches (the random
-    completions of Sec. 3.3): the batches of archval form `num_minibatches`
-    runs of equal length, and the metric is computed once over the detections
-    of all of them. For a part of archval, norms are calibrated on as large a part
-    of the calibration images, the first ones, but on 32 images at least.
+    A proposal's architecture may differ between mini-batches (the random completions of
+    Sec. 3.3): the batches of archval form `num_minibatches` runs of equal length, and
+    the metric is computed once over the detections of all of them. For a part of
+    archval, norms are calibrated on as large a part of the calibration images, the
+    first ones, but on 32 images at least.
 
     Args:
         model: A detector whose backbone is a supernet, or its wrapper.
         evaluator: With mmengine metrics, their `dataset_meta` set.
-        archval: Loader of the images to score on (`batches.build_loader`).
+        archval: Loader of the images to score on (`loaders.build_loader`).
         calibration: Loader of the training images for the batch norms; ``None`` runs
             all paths on the statistics that the supernet's training left, a mix of
             those of all paths.
@@ -62,8 +62,8 @@ class CandidateEvaluator:
         num_minibatches: c of Sec. 3.3.
         fp16: Whether to run under autocast; on a GPU only.
         plain: Whether to compute as mmdet's own test of the fixed network does on the
-            same batches, to the last bit, without what only rounds otherwise (norms
-            folded into convolutions, another memory format and RoIAlign).
+            same batches, to the last bit, without what a CPU computes faster and only
+            rounds otherwise (`fast_paths`).
         group_size: How many candidates share one pass over archval; a stopped search
             repeats the unfinished group.
 
@@ -101,11 +101,17 @@ class CandidateEvaluator:
         self.fp16 = fp16
         self.plain = plain
         self.group_size = group_size
-        self._norms: PathNorms | None = None
+        self._calibrator: BNCalibrator | None = None
+
+    @property
+    def fast_paths(self) -> list[str] | None:
+        """What rounds otherwise than mmdet's own test; ``None`` where nothing does."""
+        on_cpu = next(self.model.parameters()).device.type == 'cpu'
+        return ['channels_last', 'roi_align'] if on_cpu and not self.plain else None
 
     def reset(self) -> None:
         """To be called when the supernet's weights have changed."""
-        self._norms = None
+        self._calibrator = None
 
     def evaluate(
         self,
@@ -179,29 +185,24 @@ class CandidateEvaluator:
         num_batches = self._num_calibration(proposals[0])
         with (
             untouched(self.model, self.backbone),
-            nullcontext() if self.plain else channels_last(self.model),
-            nullcontext() if self.plain else fast_roi_align(self.model),
+            fast_paths(self.model) if self.fast_paths else nullcontext(),
             autocast(enabled=self.fp16),
         ):
             self.model.train()
-            behind = norms_behind(self.model, self.backbone)
+            head_norms = neck_and_head_norms(self.model, self.backbone)
             self.model.eval()  # but for what is calibrated
-            if self._norms is None:
-                fold = False if self.plain else None
-                self._norms = PathNorms(
-                    self.backbone,
-                    behind,
-                    fold=fold,
-                    adapt=self.calibration is not None,
+            if self._calibrator is None:
+                self._calibrator = BNCalibrator(
+                    self.backbone, head_norms, adapt=self.calibration is not None
                 )
-            missing = self._norms.missing(archs, num_batches)
+            missing = self._calibrator.missing(archs, num_batches)
             total = len(missing) + len(plan)
             if self.calibration is not None:
                 batches = self._batches(
                     self.calibration, missing, lambda j: progress(j / total)
                 )
-                self._norms.calibrate(
-                    archs, batches, num_batches, partial(run_behind, self.model)
+                self._calibrator.calibrate(
+                    archs, batches, num_batches, partial(run_neck_and_heads, self.model)
                 )
             self.model.eval()
             return self._predict(
@@ -255,9 +256,9 @@ class CandidateEvaluator:
         for batch, data in self._batches(self.archval, plan, progress):
             archs = list(plan[batch])
             for members, features in run_paths(
-                self.backbone, archs, data['inputs'], self._norms.run_calibrated
+                self.backbone, archs, data['inputs'], self._calibrator.run_calibrated
             ):
-                self._norms.set_behind(archs[members[0]])
+                self._calibrator.load_heads(archs[members[0]])
                 with backbone_returns(self.model, features):
                     samples = self.model(**data, mode='predict')
                 for metric in metrics:
@@ -276,19 +277,15 @@ class CandidateEvaluator:
     ) -> Iterator[Trial]:
         """Computes the metrics, each proposal's on one rank; every rank gets all."""
         rank, world_size = get_dist_info()
-        gathered = {}
-        for i in range(len(proposals)):
-            parts = gather_object(results[i], i % world_size)
-            results[i] = None
-            if i % world_size == rank:
-                gathered[i] = parts
+        for i, found in enumerate(results):
+            results[i] = gather_object(found, i % world_size)
         own = {}
-        while gathered:
-            i, parts = gathered.popitem()
+        for i in range(rank, len(results), world_size):
             try:
-                own[i] = compute(self.evaluator.metrics, _in_order(parts))
+                own[i] = compute(self.evaluator.metrics, _in_order(results[i]))
             except Exception as error:  # raised below, on every rank
                 own[i] = error
+        results.clear()
         values = {i: v for part in all_gather_object(own) for i, v in part.items()}
         for i, proposal in enumerate(proposals):
             if isinstance(values[i], Exception):
@@ -306,8 +303,7 @@ def compute(metrics: Sequence[BaseMetric], results: Sequence[list]) -> dict[str,
 
     Args:
         metrics: Their `dataset_meta` set.
-        results: Of each, what its `process` put into `metric.results`, in the order
-            of the images.
+        results: Of each, what its `process` made of the images, in their order.
     """
     values = {}
     for metric, own in zip(metrics, results):
@@ -335,8 +331,6 @@ def _in_order(parts: list[list]) -> list[list]:
     """Of each metric the results of all ranks, in the order of the batches."""
     ordered = []
     for of_ranks in zip(*parts):
-        batches = sorted(
-            (found for part in of_ranks for found in part), key=lambda found: found[0]
-        )
+        batches = sorted(chain(*of_ranks), key=itemgetter(0))
         ordered.append([result for _, batch in batches for result in batch])
     return ordered

@@ -4,7 +4,7 @@ from tiny import loader_cfg
 
 import mmcr.scoring.loaders as batches
 from mmcr.errors import UserError
-from mmcr.scoring.loaders import BatchShardSampler, build_loader, calibration_cfg
+from mmcr.scoring.loaders import build_loader, calibration_cfg
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
@@ -104,12 +104,6 @@ def test_only_some_batches_for_a_while(monkeypatch, shapes):
     half = build_loader(loader_cfg(shapes, 'archval'), 'archval')
     with half.sampler.only([0, 2, 3]):
         assert image_ids(half) == [batches[3]]
-
-
-def test_sampler_of_a_list():
-    sampler = BatchShardSampler([5, 3, 8], 2)
-    assert list(sampler) == [5, 3, 8] and len(sampler) == 3
-    assert sampler.batches == [0, 1]
 
 
 def test_calibration_reads_the_training_set_like_archval(shapes):

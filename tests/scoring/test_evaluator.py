@@ -28,8 +28,8 @@ from mmcr.space import Arch, stage_arch
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
-# Folded norms and another memory format round otherwise, and a box of an untrained
-# detector, on seven images, may come or go.
+# RoIAlign as a look-up and another memory format round otherwise, and a box of an
+# untrained detector, on seven images, may come or go.
 TOLERANCE = 0.01
 KINDS = {'stage': STAGE, 'operation': OPERATION}
 
