@@ -142,19 +142,19 @@ def _channels_last(model: nn.Module) -> Iterator[None]:
     granted, as mmcv's other compiled operators do.
     """
     parts = [model.backbone, model.neck] if model.with_neck else []
-    if not all(_takes_any_format(m) for part in parts for m in part.modules()):
-        parts = []
+    modules = [module for part in parts for module in part.modules()]
+    if not parts or not all(map(_takes_any_format, modules)):
+        yield
+        return
     for part in parts:
         part.to(memory_format=torch.channels_last)
-    handles = [
-        part.register_forward_hook(lambda _, inputs, outs: tuple(map(_usual, outs)))
-        for part in parts[1:]
-    ]
+    usual = model.neck.register_forward_hook(
+        lambda module, inputs, outs: tuple(out.contiguous() for out in outs)
+    )
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        usual.remove()
         for part in parts:
             part.to(memory_format=torch.contiguous_format)
 
@@ -170,7 +170,3 @@ def _takes_any_format(module: nn.Module) -> bool:
     return package in ('torch', 'mmengine', 'mmdet', 'mmcr') or (
         package == 'mmcv' and rest[:1] != ['ops']
     )
-
-
-def _usual(features: Tensor) -> Tensor:
-    return features.contiguous()
