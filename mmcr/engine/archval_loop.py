@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 
+from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import BaseLoop, Runner
@@ -108,7 +109,7 @@ class ArchEvalLoop(BaseLoop):
 
 def _without_retired(options: dict) -> dict:
     retired = [name for name in RETIRED if name in options]
-    if retired:
+    if retired and is_main_process():
         warnings.warn(
             f'{" and ".join(retired)} of test_cfg or val_cfg have no effect any more, '
             f'and the next version refuses them: leave them out. Metrics are computed '
