@@ -16,9 +16,9 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.runner.amp import autocast
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from mmcr.models.norms import learns_statistics
 from mmcr.scoring.paths import untouched
 from mmcr.space import Arch
 
@@ -65,23 +65,17 @@ class NaiveSearch:
     def calibrate(self) -> None:
         """Estimates the statistics of the active path's norms."""
         self.model.train()
-        sums: dict[_BatchNorm, list] = {}
+        sums: dict[nn.Module, list] = {}
         handles = []
 
-        def collect(norm: _BatchNorm, inputs: tuple, _) -> None:
+        def collect(norm: nn.Module, inputs: tuple, _) -> None:
             count = len(inputs[0])
             seen = sums.setdefault(norm, [0, 0, 0])
             seen[0] += norm.running_mean.double() * count
             seen[1] += norm.running_var.double() * count
             seen[2] += count
 
-        norms = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, _BatchNorm)
-            and module.training
-            and module.track_running_stats
-        ]
+        norms = [m for m in self.model.modules() if learns_statistics(m)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 1.0  # the running value becomes the batch's own

@@ -5,7 +5,6 @@ for as long as the timers are in use. Inside each other, each part gets its own
 time only, except that everything inside 'calibration' counts as calibration.
 """
 
-import concurrent.futures
 import functools
 import time
 from collections.abc import Iterator
@@ -20,8 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 import mmcr.scoring.evaluator
-from mmcr.scoring.calibration import PathNorms
-from mmcr.scoring.metric_pool import MetricPool
+from mmcr.scoring.bn_calibrator import BNCalibrator
 
 CALIBRATION = 'calibration'
 
@@ -110,7 +108,7 @@ def watch_parts(timers: PartTimers, model: nn.Module) -> Iterator[None]:
     timers.watch(DataLoader, '__iter__', 'loading')  # it may start processes
     timers.watch(_BaseDataLoaderIter, '__next__', 'loading')
     timers.watch(model.data_preprocessor, 'forward', 'loading')
-    timers.watch(PathNorms, 'calibrate', CALIBRATION)
+    timers.watch(BNCalibrator, 'calibrate', CALIBRATION)
     timers.watch(NaiveSearch, 'calibrate', CALIBRATION)
     timers.watch(model.backbone, 'forward', 'backbone')
     timers.watch(mmcr.scoring.evaluator, 'run_paths', 'backbone')
@@ -120,8 +118,7 @@ def watch_parts(timers: PartTimers, model: nn.Module) -> Iterator[None]:
             timers.watch(module, method, 'neck and heads')
     timers.watch(Evaluator, 'process', 'evaluation')
     timers.watch(Evaluator, 'evaluate', 'evaluation')
-    timers.watch(MetricPool, 'submit', 'evaluation')
-    timers.watch(concurrent.futures.Future, 'result', 'evaluation')
+    timers.watch(mmcr.scoring.evaluator, 'compute', 'evaluation')
     try:
         yield
     finally:

@@ -1,19 +1,19 @@
 """How much host memory the detections of a search take, by number of candidates.
 
 A ResNet stage supernet with random weights, whose detector keeps 100 boxes of every
-image, scores architectures of 33 blocks in one process. The peak of resident memory
-counts above what it was after one candidate alone; every figure is of a process of
-its own. Beside detections it holds what grows with the candidates in any case: the
-batch norm statistics of their paths, and what the allocator does not give back.
+image, scores architectures of 33 blocks in one process, in groups of `group_size`. The
+peak of resident memory counts above what it was after one candidate alone; every figure
+is of a process of its own. Beside detections it holds what grows with the candidates in
+any case: the batch norm statistics of their paths, and what the allocator does not give
+back.
 
     python benchmarks/search_memory.py --out DIR
 
-A memory limit of `inf` lets all candidates run as one group. Linux only.
+Linux only.
 """
 
 import argparse
 import json
-import math
 import multiprocessing
 import sys
 import tempfile
@@ -41,7 +41,6 @@ from mmcr.space import resnet_stage_space
 BLOCKS = 33
 SIDE = 64  # of an image, in pixels
 BOXES = 100
-NEVER_REACHED = 2.0**20  # GiB
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,12 +50,12 @@ def parse_args() -> argparse.Namespace:
         '--candidates', type=int, nargs='+', default=[8, 64, 374], metavar='N'
     )
     parser.add_argument(
-        '--memory',
-        type=float,
+        '--group-size',
+        type=int,
         nargs='+',
-        default=[math.inf, 0.05],
-        metavar='GIB',
-        help='memory limits of the evaluator',
+        default=[64, 374],
+        metavar='N',
+        help='candidates that share a pass over archval',
     )
     parser.add_argument('--images', type=int, default=64, help='of archval')
     return parser.parse_args()
@@ -118,41 +117,29 @@ def peak_bytes() -> int:
     raise UserError('Peaks of memory are read in /proc/self/status, as on Linux.')
 
 
-def measure(root: Path, count: int, memory: float) -> dict:
-    """Scores `count` candidates under a limit in GiB; in a new process."""
+def measure(root: Path, count: int, group_size: int) -> dict:
+    """Scores `count` candidates in groups; in a new process."""
     torch.manual_seed(0)
     archval = build_loader(loader_cfg(root), 'archval')
     evaluator = Evaluator(UnroundedCocoMetric(ann_file=f'{root}/archval.json'))
     evaluator.dataset_meta = archval.dataset.metainfo
     model = MODELS.build(detector())
     calibration = build_loader(loader_cfg(root), 'calibration', num_images=8)
-
-    def evaluator_of(limit: float) -> CandidateEvaluator:
-        limits = dict(group_size=count, memory=limit)
-        return CandidateEvaluator(model, evaluator, archval, calibration, **limits)
-
+    candidates = CandidateEvaluator(
+        model, evaluator, archval, calibration, group_size=group_size
+    )
     members = list(resnet_stage_space(BLOCKS))
     proposals = [
         Proposal(Complete(members[i * len(members) // count])) for i in range(count)
     ]
-    evaluator_of(1.0).evaluate(proposals[:1])
+    candidates.evaluate(proposals[:1])
     before = peak_bytes()
-    # of its own, as in a search: it knows nothing of the detections yet
-    candidates = evaluator_of(min(memory, NEVER_REACHED))
-    sizes = []
-    run = candidates._run
-    candidates._run = lambda group, progress: (
-        sizes.append(len(group)) or run(group, progress)
-    )
     start = time.perf_counter()
     candidates.evaluate(proposals)
     return dict(
         candidates=count,
-        memory_gib=None if math.isinf(memory) else memory,
+        group_size=group_size,
         peak_growth_mib=(peak_bytes() - before) / 2**20,
-        largest_group=max(sizes),
-        groups=len(sizes),
-        kib_per_image=candidates.grouping.bytes_per_image / 2**10,
         seconds_per_candidate=(time.perf_counter() - start) / count,
     )
 
@@ -163,19 +150,16 @@ def table(setting: dict, rows: list[dict]) -> str:
         '# Host memory of a search',
         '',
         f'{setting["date"]}; {setting["hardware"]}; threads: {setting["threads"]}; '
-        f'{setting["images"]} archval images, up to {BOXES} detections on each '
-        f'({rows[0]["kib_per_image"]:.0f} KiB).',
+        f'{setting["images"]} archval images, up to {BOXES} detections on each.',
         '',
         f'    {setting["command"]}',
         '',
-        '| limit | candidates | largest group | groups | peak above one candidate |',
-        '| ---: | ---: | ---: | ---: | ---: |',
+        '| `group_size` | candidates | peak above one candidate |',
+        '| ---: | ---: | ---: |',
     ]
     for row in rows:
-        limit = row['memory_gib']
         lines.append(
-            f'| {"none" if limit is None else f"{limit} GiB"} | {row["candidates"]} | '
-            f'{row["largest_group"]} | {row["groups"]} | '
+            f'| {row["group_size"]} | {row["candidates"]} | '
             f'{row["peak_growth_mib"]:.0f} MiB |'
         )
     packages = (f'{name} {number}' for name, number in setting['versions'].items())
@@ -205,11 +189,11 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as root:
         write_shapes(root, args.images, (SIDE, SIDE), split='archval')
-        for memory in args.memory:
+        for group_size in args.group_size:
             for count in args.candidates:
                 # forked: it holds all imports, but nothing of the run before
                 with multiprocessing.get_context('fork').Pool(1) as pool:
-                    rows.append(pool.apply(measure, (Path(root), count, memory)))
+                    rows.append(pool.apply(measure, (Path(root), count, group_size)))
                 print(rows[-1], flush=True)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

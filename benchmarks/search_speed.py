@@ -18,10 +18,9 @@ counted are building model, loaders and evaluators, and the scoring of one candi
 before the first repeat. The number of threads is torch's: OMP_NUM_THREADS.
 
 The split is taken by timers wrapped around the parts from outside. Everything that
-happens during calibration, its loading too, counts as calibration; where metrics
-are computed by other processes, evaluation is the time spent waiting for them. On a
-GPU the timers have to wait for the device: there an extra round before the first
-repeat gives the split, and the repeats run without timers.
+happens during calibration, its loading too, counts as calibration. On a GPU the
+timers have to wait for the device: there an extra round before the first repeat gives
+the split, and the repeats run without timers.
 
     python benchmarks/search_speed.py benchmarks/shapes_r50.py CHECKPOINT --out DIR
 """
@@ -122,7 +121,6 @@ class Benchmark:
             start = time.perf_counter()
             trials = search(evaluator)
             seconds = time.perf_counter() - start
-        evaluator.close()
         scores = {trial.proposal.candidate.arch: trial.score for trial in trials}
         return Run(seconds, self.space.size, scores, timers and timers.seconds)
 
@@ -157,7 +155,6 @@ class Benchmark:
             num_minibatches=ours.num_minibatches,
             fp16=self.args.fp16,
             plain=self.args.plain,
-            workers=self.args.workers,
         )
 
     def setting(self) -> dict:
@@ -172,7 +169,6 @@ class Benchmark:
             device=self.args.device,
             fp16=self.args.fp16,
             plain=self.args.plain,
-            workers=self.args.workers,
             candidates=self.space.size,
             naive_candidates=len(self.naive_members),
             archval_images=len(self.naive.archval.dataset),
@@ -187,7 +183,6 @@ class Benchmark:
         self.naive.evaluate([arch])
         evaluator = self.evaluator(self.candidates.archval)
         evaluator.evaluate([Proposal(Complete(arch))])
-        evaluator.close()
 
 
 def evenly(items: list, count: int | None) -> list:
@@ -228,9 +223,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--fp16', action='store_true', help='all three under autocast')
     parser.add_argument(
         '--plain', action='store_true', help="ours in mmdet's arithmetic, bit for bit"
-    )
-    parser.add_argument(
-        '--workers', type=int, default=0, help="processes for ours' metrics"
     )
     parser.add_argument(
         '--halving', nargs='+', action=DictAction, help='options of HalvingSearcher'

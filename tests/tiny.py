@@ -126,7 +126,6 @@ def search_cfg(
         searcher=dict(type='mmcr.ExhaustiveSearcher'),
         calibration_dataloader=loader_cfg(root, 'archtrain'),
         calibration_images=5,
-        workers=0,
     )
     return runner_cfg(
         work_dir,

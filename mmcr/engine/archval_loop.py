@@ -1,8 +1,9 @@
 """Scoring architectures as mmengine loops (CR-NAS, Sec. 3)."""
 
+import warnings
 from collections.abc import Mapping
 
-from mmengine.device import is_cuda_available
+from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import BaseLoop, Runner
@@ -14,6 +15,9 @@ from mmcr.scoring.evaluator import LEAST_CALIBRATION, CandidateEvaluator
 from mmcr.scoring.fingerprint import data_digest, digest, metrics_digest
 from mmcr.scoring.loaders import annotations_first, build_loader, calibration_cfg
 from mmcr.search import Complete, Proposal
+
+#: Options of an earlier version, which have no effect.
+RETIRED = ('memory', 'workers')
 
 
 class ArchEvalLoop(BaseLoop):
@@ -31,16 +35,7 @@ class ArchEvalLoop(BaseLoop):
         calibration_seed: Of the draw of these images.
         archval_seed: Of the order of archval's images: its parts, and with them
             mini-batches, are random samples of it.
-        score: Name of the metric value to rank by.
-        num_minibatches: c of Sec. 3.3.
-        fp16: Whether to run under autocast; on a GPU only.
-        plain: Whether scores are to be those of mmdet's own test to the last bit,
-            which takes longer (`CandidateEvaluator`).
-        group_size: How many candidates share one pass over archval. A stopped
-            search repeats the unfinished group.
-        memory: GiB of host memory that the detections of a group may take; a
-            group is made smaller where they would take more.
-        workers: Processes that compute metrics while the next candidates run.
+        **options: Of `CandidateEvaluator`, from `score` on.
     """
 
     def __init__(
@@ -52,86 +47,57 @@ class ArchEvalLoop(BaseLoop):
         calibration_images: int = 200,
         calibration_seed: int = 0,
         archval_seed: int = 0,
-        score: str = 'coco/bbox_mAP',
-        num_minibatches: int = 10,
-        fp16: bool = False,
-        plain: bool = False,
-        group_size: int = 64,
-        memory: float = 2.0,
-        workers: int = 0,
+        **options,
     ) -> None:
-        if fp16 and not is_cuda_available():
-            raise UserError(
-                "fp16 needs a GPU: mmcv's operators have no half precision on a CPU. "
-                'Leave it out.'
-            )
         check_integer('calibration_images', calibration_images, at_least=0)
-        if calibration_images and calibration_dataloader is None:
-            calibration_dataloader = calibration_cfg(
-                runner.cfg.get('train_dataloader'), dataloader
-            )
+        options = _without_retired(options)
         archval = build_loader(dataloader, 'archval', seed=archval_seed)
         super().__init__(runner, archval)
-        metrics = metrics_digest(evaluator)
+        self._archval = dataloader
+        self._settings = dict(
+            metrics=metrics_digest(evaluator),
+            archval_seed=archval_seed,
+            calibration=dict(images=calibration_images),
+        )
         if not isinstance(evaluator, Evaluator):
             evaluator = runner.build_evaluator(evaluator)
         evaluator.dataset_meta = archval.dataset.metainfo
         runner.visualizer.dataset_meta = archval.dataset.metainfo
         self.evaluator = evaluator
-        calibration = None
+        self._calibration = calibration = None
         if calibration_images:
-            calibration_dataloader = annotations_first(calibration_dataloader)
+            self._settings['calibration'].update(
+                least=LEAST_CALIBRATION, seed=calibration_seed
+            )
+            self._calibration = annotations_first(
+                calibration_dataloader
+                or calibration_cfg(runner.cfg.get('train_dataloader'), dataloader)
+            )
             calibration = build_loader(
-                calibration_dataloader,
+                self._calibration,
                 'the calibration set',
                 calibration_images,
                 calibration_seed,
             )
         self.candidates = CandidateEvaluator(
-            runner.model,
-            evaluator,
-            archval,
-            calibration,
-            score=score,
-            num_minibatches=num_minibatches,
-            fp16=fp16,
-            plain=plain,
-            group_size=group_size,
-            memory=memory,
-            workers=workers,
-        )
-        self._archval, self._archval_seed = dataloader, archval_seed
-        self._metrics = metrics
-        self._calibration = (
-            calibration_images,
-            calibration_seed,
-            calibration_dataloader,
+            runner.model, evaluator, archval, calibration, **options
         )
 
-    def conditions(self) -> dict:
+    def fingerprint(self) -> dict:
         """All that a score depends on beside the candidate, as JSON.
 
         Reads whole annotation files: for those who keep scores.
         """
-        images, seed, dataloader = self._calibration
-        calibration = dict(images=0)
-        if images:
-            calibration = dict(
-                images=images,
-                least=LEAST_CALIBRATION,
-                seed=seed,
-                data=data_digest(dataloader),
-            )
+        calibration = dict(self._settings['calibration'])
+        if self._calibration:
+            calibration['data'] = data_digest(self._calibration)
+        options = ('score', 'num_minibatches', 'fp16', 'plain', 'fast_paths')
         return dict(
-            score=self.candidates.score,
-            num_minibatches=self.candidates.num_minibatches,
-            fp16=self.candidates.fp16,
-            plain=self.candidates.plain,
-            archval_seed=self._archval_seed,
+            self._settings,
+            **{name: getattr(self.candidates, name) for name in options},
             detector=digest(
                 [self.runner.cfg.model, self.runner.cfg.get('data_preprocessor')]
             ),
-            metrics=self._metrics,
             archval=dict(
                 images=len(self.dataloader.dataset),
                 batch_size=self.dataloader.sampler.batch_size,
@@ -139,6 +105,19 @@ class ArchEvalLoop(BaseLoop):
             ),
             calibration=calibration,
         )
+
+
+def _without_retired(options: dict) -> dict:
+    retired = [name for name in RETIRED if name in options]
+    if retired and is_main_process():
+        warnings.warn(
+            f'{" and ".join(retired)} of test_cfg or val_cfg have no effect any more, '
+            f'and the next version refuses them: leave them out. Metrics are computed '
+            f'between candidates, and group_size bounds the memory of detections.',
+            FutureWarning,
+            stacklevel=3,
+        )
+    return {name: value for name, value in options.items() if name not in retired}
 
 
 @LOOPS.register_module()
@@ -163,9 +142,9 @@ class ArchValLoop(ArchEvalLoop):
         dataloader: dict,
         evaluator: Evaluator | dict | list,
         archs: Mapping[str, Mapping | list | int],
-        **kwargs,
+        **options,
     ) -> None:
-        super().__init__(runner, dataloader, evaluator, **kwargs)
+        super().__init__(runner, dataloader, evaluator, **options)
         space = self.candidates.backbone.space
         self.archs = {}
         for name, values in archs.items():
@@ -182,12 +161,12 @@ class ArchValLoop(ArchEvalLoop):
         """mmengine notices at the end of the first validation, hours later."""
         known = [f'archval/{name}' for name in self.archs]
         for hook in self.runner.hooks:
-            waited_for = []
+            monitored = []
             if isinstance(hook, CheckpointHook):
-                waited_for = hook.save_best or []
+                monitored = hook.save_best or []
             elif isinstance(hook, EarlyStoppingHook):
-                waited_for = [hook.monitor]
-            for key in waited_for:
+                monitored = [hook.monitor]
+            for key in monitored:
                 if key != 'auto' and key.rpartition('/')[0] not in known:
                     names = ', '.join(f'{name}/bbox_mAP' for name in known)
                     raise UserError(
@@ -204,14 +183,11 @@ class ArchValLoop(ArchEvalLoop):
         trials = self.candidates.evaluate(
             [Proposal(Complete(arch)) for arch in self.archs.values()]
         )
-        metrics = {}
-        for name, trial in zip(self.archs, trials):
-            metrics.update(
-                {
-                    f'archval/{name}/{key.split("/")[-1]}': value
-                    for key, value in trial.metrics.items()
-                }
-            )
+        metrics = {
+            f'archval/{name}/{key.split("/")[-1]}': value
+            for name, trial in zip(self.archs, trials)
+            for key, value in trial.metrics.items()
+        }
         self.runner.call_hook('after_val_epoch', metrics=metrics)
         self.runner.call_hook('after_val')
         return metrics

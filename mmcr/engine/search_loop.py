@@ -43,8 +43,7 @@ class ArchSearchLoop(ArchEvalLoop):
             once. ``None`` where choices cost nothing.
         final_backbone: Backbone arguments that the found network gets in the
             place of the supernet's (usually its full width).
-        workers: Processes that compute metrics while the next candidates run; in a
-            search of few images 0 is faster, since a process takes seconds to start.
+        **options: Of `ArchEvalLoop` and of `CandidateEvaluator`.
 
     Raises:
         CheckpointError: The checkpoint is not one of this supernet.
@@ -59,10 +58,9 @@ class ArchSearchLoop(ArchEvalLoop):
         searcher: dict,
         budget: int | float | Mapping | list | None = None,
         final_backbone: Mapping | None = None,
-        workers: int = 1,
-        **kwargs,
+        **options,
     ) -> None:
-        super().__init__(runner, dataloader, evaluator, workers=workers, **kwargs)
+        super().__init__(runner, dataloader, evaluator, **options)
         # now: the runner loads whatever it finds before it runs the loop
         check_supernet_checkpoint(self.candidates.model, runner._load_from)
         self.final_backbone = dict(final_backbone or {})
@@ -110,10 +108,7 @@ class ArchSearchLoop(ArchEvalLoop):
             )
             progress.finished(work)
 
-        try:
-            best = run_search(self.searcher, evaluate, known, self._record)
-        finally:
-            self.candidates.close()
+        best = run_search(self.searcher, evaluate, known, self._record)
         if is_main_process():
             self._export()
         metrics = dict(best.metrics)
@@ -130,7 +125,7 @@ class ArchSearchLoop(ArchEvalLoop):
                     space=self.searcher.space.to_json(),
                     searcher=self.searcher.to_json(),
                     checkpoint=file_digest(self.runner._load_from),
-                    **self.conditions(),
+                    **self.fingerprint(),
                 )
                 self.journal = Journal(f'{self.runner.work_dir}/trials.jsonl', header)
                 shared = [self.journal.scores]

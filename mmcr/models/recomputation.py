@@ -11,10 +11,10 @@ from types import MethodType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmcr.models.layer_choice import LayerChoice
+from mmcr.models.norms import is_batch_norm
 
 
 def recompute_blocks(backbone: nn.Module) -> None:
@@ -55,7 +55,7 @@ class _Again:
         self.buffers = [
             (norm, name, buffer)
             for norm in self.block.modules()
-            if isinstance(norm, _BatchNorm) and norm.training
+            if is_batch_norm(norm) and norm.training
             for name, buffer in norm.named_buffers(recurse=False)
         ]
         for place, active in self.path:

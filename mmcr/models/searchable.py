@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
 from mmcr.models.layer_choice import LayerChoice
+from mmcr.models.norms import is_batch_norm
 from mmcr.models.recomputation import recompute_blocks
 from mmcr.models.weights.compatibility import check_choices, check_names
 from mmcr.space.arch import Arch
@@ -155,13 +155,13 @@ class SearchableBackbone:
             if isinstance(stage, (nn.Sequential, LayerChoice))
         }
 
-    def active_norms(self, step: ForwardStep) -> list[_BatchNorm]:
+    def active_norms(self, step: ForwardStep) -> list[nn.Module]:
         """The batch norms that `step` runs under the active architecture."""
         return [
             module
             for root in step.modules
             for module in _active_modules(root)
-            if isinstance(module, _BatchNorm)
+            if is_batch_norm(module)
         ]
 
     def active_parameters(self) -> list[nn.Parameter]:

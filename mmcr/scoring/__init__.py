@@ -1,7 +1,7 @@
 """How candidates are scored: many in one pass, each with its own norm statistics."""
 
-from mmcr.scoring.calibration import PathNorms
+from mmcr.scoring.bn_calibrator import BNCalibrator
 from mmcr.scoring.coco_metric import UnroundedCocoMetric
 from mmcr.scoring.evaluator import CandidateEvaluator
 
-__all__ = ['CandidateEvaluator', 'PathNorms', 'UnroundedCocoMetric']
+__all__ = ['BNCalibrator', 'CandidateEvaluator', 'UnroundedCocoMetric']

@@ -19,26 +19,21 @@ BACKENDS = ('faster_coco_eval', 'pycocotools')
 class UnroundedCocoMetric(CocoMetric):
     """mmdet's `CocoMetric` for ranking candidates.
 
-    It differs in three things: values keep full precision (mmdet rounds to three
-    decimals, so that close candidates tie), the images that count are those that
-    were processed, and the evaluator is written in C++ where it is installed.
-    Both evaluators give the same values. A value is -1 where there is no object
-    of its kind, as in pycocotools.
-
-    mAP counts the 100 best detections of an image, the other values the largest
-    of `proposal_nums`, as mmdet's do. Where `proposal_nums` does not contain 100,
-    mAP goes by the largest, too.
+    Values are not rounded (mmdet rounds to three decimals, so that close candidates
+    tie), and the images that count are those that were processed. A value is -1 where
+    there is no object of its kind, as in pycocotools. As with mmdet, mAP counts the 100
+    best detections of an image, where `proposal_nums` contains 100, and every other
+    value the largest of `proposal_nums`.
 
     Args:
-        backend: ``'faster_coco_eval'``, ``'pycocotools'``, or ``None`` for the
-            first where it is installed and can read the annotations (ids must be
-            integers and not negative), else the second.
+        backend: ``'faster_coco_eval'`` (written in C++) or ``'pycocotools'``, which
+            give the same values, or ``None`` for the first where it is installed and
+            can read the annotations (integer ids from 0 on), else the second.
 
     Raises:
-        UserError: There is no annotation file, or something else than boxes and
-            masks is asked for, or the images hold no annotated object, or a score
-            is not a number, or the backend is not there or not for these
-            annotations.
+        UserError: There is no annotation file or no object on the images, a metric is
+            not of boxes or masks, a score is NaN, or the backend is missing or cannot
+            read the annotations.
     """
 
     def __init__(self, *args, backend: str | None = None, **kwargs) -> None:
@@ -115,6 +110,9 @@ class UnroundedCocoMetric(CocoMetric):
     def _values(
         self, kind: str, predictions: list[dict], image_ids: list
     ) -> dict[str, float]:
+        evaluator = COCOeval
+        if self.backend == BACKENDS[0]:
+            from faster_coco_eval import COCOeval_faster as evaluator
         detections = list(self._detections(kind, predictions))
         with contextlib.redirect_stdout(io.StringIO()):
             # loadRes cannot tell the kind of an empty list
@@ -123,7 +121,7 @@ class UnroundedCocoMetric(CocoMetric):
                 if detections
                 else type(self._coco_api)()
             )
-            coco_eval = self._evaluator()(self._coco_api, found, kind)
+            coco_eval = evaluator(self._coco_api, found, kind)
             # it has threads of its own for masks; here processes share the work
             coco_eval.rle_iou_max_workers = 1
             coco_eval.params.catIds = self.cat_ids
@@ -134,19 +132,8 @@ class UnroundedCocoMetric(CocoMetric):
             coco_eval.accumulate()
         return _average_precision(coco_eval.eval['precision'], coco_eval.params)
 
-    def _evaluator(self) -> type:
-        if self.backend == BACKENDS[0]:
-            from faster_coco_eval import COCOeval_faster
-
-            return COCOeval_faster
-        return COCOeval
-
     def _detections(self, kind: str, predictions: list[dict]) -> Iterator[dict]:
-        """In COCO's form, for `loadRes`.
-
-        Masks come without their boxes: with one at hand, pycocotools would take
-        the box's area for the mask's.
-        """
+        """In COCO's form; of a mask with a box, the box's area would count."""
         for prediction in predictions:
             scores = prediction['scores']
             if kind == 'segm':
@@ -173,24 +160,23 @@ def _average_precision(precision: np.ndarray, params) -> dict[str, float]:
     The evaluators' own summaries disagree on the detections that count.
 
     Args:
-        precision: Over thresholds x recalls x classes x areas x detections, -1
-            where there is no object.
+        precision: ``thresholds x recalls x classes x areas x detections``, -1 where
+            there is no object.
         params: The evaluator's parameters after it has run.
     """
 
-    def mean(threshold: float | None = None, area: str = 'all', count: int = -1):
-        values = precision[:, :, :, params.areaRngLbl.index(area), count]
-        if threshold is not None:
-            values = values[params.iouThrs == threshold]
+    def mean(values: np.ndarray) -> float:
         values = values[values > -1]
         return float(np.mean(values)) if len(values) else -1.0
 
-    counts = params.maxDets
+    counts, areas = params.maxDets, params.areaRngLbl
+    hundred = counts.index(100) if 100 in counts else -1
+    of_all, largest = precision[..., areas.index('all'), :], precision[..., -1]
     return dict(
-        mAP=mean(count=counts.index(100) if 100 in counts else -1),
-        mAP_50=mean(threshold=0.5),
-        mAP_75=mean(threshold=0.75),
-        mAP_s=mean(area='small'),
-        mAP_m=mean(area='medium'),
-        mAP_l=mean(area='large'),
+        mAP=mean(of_all[..., hundred]),
+        mAP_50=mean(of_all[params.iouThrs == 0.5][..., -1]),
+        mAP_75=mean(of_all[params.iouThrs == 0.75][..., -1]),
+        mAP_s=mean(largest[..., areas.index('small')]),
+        mAP_m=mean(largest[..., areas.index('medium')]),
+        mAP_l=mean(largest[..., areas.index('large')]),
     )

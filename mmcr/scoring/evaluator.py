@@ -1,18 +1,23 @@
 """Scores many candidates in one pass over archval (CR-NAS, Sec. 3.2 and 3.3)."""
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
+from itertools import chain, groupby
 from math import ceil
+from operator import itemgetter
 
 import torch
+from mmengine.device import is_cuda_available
 from mmengine.dist import (
     all_gather_object,
     gather_object,
     get_dist_info,
     get_world_size,
 )
-from mmengine.evaluator import Evaluator
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.logging import MMLogger
 from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
@@ -20,12 +25,10 @@ from torch.utils.data import DataLoader
 from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.models.detector import backbone_returns, find_backbone, unwrapped
-from mmcr.scoring.calibration import PathNorms
-from mmcr.scoring.grouping import Grouping
-from mmcr.scoring.metric_pool import MetricPool
-from mmcr.scoring.neck_and_heads import norms_behind, run_behind
-from mmcr.scoring.paths import channels_last, run_paths, untouched
-from mmcr.scoring.roi_align import fast_roi_align
+from mmcr.scoring.bn_calibrator import BNCalibrator
+from mmcr.scoring.fast_paths import fast_paths
+from mmcr.scoring.neck_and_heads import neck_and_head_norms, run_neck_and_heads
+from mmcr.scoring.paths import run_paths, untouched
 from mmcr.search.candidate import Proposal, Trial, batches_before
 from mmcr.space.arch import Arch
 
@@ -35,41 +38,38 @@ LEAST_CALIBRATION = 32
 
 
 class CandidateEvaluator:
-    """Gives each proposal the value of a detection metric.
+    """Scores candidates with a detection metric.
 
-    Candidates are scored in groups. Per group, every image is loaded once for
-    all, and every distinct path prefix runs once per batch. Batch norm
-    statistics are estimated from scratch for each path, once per search. The
-    detector comes back as it was. Scores depend neither on the grouping nor on
-    the number of processes.
+    In a group of candidates every image is loaded once for all, and every distinct path
+    prefix runs once per batch. Batch norm statistics are estimated from scratch for
+    each path, once per search. The detector comes back as it was. Scores depend neither
+    on the groups nor on the number of processes.
 
-    A proposal's architecture may differ between mini-batches (the random
-    completions of Sec. 3.3): the batches of archval form `num_minibatches`
-    runs of equal length, and the metric is computed once over the detections
-    of all of them. For a part of archval, norms are calibrated on as large a part
-    of the calibration images, the first ones, but on 32 images at least.
+    A proposal's architecture may differ between mini-batches (the random completions of
+    Sec. 3.3): the batches of archval form `num_minibatches` runs of equal length, and
+    the metric is computed once over the detections of all of them. For a part of
+    archval, norms are calibrated on as large a part of the calibration images, the
+    first ones, but on 32 images at least.
 
     Args:
         model: A detector whose backbone is a supernet, or its wrapper.
         evaluator: With mmengine metrics, their `dataset_meta` set.
-        archval: Loader of the images to score on (`batches.build_loader`).
+        archval: Loader of the images to score on (`loaders.build_loader`).
         calibration: Loader of the training images for the batch norms; ``None`` runs
             all paths on the statistics that the supernet's training left, a mix of
             those of all paths.
         score: Name of the metric value to rank by, larger is better.
         num_minibatches: c of Sec. 3.3.
-        fp16: Whether to run under autocast.
+        fp16: Whether to run under autocast; on a GPU only.
         plain: Whether to compute as mmdet's own test of the fixed network does on the
-            same batches, to the last bit, without what only rounds otherwise (norms
-            folded into convolutions, another memory format and RoIAlign).
-        group_size: How many candidates may be under way at once.
-        memory: GiB of host memory that the detections of these and the kept batch
-            norm statistics may take.
-        workers: Processes that compute metrics while the next candidates run;
-            0 computes them in between.
+            same batches, to the last bit, without what a CPU computes faster and only
+            rounds otherwise (`fast_paths`).
+        group_size: How many candidates share one pass over archval; a stopped search
+            repeats the unfinished group.
 
     Raises:
-        UserError: The model has no supernet backbone, or a limit is too low.
+        UserError: The model has no supernet backbone, a limit is too low, or fp16 is
+            asked for without a GPU.
     """
 
     def __init__(
@@ -83,10 +83,14 @@ class CandidateEvaluator:
         fp16: bool = False,
         plain: bool = False,
         group_size: int = 64,
-        memory: float = 2.0,
-        workers: int = 0,
     ) -> None:
         check_integer('num_minibatches', num_minibatches)
+        check_integer('group_size', group_size)
+        if fp16 and not is_cuda_available():
+            raise UserError(
+                "fp16 needs a GPU: mmcv's operators have no half precision on a CPU. "
+                'Leave it out.'
+            )
         self.backbone = find_backbone(model)
         self.model = unwrapped(model)
         self.evaluator = evaluator
@@ -96,21 +100,18 @@ class CandidateEvaluator:
         self.num_minibatches = num_minibatches
         self.fp16 = fp16
         self.plain = plain
-        self.grouping = Grouping(group_size, memory, workers, len(archval.dataset))
-        self.norms_bytes = int(0.1 * memory * 2**30)
-        self.workers = workers
-        self._pool: MetricPool | None = None
-        self._norms: PathNorms | None = None
+        self.group_size = group_size
+        self._calibrator: BNCalibrator | None = None
+
+    @property
+    def fast_paths(self) -> list[str] | None:
+        """What rounds otherwise than mmdet's own test; ``None`` where nothing does."""
+        on_cpu = next(self.model.parameters()).device.type == 'cpu'
+        return ['channels_last', 'roi_align'] if on_cpu and not self.plain else None
 
     def reset(self) -> None:
         """To be called when the supernet's weights have changed."""
-        self._norms = None
-
-    def close(self) -> None:
-        """Ends the scoring processes; the next call starts others."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        self._calibrator = None
 
     def evaluate(
         self,
@@ -141,27 +142,29 @@ class CandidateEvaluator:
         """
         work = sum(p.width for p in proposals)
         done = 0.0
-        scoring = None
-        if self._pool is None:
-            self._pool = MetricPool(self.evaluator.metrics, self.workers)
-        names = [choice.name for choice in self.backbone.space.choices]
-        for group in self.grouping.groups(proposals, names, self._num_calibration):
+        for group in self._groups(proposals):
             share = sum(p.width for p in group)
 
             def within(part: float, done=done, share=share) -> None:
                 progress((done + part * share) / work)
 
-            results = self._run(group, within)
+            yield from self._scored(group, self._run(group, within))
             done += share
-            if scoring is not None:
-                yield from self._scored(*scoring)
-            scoring = group, self._submit(group, results)
-            del results
-            if not self.grouping.overlap:
-                yield from self._scored(*scoring)
-                scoring = None
-        if scoring is not None:
-            yield from self._scored(*scoring)
+
+    def _groups(self, proposals: Sequence[Proposal]) -> Iterator[list[Proposal]]:
+        """Neighbours share beginnings, and all of a group the calibration."""
+        names = [choice.name for choice in self.backbone.space.choices]
+
+        def decided(proposal: Proposal) -> list:
+            arch = proposal.candidate.arch
+            values = [arch[name] for name in names if name in arch]
+            return [self._num_calibration(proposal), values]
+
+        todo = sorted(proposals, key=decided)
+        for _, alike in groupby(todo, self._num_calibration):
+            alike = list(alike)
+            for start in range(0, len(alike), self.group_size):
+                yield alike[start : start + self.group_size]
 
     def _num_calibration(self, proposal: Proposal) -> int:
         """How many calibration batches a proposal's norms rest on."""
@@ -182,30 +185,24 @@ class CandidateEvaluator:
         num_batches = self._num_calibration(proposals[0])
         with (
             untouched(self.model, self.backbone),
-            nullcontext() if self.plain else channels_last(self.model),
-            nullcontext() if self.plain else fast_roi_align(self.model),
+            fast_paths(self.model) if self.fast_paths else nullcontext(),
             autocast(enabled=self.fp16),
         ):
             self.model.train()
-            behind = norms_behind(self.model, self.backbone)
+            head_norms = neck_and_head_norms(self.model, self.backbone)
             self.model.eval()  # but for what is calibrated
-            if self._norms is None:
-                fold = False if self.plain else None
-                self._norms = PathNorms(
-                    self.backbone,
-                    behind,
-                    self.norms_bytes,
-                    fold,
-                    self.calibration is not None,
+            if self._calibrator is None:
+                self._calibrator = BNCalibrator(
+                    self.backbone, head_norms, adapt=self.calibration is not None
                 )
-            missing = self._norms.missing(archs, num_batches)
+            missing = self._calibrator.missing(archs, num_batches)
             total = len(missing) + len(plan)
             if self.calibration is not None:
                 batches = self._batches(
                     self.calibration, missing, lambda j: progress(j / total)
                 )
-                self._norms.calibrate(
-                    archs, batches, num_batches, partial(run_behind, self.model)
+                self._calibrator.calibrate(
+                    archs, batches, num_batches, partial(run_neck_and_heads, self.model)
                 )
             self.model.eval()
             return self._predict(
@@ -259,9 +256,9 @@ class CandidateEvaluator:
         for batch, data in self._batches(self.archval, plan, progress):
             archs = list(plan[batch])
             for members, features in run_paths(
-                self.backbone, archs, data['inputs'], self._norms.run_calibrated
+                self.backbone, archs, data['inputs'], self._calibrator.run_calibrated
             ):
-                self._norms.set_behind(archs[members[0]])
+                self._calibrator.load_heads(archs[members[0]])
                 with backbone_returns(self.model, features):
                     samples = self.model(**data, mode='predict')
                 for metric in metrics:
@@ -275,26 +272,20 @@ class CandidateEvaluator:
             metric.results = []
         return results
 
-    def _submit(self, proposals: list[Proposal], results: list[list]) -> dict:
-        """Starts the metrics of the proposals that fall to this rank."""
+    def _scored(
+        self, proposals: list[Proposal], results: list[list]
+    ) -> Iterator[Trial]:
+        """Computes the metrics, each proposal's on one rank; every rank gets all."""
         rank, world_size = get_dist_info()
-        self.grouping.measure(proposals, results)
-        futures = {}
-        for i in range(len(proposals)):
-            parts = gather_object(results[i], i % world_size)
-            results[i] = None  # the metrics' owner has them now
-            if i % world_size == rank:
-                futures[i] = self._pool.submit(_in_order(parts))
-        return futures
-
-    def _scored(self, proposals: list[Proposal], futures: dict) -> Iterator[Trial]:
-        """Waits for the metrics of a group; every rank gets all of them."""
+        for i, found in enumerate(results):
+            results[i] = gather_object(found, i % world_size)
         own = {}
-        for i, future in futures.items():
+        for i in range(rank, len(results), world_size):
             try:
-                own[i] = future.result()
+                own[i] = compute(self.evaluator.metrics, _in_order(results[i]))
             except Exception as error:  # raised below, on every rank
                 own[i] = error
+        results.clear()
         values = {i: v for part in all_gather_object(own) for i, v in part.items()}
         for i, proposal in enumerate(proposals):
             if isinstance(values[i], Exception):
@@ -307,12 +298,39 @@ class CandidateEvaluator:
             yield Trial(proposal, values[i][self.score], values[i])
 
 
+def compute(metrics: Sequence[BaseMetric], results: Sequence[list]) -> dict[str, float]:
+    """The values of metrics, named as mmengine's evaluator names them.
+
+    Args:
+        metrics: Their `dataset_meta` set.
+        results: Of each, what its `process` made of the images, in their order.
+    """
+    values = {}
+    for metric, own in zip(metrics, results):
+        with _quiet():
+            computed = metric.compute_metrics(own)
+        metric.results = []
+        prefix = f'{metric.prefix}/' if metric.prefix else ''
+        values.update({prefix + name: value for name, value in computed.items()})
+    return values
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps metrics from logging a table per candidate."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _in_order(parts: list[list]) -> list[list]:
     """Of each metric the results of all ranks, in the order of the batches."""
     ordered = []
     for of_ranks in zip(*parts):
-        batches = sorted(
-            (found for part in of_ranks for found in part), key=lambda found: found[0]
-        )
+        batches = sorted(chain(*of_ranks), key=itemgetter(0))
         ordered.append([result for _, batch in batches for result in batch])
     return ordered

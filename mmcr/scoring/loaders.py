@@ -16,9 +16,8 @@ from mmcr.errors import UserError
 class BatchShardSampler(Sampler):
     """Every rank draws whole batches: batch j goes to rank j modulo world size.
 
-    mmengine's `DefaultSampler` deals out single images and repeats some so that
-    all ranks get equally many: then batches, and with them scores, would depend
-    on the number of ranks.
+    With mmengine's `DefaultSampler`, which deals out single images and repeats some,
+    batches, and with them scores, would depend on the number of ranks.
 
     Args:
         indices: Of the data set's images, in order.
@@ -89,7 +88,8 @@ def annotations_first(loader: dict) -> dict:
     mmdet's test pipelines read them last, in the coordinates of the original image.
     """
     steps = list(loader['dataset'].get('pipeline', ()))
-    kinds = [_kind(step) for step in steps]
+    types = (step['type'] for step in steps)
+    kinds = [getattr(kind, '__name__', str(kind)).split('.')[-1] for kind in types]
     images = [i for i, kind in enumerate(kinds) if kind.startswith('LoadImage')]
     if not images or 'LoadAnnotations' not in kinds:
         return loader
@@ -98,19 +98,14 @@ def annotations_first(loader: dict) -> dict:
     return {**loader, 'dataset': {**loader['dataset'], 'pipeline': steps}}
 
 
-def _kind(step: dict) -> str:
-    kind = step['type']
-    return getattr(kind, '__name__', str(kind)).split('.')[-1]
-
-
 def build_loader(
     cfg: dict, name: str, num_images: int | None = None, seed: int = 0
 ) -> DataLoader:
     """Builds a loader with a `BatchShardSampler` in the place of its sampler.
 
-    The images come in random order, so that the first so many batches are a
-    fair sample of all, however the annotation file is sorted. Batches hold
-    images of one orientation as far as these go: others need more padding.
+    The images come in random order, so that the first so many batches are a fair sample
+    of all. Batches hold images of one orientation as far as these go, which need less
+    padding.
 
     Args:
         cfg: A dataloader config of mmengine's form.

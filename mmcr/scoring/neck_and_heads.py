@@ -4,26 +4,23 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
 from mmcr.models.detector import backbone_returns, has_rois
+from mmcr.models.norms import learns_statistics
 
 
-def norms_behind(model: nn.Module, backbone: nn.Module) -> list[_BatchNorm]:
+def neck_and_head_norms(model: nn.Module, backbone: nn.Module) -> list[nn.Module]:
     """The norms of a detector's neck and heads that are in training mode now."""
     own = set(backbone.modules())
     return [
         module
         for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        and module not in own
-        and module.training
-        and module.track_running_stats
+        if module not in own and learns_statistics(module)
     ]
 
 
-def run_behind(
+def run_neck_and_heads(
     model: nn.Module, index: int, data: dict, features: tuple[Tensor, ...]
 ) -> None:
     """Runs neck and heads on the backbone's outputs for a batch.
@@ -80,7 +77,7 @@ def _check_roi_head(roi_head: nn.Module, samples: list) -> None:
         )
     # a norm that sees nothing keeps no statistics, and these would be averaged
     in_masks = roi_head.mask_head.modules() if roi_head.with_mask else ()
-    has_norms = any(isinstance(m, _BatchNorm) and m.training for m in in_masks)
+    has_norms = any(map(learns_statistics, in_masks))
     if has_norms and not any(len(sample.gt_instances) for sample in samples):
         raise UserError(
             f'The batch norms of the mask head are calibrated on objects, but a batch '

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 
-import torch
 from torch import Tensor, nn
 
 from mmcr.space.arch import Arch
@@ -64,30 +63,6 @@ def run_paths(
 
     if archs:
         yield from descend(0, list(range(len(archs))), (), images, ())
-
-
-@contextmanager
-def channels_last(model: nn.Module) -> Iterator[None]:
-    """Runs backbone and neck in the memory format in which CPUs are fastest.
-
-    What leaves the neck has the usual format again: mmcv's RoIAlign takes that for
-    granted. On a GPU, where nothing was measured, and without a neck nothing changes.
-    """
-    if next(model.parameters()).device.type != 'cpu' or not model.with_neck:
-        yield
-        return
-    parts = [model.backbone, model.neck]
-    for part in parts:
-        part.to(memory_format=torch.channels_last)
-    usual = model.neck.register_forward_hook(
-        lambda module, inputs, outs: tuple(out.contiguous() for out in outs)
-    )
-    try:
-        yield
-    finally:
-        usual.remove()
-        for part in parts:
-            part.to(memory_format=torch.contiguous_format)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ SEARCHES = dict(
     stage=(STAGE, {}),
     operation=(OPERATION, GREEDY),
     halving=(STAGE, dict(searcher=HALVING, group_size=3)),
-    racing=(OPERATION, dict(searcher=RACING, workers=1)),
+    racing=(OPERATION, dict(searcher=RACING)),
     joint=(STAGE, dict(searcher=HALVING, budget=[7, 8], group_size=2)),
 )
 SECONDS = 240  # a hang ends here

@@ -38,7 +38,6 @@ EVOLUTION = dict(
 )
 SEARCHES = dict(
     exhaustive=(STAGE, {}),
-    workers=(STAGE, dict(workers=1, group_size=2 * GROUP)),  # two at once
     halving=(STAGE, dict(searcher=HALVING)),
     greedy=(OPERATION, dict(searcher=GREEDY, num_minibatches=3)),
     racing=(OPERATION, dict(searcher=RACING)),
@@ -218,13 +217,7 @@ def check_goes_on(context, shapes, folder, kind, expected, kills):
 def test_killed_at_random(context, whole, shapes, tmp_path, kind):
     expected, calls = whole(kind)
     rng = random.Random(f'{kind} 5')
-    if kind == 'workers':  # whose moments no count of calls tells
-        kills = [
-            dict(lines=1, delay=rng.uniform(0, 1)),  # while the other one starts
-            dict(lines=2, delay=rng.uniform(0, 0.1)),
-        ]
-    else:
-        kills = [dict(call=rng.randrange(1, calls)) for _ in range(3)]
+    kills = [dict(call=rng.randrange(1, calls)) for _ in range(3)]
     check_goes_on(context, shapes, tmp_path / 'search', kind, expected, kills)
 
 
@@ -236,7 +229,7 @@ def test_killed_in(context, whole, shapes, tmp_path, place):
     check_goes_on(context, shapes, tmp_path / 'search', 'joint', expected, kills)
 
 
-@pytest.mark.parametrize('place', ['calibrate', '_predict', '_submit', '_scored'])
+@pytest.mark.parametrize('place', ['calibrate', '_predict', '_scored'])
 def test_a_process_that_waits_for_a_killed_one_says_so(
     context, whole, shapes, tmp_path, place
 ):

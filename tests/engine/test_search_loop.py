@@ -231,6 +231,24 @@ def test_the_journal_of_another_search_is_refused(
     assert (tmp_path / 'trials.jsonl').read_bytes() == content
 
 
+@pytest.mark.parametrize('plain', (True, False))
+def test_a_journal_of_an_earlier_version(shapes, checkpoints, tmp_path, plain):
+    options = dict(budget=6, plain=plain)
+    metrics = search(shapes, tmp_path, checkpoints, 'stage', **options).test()
+    header, *trials = lines(tmp_path)
+    assert header.pop('fast_paths') == (
+        None if plain else ['channels_last', 'roi_align']
+    )
+    content = '\n'.join(map(json.dumps, [header, *trials])) + '\n'
+    (tmp_path / 'trials.jsonl').write_text(content)
+    again = search(shapes, tmp_path, checkpoints, 'stage', **options)
+    if plain:
+        assert again.test() == metrics
+    else:  # norms were folded into convolutions, which rounds otherwise
+        with pytest.raises(JournalError, match='fast_paths is null in the file and'):
+            again.test()
+
+
 def test_budget(shapes, checkpoints, tmp_path):
     search(
         shapes,
@@ -351,6 +369,16 @@ def test_scores_are_the_evaluators(finished, shapes):
             [Proposal(Complete(Arch(t['candidate']['arch']))) for t in complete]
         )
     ] == [t['metrics'] for t in complete]
+
+
+def test_retired_options_are_taken_with_a_warning(shapes, checkpoints, tmp_path):
+    with pytest.warns(
+        FutureWarning, match='memory and workers .*no effect.*leave them out'
+    ) as all:
+        search(
+            shapes, tmp_path, checkpoints, 'stage', budget=6, memory=1.0, workers=1
+        ).test()
+    assert len([w for w in all if w.category is FutureWarning]) == 1
 
 
 def test_a_detector_without_a_supernet_cannot_be_searched(shapes, tmp_path):

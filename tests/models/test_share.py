@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmcr.models import CRMobileNetV2, CRResNet, path_state_dict, reallocate
 from mmcr.models.weights.checkpoint import CheckpointError
 from mmcr.models.weights.compatibility import check_supernet_checkpoint
-from mmcr.scoring.calibration import PathNorms
+from mmcr.scoring.bn_calibrator import BNCalibrator
 from mmcr.scoring.paths import run_paths
 from mmcr.space import stage_arch
 
@@ -64,7 +64,7 @@ def test_a_shared_block_has_statistics_for_every_path_before_it():
     net = build(SUPERNETS['r18-prefix-stage'])
     # the first block of stage 2 is one module; what it sees depends on stage 1
     archs = [stage_arch((1, 1, 1, 1)), stage_arch((3, 2, 1, 1))]
-    norms = PathNorms(net, fold=False)
+    norms = BNCalibrator(net)
     batches = [images(seed=seed) for seed in range(2)]
     todo = [(j, dict(inputs=batch)) for j, batch in enumerate(batches)]
     norms.calibrate(archs, todo, len(batches))

@@ -1,6 +1,10 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from nets import equal, snapshot, some_archs
 from tiny import (
@@ -18,13 +22,14 @@ from tiny import (
 
 from mmcr.errors import UserError
 from mmcr.report.slices import Slices
+from mmcr.scoring.evaluator import compute
 from mmcr.search import Complete, Partial, Proposal
 from mmcr.space import Arch, stage_arch
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
-# Folded norms and another memory format round otherwise, and a box of an untrained
-# detector, on seven images, may come or go.
+# RoIAlign as a look-up and another memory format round otherwise, and a box of an
+# untrained detector, on seven images, may come or go.
 TOLERANCE = 0.01
 KINDS = {'stage': STAGE, 'operation': OPERATION}
 
@@ -215,10 +220,10 @@ def test_progress_goes_from_0_to_1(scored):
         assert seen == sorted(seen) and len(set(seen)) == len(seen) == batches
         assert seen[0] == 0 and 0.7 < seen[-1] <= 1
     seen.clear()
-    candidates.grouping.size = 2
+    candidates.group_size = 2
     candidates.evaluate(proposals, seen.append)
     assert seen == sorted(seen) and seen[-1] > 0.9
-    candidates.grouping.size = 64
+    candidates.group_size = 64
 
 
 def test_groups_change_nothing(scored, monkeypatch):
@@ -231,31 +236,10 @@ def test_groups_change_nothing(scored, monkeypatch):
         lambda group, *args: sizes.append(len(group)) or run(group, *args),
     )
     for size, groups in ((1, 6), (2, 3), (6, 1)):
-        monkeypatch.setattr(candidates.grouping, 'size', size)
+        monkeypatch.setattr(candidates, 'group_size', size)
         sizes.clear()
         assert candidates.evaluate(proposals) == together
         assert len(sizes) == groups
-
-
-def groups_of(candidates, proposals):
-    names = [choice.name for choice in candidates.backbone.space.choices]
-    return candidates.grouping.groups(proposals, names, candidates._num_calibration)
-
-
-def test_groups_fit_the_memory(shapes):
-    candidates = candidate_evaluator(build_detector(STAGE), shapes, memory=1e-9)
-    proposals = [
-        Proposal(Complete(a)) for a in some_archs(candidates.backbone.space, 3)
-    ]
-    assert [len(group) for group in groups_of(candidates, proposals)] == [1, 1, 1]
-    candidates.evaluate(proposals[:1])
-    images = len(candidates.archval.dataset)
-    measured = candidates.grouping.bytes_per_image
-    assert 500 < measured < 100_000
-    candidates.grouping.bytes = 2.1 * images * measured
-    assert [len(group) for group in groups_of(candidates, proposals)] == [2, 1]
-    halves = [Proposal(p.candidate, (0, 0.5)) for p in proposals]
-    assert [len(group) for group in groups_of(candidates, halves)] == [3]
 
 
 def test_detections_keep_no_other_boxes_in_memory(shapes):
@@ -288,37 +272,39 @@ def test_a_part_of_archval_has_its_part_of_the_calibration(shapes):
         assert candidates._num_calibration(proposal) == expected
 
 
-def test_scoring_processes_change_nothing(scored, shapes):
-    candidates, proposals, together = scored
-    other = candidate_evaluator(
-        candidates.model,
-        shapes,
-        num_minibatches=2,
-        plain=True,
-        workers=1,
-        group_size=4,
-    )
-    try:
-        assert other.grouping.size == 2
-        assert other.evaluate(proposals) == together
-    finally:
-        other.close()
+class Sum(BaseMetric):
+    """Of numbers; logs a table."""
+
+    def process(self, data_batch, data_samples):
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results):
+        MMLogger.get_current_instance().info('a table')
+        return dict(sum=sum(results))
 
 
-def test_one_at_a_time_is_one_at_a_time(shapes):
-    candidates = candidate_evaluator(
-        build_detector(STAGE), shapes, group_size=1, workers=1
-    )
-    runs = []
-    run = candidates._run
-    candidates._run = lambda *arguments: runs.append(0) or run(*arguments)
-    archs = some_archs(candidates.backbone.space, 3)
-    proposals = [Proposal(Complete(arch)) for arch in archs]
+def test_values_carry_their_metrics_prefix_and_no_table_is_logged(caplog):
+    metrics = [Sum(prefix='a'), Sum()]
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(caplog.handler)
     try:
-        for done, _ in enumerate(candidates.stream(proposals)):
-            assert len(runs) == done + 1
+        values = compute(metrics, [[1, 2], [3]])
+        logger.info('after')
     finally:
-        candidates.close()
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(level)
+    assert values == {'a/sum': 3, 'sum': 3}
+    assert [record.message for record in caplog.records] == ['after']
+
+
+def test_an_error_of_a_metric_arrives(shapes, monkeypatch):
+    candidates = candidate_evaluator(build_detector(STAGE), shapes)
+    metric = candidates.evaluator.metrics[0]
+    monkeypatch.setattr(metric, 'compute_metrics', lambda results: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        candidates.evaluate([Proposal(Complete(candidates.backbone.arch))])
 
 
 @pytest.mark.parametrize(
@@ -327,10 +313,6 @@ def test_one_at_a_time_is_one_at_a_time(shapes):
         ('group_size', 0, 'integer of at least 1, but got 0'),
         ('group_size', 2.5, 'integer of at least 1, but got 2.5'),
         ('num_minibatches', 0, 'integer of at least 1, but got 0'),
-        ('workers', -1, 'integer of at least 0, but got -1'),
-        ('memory', 0, 'above 0, but got 0'),
-        ('memory', '2', "above 0, but got '2'"),
-        ('memory', float('inf'), 'above 0, but got inf'),
     ],
 )
 def test_a_limit_that_is_none_is_refused(shapes, option, value, words):

@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
 from mmcr.scoring.loaders import annotations_first, build_loader, calibration_cfg
-from mmcr.scoring.neck_and_heads import norms_behind
+from mmcr.scoring.neck_and_heads import neck_and_head_norms
 from mmcr.search import Complete, Proposal
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -103,7 +103,7 @@ def calibrated_alone(candidates, arch):
 def test_scores_are_those_of_detectors_calibrated_alone(detector, shapes):
     candidates = candidate_evaluator(detector, shapes, plain=True)
     detector.train()
-    count = len(norms_behind(detector, detector.backbone))
+    count = len(neck_and_head_norms(detector, detector.backbone))
     assert count in [expected for _, expected in DETECTORS.values()]
     before = copy.deepcopy(detector.state_dict())
     archs = some_archs(candidates.backbone.space, 3)
@@ -131,7 +131,7 @@ def test_scores_depend_neither_on_the_group_nor_on_chance(detector, shapes):
     proposals.append(Proposal(proposals[1].candidate, (0.0, 0.5)))
     together = candidates.evaluate(proposals)
     candidates.reset()
-    candidates.grouping.size = 1
+    candidates.group_size = 1
     torch.manual_seed(5)
     assert candidates.evaluate(proposals[::-1]) == together[::-1]
 

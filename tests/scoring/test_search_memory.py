@@ -12,19 +12,15 @@ run = partial(run_script, BENCHMARKS / 'search_memory.py')
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 
 
-def test_a_limit_makes_groups_smaller(tmp_path):
-    arguments = ['--candidates', 4, '--images', 8, '--memory', 'inf', 0.0001]
+def test_measures_every_group_size(tmp_path):
+    arguments = ['--candidates', 4, '--images', 8, '--group-size', 4, 2]
     done = run('--out', tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'search_memory.json').read_text())
-    unlimited, limited = result['rows']
-    assert (unlimited['largest_group'], unlimited['groups']) == (4, 1)
-    # each takes some 35 KiB, of 105
-    assert 1 < limited['largest_group'] < 4 and limited['groups'] == 2
-    assert unlimited['memory_gib'] is None and limited['memory_gib'] == 0.0001
+    assert [row['group_size'] for row in result['rows']] == [4, 2]
     assert min(row['peak_growth_mib'] for row in result['rows']) >= 0
     table = (tmp_path / 'search_memory.md').read_text()
-    assert '| none | 4 | 4 | 1 |' in table and table in done.stdout
+    assert '| 4 | 4 |' in table and table in done.stdout
 
 
 def test_candidates_that_there_are_not_are_refused(tmp_path):

@@ -1,11 +1,14 @@
-"""RoIAlign as a look-up gives what mmcv's gives."""
+"""What is computed faster on a CPU gives what mmcv gives."""
 
 import pytest
 import torch
 from mmcv.ops import RoIAlign
+from mmdet.models.necks import FPN
+from mmdet.registry import MODELS
+from tiny import detector_cfg
 from torch import nn
 
-from mmcr.scoring.roi_align import fast_roi_align
+from mmcr.scoring.fast_paths import fast_paths
 
 HEIGHT, WIDTH = 12, 17  # of the features of two images
 
@@ -40,7 +43,7 @@ def test_gives_what_mmcv_gives(output_size, sampling_ratio, aligned, count):
     )
     rois = regions()[:count]
     wanted = layer(features, rois)
-    with torch.no_grad(), fast_roi_align(layer_with_weights(layer)):
+    with torch.no_grad(), fast_paths(detector_of(layer)):
         assert 'forward' in vars(layer)
         for given in (features, features.contiguous(memory_format=torch.channels_last)):
             found = layer(given, rois)
@@ -49,8 +52,10 @@ def test_gives_what_mmcv_gives(output_size, sampling_ratio, aligned, count):
     assert 'forward' not in vars(layer)
 
 
-def layer_with_weights(*layers):
-    return nn.ModuleList([nn.Linear(1, 1), *layers])
+def detector_of(*layers):
+    model = nn.ModuleList(layers)
+    model.with_neck = False
+    return model
 
 
 def test_what_it_does_not_compute_is_left_to_mmcv():
@@ -60,7 +65,7 @@ def test_what_it_does_not_compute_is_left_to_mmcv():
         pass
 
     own = Own(7, 1 / 4)
-    with fast_roi_align(layer_with_weights(layer, largest, own)):
+    with fast_paths(detector_of(layer, largest, own)):
         assert 'forward' in vars(layer)
         assert 'forward' not in {*vars(largest), *vars(own)}
         features = torch.randn(2, 6, HEIGHT, WIDTH, requires_grad=True)
@@ -71,11 +76,47 @@ def test_what_it_does_not_compute_is_left_to_mmcv():
         assert double.dtype == torch.float64
 
 
-def test_a_model_comes_back_after_an_error():
-    layer = RoIAlign(7, 1 / 4)
-    with (
-        pytest.raises(KeyError),
-        fast_roi_align(layer_with_weights(layer)),
-    ):
-        raise KeyError
-    assert 'forward' not in vars(layer)
+def with_deformable_convolutions():
+    """As mmdet's FPN may have, and after training: their offsets are not zero."""
+    cfg = detector_cfg({})
+    cfg.neck.conv_cfg = dict(type='DCNv2', deform_groups=1)
+    model = MODELS.build(cfg)
+    for conv in model.neck.fpn_convs:
+        nn.init.normal_(conv.conv.conv_offset.weight)
+    return model
+
+
+def with_an_operator_of_its_own():
+    class Neck(FPN):
+        pass
+
+    model = MODELS.build(detector_cfg({}))
+    model.neck.__class__ = Neck
+    return model
+
+
+@pytest.mark.parametrize(
+    'make, fast',
+    [
+        (lambda: MODELS.build(detector_cfg({})), True),
+        (with_deformable_convolutions, False),
+        (with_an_operator_of_its_own, False),
+    ],
+)
+def test_channels_last_where_all_operators_know_it(quiet_mmdet, make, fast):
+    torch.manual_seed(0)
+    model = make().eval()
+    x = torch.randn(2, 3, 64, 64)
+    weight = model.backbone.layer1[0].conv1.weight
+    with torch.no_grad():
+        wanted = model.extract_feat(x)
+        with pytest.raises(KeyError), fast_paths(model):
+            assert weight.is_contiguous() != fast
+            found = model.extract_feat(x)
+            assert all(out.is_contiguous() for out in found)
+            raise KeyError
+    assert weight.is_contiguous() and not model.neck._forward_hooks
+    assert not any('forward' in vars(module) for module in model.modules())
+    for out, other in zip(found, wanted):
+        assert fast or torch.equal(out, other)
+        torch.testing.assert_close(out, other, rtol=1e-4, atol=1e-4)

@@ -2,15 +2,15 @@ import pytest
 from mmengine.config import ConfigDict
 from tiny import loader_cfg
 
-import mmcr.scoring.loaders as batches
 from mmcr.errors import UserError
-from mmcr.scoring.loaders import BatchShardSampler, build_loader, calibration_cfg
+from mmcr.scoring import loaders
+from mmcr.scoring.loaders import build_loader, calibration_cfg
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 
 def as_rank(monkeypatch, rank, world_size):
-    monkeypatch.setattr(batches, 'get_dist_info', lambda: (rank, world_size))
+    monkeypatch.setattr(loaders, 'get_dist_info', lambda: (rank, world_size))
 
 
 def image_ids(loader):
@@ -59,7 +59,7 @@ def test_batches_hold_images_of_one_orientation():
         def __len__(self):
             return 20
 
-    order = batches._by_orientation(Photos(), list(range(20)), 4)
+    order = loaders._by_orientation(Photos(), list(range(20)), 4)
     assert sorted(order) == list(range(20))
     kinds = [{i % 3 == 0 for i in order[start : start + 4]} for start in (0, 4, 8, 12)]
     assert all(len(kind) == 1 for kind in kinds)
@@ -69,7 +69,7 @@ def test_batches_hold_images_of_one_orientation():
         def get_data_info(self, index):
             return {}
 
-    assert batches._by_orientation(Unknown(), [2, 0, 1], 2) == [2, 0, 1]
+    assert loaders._by_orientation(Unknown(), [2, 0, 1], 2) == [2, 0, 1]
 
 
 def test_a_training_loaders_habits_are_dropped(shapes):
@@ -104,12 +104,6 @@ def test_only_some_batches_for_a_while(monkeypatch, shapes):
     half = build_loader(loader_cfg(shapes, 'archval'), 'archval')
     with half.sampler.only([0, 2, 3]):
         assert image_ids(half) == [batches[3]]
-
-
-def test_sampler_of_a_list():
-    sampler = BatchShardSampler([5, 3, 8], 2)
-    assert list(sampler) == [5, 3, 8] and len(sampler) == 3
-    assert sampler.batches == [0, 1]
 
 
 def test_calibration_reads_the_training_set_like_archval(shapes):

@@ -1,50 +1,42 @@
 """Batch norm statistics of supernet paths, from scratch (SPOS, DetNAS).
 
-A supernet's running statistics mix all the paths that were trained, so each
-path gets its own: the average, over a fixed set of training images, of what
-its norms see in training mode. Nothing of the supernet's statistics is left in
-them.
+A supernet's running statistics mix all the paths that were trained, so each path gets
+its own: the average, over a fixed set of training images, of what its norms see in
+training mode.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
 from types import MethodType
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce_dict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmcr.scoring.fusing import ConvNormPairs, folded
+from mmcr.models.norms import learns_statistics
 from mmcr.scoring.paths import Prefix, prefixes_of, run_paths
 from mmcr.space.arch import Arch
 
 
-class PathNorms:
+class BNCalibrator:
     """Means and variances of the norms of every path prefix.
 
-    What a prefix has seen is kept: later architectures that begin alike do not
-    see those batches again, and a longer calibration goes on from a shorter one.
-
-    Only norms that the backbone's own training mode leaves in training mode
-    are re-estimated: with `norm_eval` or frozen stages the supernet was trained
-    on its stored statistics, and so it is evaluated.
-
-    Norms of necks and heads see what the whole path gives them: they are one more
-    step behind the backbone's, which every architecture has to itself.
+    What a prefix has seen is kept: later architectures that begin alike do not see
+    those batches again, and a longer calibration goes on from a shorter one. Norms that
+    are frozen (`norm_eval`, frozen stages) keep their stored statistics, on which the
+    supernet was trained. Norms of neck and heads form one more step after the
+    backbone's, which every architecture has to itself.
 
     Args:
         backbone: A searchable backbone in supernet mode. Its mode and buffers
             are changed; the caller gives them back (`paths.untouched`). Its
             weights must stay as they are.
-        behind: The norms of neck and heads to re-estimate, likewise changed.
-        keep_bytes: Host or device memory above which prefixes that are not
-            asked for any more are forgotten.
-        fold: Whether to fold norms into the convolutions before them, which
-            rounds otherwise; ``None`` does so on a CPU, where it saves a third of
-            a backbone's time, and not on a GPU, where nothing was measured.
+        head_norms: The norms of neck and heads to re-estimate, likewise changed.
+        keep_bytes: Memory above which prefixes that are not asked for any more are
+            forgotten.
         adapt: Whether to re-estimate at all; otherwise every path runs on the
             statistics that the supernet's training left.
     """
@@ -52,27 +44,20 @@ class PathNorms:
     def __init__(
         self,
         backbone: nn.Module,
-        behind: Sequence[_BatchNorm] = (),
+        head_norms: Sequence[nn.Module] = (),
         keep_bytes: int = 2**28,
-        fold: bool | None = None,
         adapt: bool = True,
     ) -> None:
         self.backbone = backbone
-        self.behind = list(behind) if adapt else []
+        self.head_norms = list(head_norms) if adapt else []
         self.keep_bytes = keep_bytes
         backbone.train()
         self._adapting = {
             module
             for module in backbone.modules()
-            if adapt
-            and isinstance(module, _BatchNorm)
-            and module.training
-            and module.track_running_stats
+            if adapt and learns_statistics(module)
         }
-        self._pairs = ConvNormPairs(backbone.modules(), self._adapting)
         self._depth = len(backbone.steps())
-        on_cpu = next(backbone.parameters()).device.type == 'cpu'
-        self._folding = on_cpu if fold is None else fold
         # per prefix this rank's sums over images, of the means and then the variances
         # of the norms of its step, and last the number of images
         self._sums: dict[Prefix, Tensor] = {}
@@ -82,7 +67,7 @@ class PathNorms:
     @property
     def needed(self) -> bool:
         """Whether there is a norm to calibrate at all."""
-        return bool(self._adapting or self.behind)
+        return bool(self._adapting or self.head_norms)
 
     def missing(self, archs: Sequence[Arch], num_batches: int) -> range:
         """Which of the first `num_batches` batches some prefix of `archs` lacks."""
@@ -97,7 +82,7 @@ class PathNorms:
         archs: Sequence[Arch],
         batches: Iterable[tuple[int, dict]],
         num_batches: int,
-        run_behind: Callable[[int, dict, tuple[Tensor, ...]], None] | None = None,
+        run_heads: Callable[[int, dict, tuple[Tensor, ...]], None] | None = None,
     ) -> None:
         """Estimates the statistics of all prefixes of `archs`.
 
@@ -110,11 +95,11 @@ class PathNorms:
             batches: Index and preprocessed data, ``inputs`` of ``N x C x H x W``, of
                 the batches that are `missing`, in order.
             num_batches: How many batches the statistics are to rest on.
-            run_behind: Runs neck and heads, given a batch and the backbone's outputs
-                for it; where there are norms `behind`.
+            run_heads: Runs neck and heads, given a batch and the backbone's outputs
+                for it; where there are `head_norms`.
         """
         self.backbone.train()
-        for norm in self.behind:
+        for norm in self.head_norms:
             norm.train()
         if not archs or not self.needed:
             return
@@ -123,14 +108,17 @@ class PathNorms:
         seen_by = {arch: self._seen_by(arch, num_batches) for arch in archs}
         # back at the end: what an error cuts off is no sum to go on from
         num_seen = {prefix: self._num_seen.pop(prefix, 0) for prefix in sizes}
-        self._begin({p: size for p, size in sizes.items() if not num_seen[p]})
+        like = next(self.backbone.parameters())
+        for prefix, size in sizes.items():
+            if not num_seen[prefix]:
+                self._sums[prefix] = like.new_zeros(size + 1, dtype=torch.float64)
 
         def measure(prefix: Prefix, norms: list, images: int, run: Callable):
             for norm in norms:
                 norm.reset_running_stats()
                 # the running value becomes the batch's own; the mean of all calls of
                 # a head that is run on each level (which a GPU waits for)
-                norm.momentum = None if norms is self.behind else 1.0
+                norm.momentum = None if norms is self.head_norms else 1.0
             result = run()
             if index >= num_seen[prefix]:
                 sums = self._sums[prefix]
@@ -142,89 +130,62 @@ class PathNorms:
             return result
 
         def run_step(prefix: Prefix, step, x: Tensor) -> Tensor:
-            norms = self._norms_of(step)
-            return measure(prefix, norms, len(x), lambda: step.run(x))
+            return measure(prefix, self._norms_of(step), len(x), partial(step.run, x))
 
-        norms = self._adapting.union(self.behind)
-        with _unsynchronised(norms), self._pairs.watched():
+        with _unsynchronised(self._adapting.union(self.head_norms)):
             for index, data in batches:
                 images = data['inputs']
                 todo = [arch for arch in archs if seen_by[arch] <= index]
                 for members, features in run_paths(
                     self.backbone, todo, images, run_step
                 ):
-                    if self.behind:
+                    if self.head_norms:
                         prefix = self._prefixes(todo[members[0]])[-1]
-                        run = partial(run_behind, index, data, features)
-                        measure(prefix, self.behind, len(images), run)
+                        run = partial(run_heads, index, data, features)
+                        measure(prefix, self.head_norms, len(images), run)
         self._num_seen.update(dict.fromkeys(sizes, num_batches))
-        self._pairs.agree()
-        self._statistics = self._joined(sizes)
+        totals = {prefix: self._sums[prefix] for prefix in sizes}
+        all_reduce_dict(totals)
+        self._statistics = {
+            prefix: (total[:-1] / total[-1]).float() for prefix, total in totals.items()
+        }
 
     def run_calibrated(self, prefix: Prefix, step, x: Tensor) -> Tensor:
         """Runs a step with the statistics of its prefix, in evaluation mode."""
-        norms = self._norms_of(step)
-        if not norms:
-            return step.run(x)
-        pairs = self._pairs.of(norms) if self._folding else {}
-        factors = {}
-        values = self._statistics[prefix].split([n.num_features for n in norms] * 2)
-        for norm, mean, var in zip(norms, values, values[len(norms) :]):
-            if norm in pairs:
-                factors[norm] = _scale_and_shift(norm, mean, var)
-            else:
+        self._load(prefix, self._norms_of(step))
+        return step.run(x)
+
+    def load_heads(self, arch: Arch) -> None:
+        """Gives neck and heads the statistics of an architecture."""
+        self._load(self._prefixes(arch)[-1], self.head_norms)
+
+    def _load(self, prefix: Prefix, norms: list[nn.Module]) -> None:
+        if norms:
+            values = self._statistics[prefix].split([n.num_features for n in norms] * 2)
+            for norm, mean, var in zip(norms, values, values[len(norms) :]):
                 norm.running_mean.copy_(mean)
                 norm.running_var.copy_(var)
-        with folded(pairs, factors):
-            return step.run(x)
-
-    def set_behind(self, arch: Arch) -> None:
-        """Gives neck and heads the statistics of an architecture."""
-        if not self.behind:
-            return
-        statistics = self._statistics[self._prefixes(arch)[-1]]
-        values = statistics.split([n.num_features for n in self.behind] * 2)
-        for norm, mean, var in zip(self.behind, values, values[len(self.behind) :]):
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(var)
-
-    def _begin(self, sizes: Mapping[Prefix, int]) -> None:
-        like = next(self.backbone.parameters())
-        for prefix, size in sizes.items():
-            self._sums[prefix] = like.new_zeros(size + 1, dtype=torch.float64)
-
-    def _joined(self, sizes: Mapping[Prefix, int]) -> dict[Prefix, Tensor]:
-        """The statistics of all ranks' images together."""
-        flat = torch.cat([self._sums[prefix] for prefix in sizes])
-        all_reduce(flat, 'sum')
-        sums = flat.split([size + 1 for size in sizes.values()])
-        return {
-            prefix: (total[:-1] / total[-1]).float()
-            for prefix, total in zip(sizes, sums)
-        }
 
     def _prefixes(self, arch: Arch) -> list[Prefix]:
-        """Of the backbone's steps and, with norms there, of what is behind them."""
+        """Of the backbone's steps and, with norms there, of neck and heads."""
         prefixes = prefixes_of(self.backbone, arch)
-        if self.behind:
+        if self.head_norms:
             prefixes.append((self._depth, prefixes[-1][1]))
         return prefixes
 
-    def _norms_of(self, step) -> list[_BatchNorm]:
+    def _norms_of(self, step) -> list[nn.Module]:
         return [
             norm for norm in self.backbone.active_norms(step) if norm in self._adapting
         ]
 
     def _sizes(self, archs: Sequence[Arch]) -> dict[Prefix, int]:
-        """Of the statistics of each distinct prefix, in one order on all ranks."""
-        sizes = {}
+        """Of the statistics of each distinct prefix."""
+        sizes, steps = {}, self.backbone.steps()
         for arch in archs:
             self.backbone.set_arch(arch)
-            for prefix, step in zip_longest(
-                self._prefixes(arch), self.backbone.steps()
-            ):
+            for prefix, step in zip_longest(self._prefixes(arch), steps):
                 if prefix not in sizes:
-                    norms = self.behind if step is None else self._norms_of(step)
+                    norms = self.head_norms if step is None else self._norms_of(step)
                     sizes[prefix] = sum(2 * norm.num_features for norm in norms)
         return sizes
 
@@ -244,19 +205,8 @@ class PathNorms:
                 self._num_seen.pop(prefix, None)
 
 
-def _scale_and_shift(
-    norm: _BatchNorm, mean: Tensor, var: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What a norm does in evaluation mode, as one factor and one summand."""
-    scale = torch.rsqrt(var + norm.eps)
-    if not norm.affine:
-        return scale, -mean * scale
-    scale = scale * norm.weight
-    return scale, norm.bias - mean * scale
-
-
 @contextmanager
-def _unsynchronised(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+def _unsynchronised(norms: Iterable[nn.Module]) -> Iterator[None]:
     """Norms keep to their own batch, also those that are SyncBN.
 
     The ranks have different batches and may have unequally many of them:
@@ -264,8 +214,13 @@ def _unsynchronised(norms: Iterable[_BatchNorm]) -> Iterator[None]:
     """
     for norm in norms:
         norm.forward = MethodType(_BatchNorm.forward, norm)
+        norm._check_input_dim = _any_shape  # which mmcv's kind does not have
     try:
         yield
     finally:
         for norm in norms:
-            del norm.forward
+            del norm.forward, norm._check_input_dim
+
+
+def _any_shape(x: Tensor) -> None:
+    pass

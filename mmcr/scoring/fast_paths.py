@@ -1,8 +1,9 @@
-"""RoIAlign on CPUs as a weighted look-up, several times faster than mmcv's loop.
+"""What a CPU computes faster than mmdet does, rounding otherwise.
 
-mmcv's kernel for CPUs (as torchvision's) sums its samples one channel at a time.
-Here each cell of a RoI is a bag of pixels with weights, and torch's `embedding_bag`
-adds up whole pixels, all channels at once.
+RoIAlign as a weighted look-up: mmcv's kernel for CPUs (as torchvision's) sums its
+samples one channel at a time. Here each cell of a RoI is a bag of pixels with weights,
+and torch's `embedding_bag` adds up whole pixels, all channels at once. And backbone and
+neck in channels-last format.
 """
 
 from collections.abc import Iterator
@@ -25,14 +26,7 @@ def roi_align(
 ) -> Tensor:
     """What `mmcv.ops.roi_align` with ``pool_mode='avg'`` gives, up to rounding.
 
-    Args:
-        features: ``N x C x H x W``.
-        rois: ``K x 5``: index of the image, then x1, y1, x2, y2 in pixels of it.
-        output_size: Rows and columns of cells.
-        spatial_scale: Size of `features` by that of the image.
-        sampling_ratio: Samples per cell and axis; 0 takes as many as a cell has
-            pixels, rounded up.
-        aligned: Whether a pixel's centre is at half a pixel.
+    Its arguments are mmcv's: `features` are ``N x C x H x W``, `rois` ``K x 5``.
 
     Returns:
         ``K x C x rows x columns``, contiguous, as heads that view it flat expect.
@@ -106,23 +100,22 @@ def _samples(
 
 
 @contextmanager
-def fast_roi_align(model: nn.Module) -> Iterator[None]:
-    """Lets the RoIAlign layers of a model on a CPU compute by look-up.
+def fast_paths(model: nn.Module) -> Iterator[None]:
+    """Lets a detector on a CPU run in both ways; for inference in float32.
 
-    For inference in float32. Layers of other types, such as a user's own, and those
-    that take the maximum stay as they are.
+    RoIAlign layers of other types, such as a user's own, and those that take the
+    maximum stay as they are.
     """
-    layers = []
-    if next(model.parameters()).device.type == 'cpu':
-        layers = [
-            module
-            for module in model.modules()
-            if type(module) is RoIAlign and module.pool_mode == 'avg'
-        ]
+    layers = [
+        module
+        for module in model.modules()
+        if type(module) is RoIAlign and module.pool_mode == 'avg'
+    ]
     for layer in layers:
         layer.forward = partial(_forward, layer)
     try:
-        yield
+        with _channels_last(model):
+            yield
     finally:
         for layer in layers:
             del layer.forward
@@ -138,4 +131,42 @@ def _forward(layer: RoIAlign, features: Tensor, rois: Tensor) -> Tensor:
         layer.spatial_scale,
         layer.sampling_ratio,
         layer.aligned,
+    )
+
+
+@contextmanager
+def _channels_last(model: nn.Module) -> Iterator[None]:
+    """Runs backbone and neck in channels-last format, where both can.
+
+    What leaves the neck has the usual format again: mmcv's RoIAlign takes that for
+    granted, as mmcv's other compiled operators do.
+    """
+    parts = [model.backbone, model.neck] if model.with_neck else []
+    modules = [module for part in parts for module in part.modules()]
+    if not parts or not all(map(_takes_any_format, modules)):
+        yield
+        return
+    for part in parts:
+        part.to(memory_format=torch.channels_last)
+    usual = model.neck.register_forward_hook(
+        lambda module, inputs, outs: tuple(out.contiguous() for out in outs)
+    )
+    try:
+        yield
+    finally:
+        usual.remove()
+        for part in parts:
+            part.to(memory_format=torch.contiguous_format)
+
+
+def _takes_any_format(module: nn.Module) -> bool:
+    """Whether all its operators are torch's, which are right in every format.
+
+    mmcv's compiled ones, such as deformable convolutions, give wrong values in
+    channels-last format, without a word. In these packages only modules of `mmcv.ops`
+    call them; of other packages nothing is known.
+    """
+    package, *rest = type(module).__module__.split('.')
+    return package in ('torch', 'mmengine', 'mmdet', 'mmcr') or (
+        package == 'mmcv' and rest[:1] != ['ops']
     )

@@ -292,24 +292,6 @@ def test_images_without_objects_are_refused(coco, tmp_path, annotations):
         values(UnroundedCocoMetric(ann_file=str(path)), samples)
 
 
-def test_near_duplicate_and_one_pixel_boxes(coco, tmp_path):
-    content = json.loads(coco.read_text())
-    first = dict(content['annotations'][0])
-    content['annotations'] += [
-        dict(first, id=10_000),
-        dict(first, id=10_001, bbox=[3, 3, 1, 1], area=1),
-        dict(first, id=10_002, bbox=[5, 5, 0, 0], area=0),
-    ]
-    path = tmp_path / 'odd.json'
-    path.write_text(json.dumps(content))
-    assert (
-        values(UnroundedCocoMetric(ann_file=str(path)), detections(coco, 0))[
-            'coco/bbox_mAP'
-        ]
-        > 0
-    )
-
-
 @pytest.mark.parametrize(
     'options',
     [
