@@ -91,7 +91,7 @@ class ArchEvalLoop(BaseLoop):
         calibration = dict(self._settings['calibration'])
         if self._calibration:
             calibration['data'] = data_digest(self._calibration)
-        options = ('score', 'num_minibatches', 'fp16', 'plain', 'fast_paths')
+        options = ('score', 'num_minibatches', 'fp16', 'plain')
         return dict(
             self._settings,
             **{name: getattr(self.candidates, name) for name in options},

@@ -231,24 +231,6 @@ def test_the_journal_of_another_search_is_refused(
     assert (tmp_path / 'trials.jsonl').read_bytes() == content
 
 
-@pytest.mark.parametrize('plain', (True, False))
-def test_a_journal_of_an_earlier_version(shapes, checkpoints, tmp_path, plain):
-    options = dict(budget=6, plain=plain)
-    metrics = search(shapes, tmp_path, checkpoints, 'stage', **options).test()
-    header, *trials = lines(tmp_path)
-    assert header.pop('fast_paths') == (
-        None if plain else ['channels_last', 'roi_align']
-    )
-    content = '\n'.join(map(json.dumps, [header, *trials])) + '\n'
-    (tmp_path / 'trials.jsonl').write_text(content)
-    again = search(shapes, tmp_path, checkpoints, 'stage', **options)
-    if plain:
-        assert again.test() == metrics
-    else:  # norms were folded into convolutions, which rounds otherwise
-        with pytest.raises(JournalError, match='fast_paths is null in the file and'):
-            again.test()
-
-
 def test_budget(shapes, checkpoints, tmp_path):
     search(
         shapes,
