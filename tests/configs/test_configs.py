@@ -98,7 +98,7 @@ def test_builds_predicts_and_trains(name):
         repr(cfg.model.to_dict()), repr(cfg.optim_wrapper.to_dict())
     )
     assert list(cfg.model.neck.in_channels) == facts['channels']
-    assert facts['has_space'] == (is_of_search(name) or name.startswith('demo/'))
+    assert facts['has_space'] == is_of_search(name)
     assert [sample.img_id for sample in found] == [0, 1]
     for sample in found:
         assert torch.isfinite(sample.pred_instances.bboxes).all()
@@ -109,8 +109,6 @@ def test_builds_predicts_and_trains(name):
 
 @pytest.mark.parametrize('name', [n for n in LEAVES if 'detnas' not in n])
 def test_trains_by_the_paper(name):
-    if name.startswith('demo/'):
-        pytest.skip('the demo has its own short schedule')
     (recipe,) = (value for key, value in RECIPES.items() if fnmatch(name, key))
     epochs, milestones, scale, lr = recipe
     cfg = read(name)
