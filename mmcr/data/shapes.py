@@ -28,8 +28,6 @@ from mmcr.data.figures import (
 )
 from mmcr.files import write_bytes, write_json
 
-__all__ = ['CLASSES', 'write_shapes']
-
 VERSION = 1  # of the drawing rules: raise it when equal arguments draw anew
 MIN_SIDE = 64
 MIN_SIZE, MAX_SHARE = 8, 0.95  # pixels; share of the image's shorter side
@@ -228,7 +226,11 @@ class _Scene:
         least = MIN_VISIBLE * fig.mask.sum()
         self._least_visible = np.append(self._least_visible, least)
         pixels = self.picture[there]
-        colour = _contrasting(rng, pixels[mask].mean(axis=0))
+        # The colour (B, G, R) stands out and keeps away from black and white, where
+        # tones would be clipped and the mean colour would tell the class.
+        colours = rng.integers(60, 196, (8, 3))
+        contrasts = np.abs(colours - pixels[mask].mean(axis=0)).sum(axis=1)
+        colour = colours[contrasts.argmax()]
         pixels[mask] = np.clip(colour + fig.tone[part][mask][:, None], 0, 255)
 
     def _windows(self, rng: np.random.Generator, height: int, width: int) -> tuple:
@@ -252,16 +254,6 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
         noise = cv2.resize(grid.astype(np.float32), (width, height))
         picture += noise[:, :, None] * tint.astype(np.float32)
     return np.clip(picture, 0, 255).astype(np.uint8)
-
-
-def _contrasting(rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
-    """A random colour (B, G, R) that stands out from `other`.
-
-    It keeps away from black and white, where a figure's tones would be
-    clipped and its mean colour would tell its class.
-    """
-    colours = rng.integers(60, 196, (8, 3))
-    return colours[np.abs(colours - other).sum(axis=1).argmax()]
 
 
 def _polygons(mask: np.ndarray, left: int, top: int) -> list[list[float]]:
