@@ -142,7 +142,11 @@ WRAPPED = [  # number of sets, how often each is seen (None where that varies)
 ]
 
 
-@pytest.mark.parametrize(('wrap', 'number', 'times'), WRAPPED)
+@pytest.mark.parametrize(
+    ('wrap', 'number', 'times'),
+    WRAPPED,
+    ids=['repeated', 'balanced', 'mosaic', 'two', 'nested'],
+)
 def test_inner_sets_are_split_and_wrappers_stay(wrap, number, times, data, tmp_path):
     cfg = config(data, wrap(coco_set(data), coco_set(data, 'more')))
     before = {path: path.read_bytes() for path in data.glob('*.json')}
