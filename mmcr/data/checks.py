@@ -8,24 +8,27 @@ data sets of a config in one go.
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
-from pathlib import Path
 
 from mmcr.data.coco import DataError, read_coco
-from mmcr.data.sets import class_names, image_folder, inner_sets, joined, type_name
+from mmcr.data.sets import (
+    CocoSet,
+    class_names,
+    evaluators,
+    image_folder,
+    inner_sets,
+    joined,
+    type_name,
+)
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _SPLIT_TOOL = 'tools/dataset_converters/split_coco.py'
 
 
 def check_classes(
-    coco: Mapping,
-    classes: Sequence[str],
-    num_classes: int | None,
-    path: str | Path,
-    head: str = 'the model',
+    data: CocoSet, num_classes: int | None = None, head: str = 'the model'
 ) -> None:
     """Check that a file's categories, a data set's classes and a head agree.
 
@@ -35,16 +38,15 @@ def check_classes(
     classes are how mmdet trains on a part of them, and only warned of.
 
     Args:
-        coco: Content of the annotation file; only `categories` is read.
-        classes: The data set's `metainfo` classes.
+        data: Of its annotations, `categories` alone is read.
         num_classes: What the head predicts, None for not known.
-        path: The annotation file, for the message.
-        head: Where `num_classes` stands, for the message.
+        head: Where the head stands, for the message.
 
     Raises:
         DataError: They do not agree.
     """
-    names = [category['name'] for category in coco['categories']]
+    path, classes = data.ann_file, data.classes
+    names = [category['name'] for category in data.coco['categories']]
     spelled = repr(tuple(names)) if len(names) <= 20 else '(all names of the file)'
     remedy = f'Set metainfo=dict(classes={spelled}) in the dataset'
     missing = [name for name in classes if name not in names]
@@ -85,54 +87,25 @@ def _some(names: Sequence[str]) -> str:
     return shown + (f' and {more} more' if more > 0 else '')
 
 
-def image_paths(coco: Mapping, folder: str) -> dict[str, dict]:
-    """The images of an annotation file by the path of their file."""
-    return {
-        os.path.normpath(os.path.join(folder, image['file_name'])): image
-        for image in coco['images']
-    }
-
-
-def check_disjoint(
-    train: Mapping,
-    val: Mapping,
-    paths: tuple[str | Path, str | Path],
-    folders: tuple[str, str] = ('', ''),
-) -> None:
-    """Check that no image of archval belongs to a set that trains.
+def check_disjoint(train: CocoSet, val: CocoSet) -> None:
+    """Check that no image of archval belongs to a set to train or calibrate on.
 
     Images are told apart by the path of their file. Equal ids prove nothing,
     since independent files all count from one; they are only reported.
 
-    Args:
-        train: Content of the annotation file to train or calibrate on; only
-            `images` is read.
-        val: Content of archval's annotation file.
-        paths: The two annotation files, train first, for the message.
-        folders: The image folders of the two.
-
     Raises:
         DataError: They share images.
     """
-    trained, held = image_paths(train, folders[0]), image_paths(val, folders[1])
+    trained, held = train.images, val.images
     shared = [image for path, image in held.items() if path in trained]
     if shared:
         examples = ', '.join(f"'{i['file_name']}' (id {i['id']})" for i in shared[:3])
         raise DataError(
             'archval must share no image with the data that is trained or '
             f'calibrated on, but {len(shared)} of the {len(held)} images of '
-            f"'{paths[1]}' are in '{paths[0]}' too, for example {examples}. "
+            f"'{val.ann_file}' are in '{train.ann_file}' too, for example {examples}. "
             f'Make both from one file: python {_SPLIT_TOOL} ANN --archval N.'
         )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A dataset of a config: its annotation file, its images and where."""
-
-    ann_file: str
-    folder: str
-    coco: Mapping  # without the annotations
 
 
 def check_config(cfg: Mapping) -> None:
@@ -149,46 +122,36 @@ def check_config(cfg: Mapping) -> None:
     Raises:
         DataError: The first of these that does not hold.
     """
-    heads = dict(_head_counts(cfg.get('model') or {}, 'model'))
-    cache, sources = {}, {}
-    for loader, datasets in _local_datasets(cfg).items():
-        evaluators = _coco_evaluators(cfg, loader)
-        annotated = not any(e.get('format_only') for e in evaluators)
-        sources[loader] = [
-            _check_dataset(leaf, loader, heads, annotated, cache) for leaf in datasets
-        ]
-        _check_evaluators(evaluators, sources[loader], loader)
-    learnt_from = [
-        s for place, found in sources.items() if place not in LOADERS[1:] for s in found
-    ]
-    for phase in ('val', 'test'):
-        loop = type_name((cfg.get(f'{phase}_cfg') or {}).get('type'))
-        if re.fullmatch(r'Arch\w*Loop', loop):
-            for train, val in product(learnt_from, sources[f'{phase}_dataloader']):
-                check_disjoint(
-                    train.coco,
-                    val.coco,
-                    (train.ann_file, val.ann_file),
-                    (train.folder, val.folder),
-                )
 
+    @cache
+    def read(path: str, annotated: bool) -> dict:
+        coco = read_coco(path, annotated)
+        return {key: coco[key] for key in ('images', 'categories')}
 
-def annotation_files(cfg: Mapping) -> list[str]:
-    """The annotation files of all local COCO data sets of a config."""
-    found = _local_datasets(cfg).values()
-    return [joined(leaf, leaf['ann_file']) for leaves in found for leaf in leaves]
-
-
-def _local_datasets(cfg: Mapping) -> dict[str, list[Mapping]]:
-    """The local COCO data sets of a config, by the place of their loader."""
+    heads = dict(_head_counts(cfg.get('model') or {}, 'model')) or {'the model': None}
     loaders = {name: cfg.get(name) for name in LOADERS}
     for phase in ('val_cfg', 'test_cfg'):
         loader = (cfg.get(phase) or {}).get('calibration_dataloader')
         loaders[f'{phase}.calibration_dataloader'] = loader
-    return {
-        place: list(filter(_is_local_coco, inner_sets((loader or {}).get('dataset'))))
-        for place, loader in loaders.items()
-    }
+    found: dict[str, list[CocoSet]] = {}
+    for place, loader in loaders.items():
+        metrics = [
+            m for m in evaluators(cfg, place) if 'Coco' in type_name(m.get('type'))
+        ]
+        annotated = not any(metric.get('format_only') for metric in metrics)
+        leaves = filter(_is_local_coco, inner_sets((loader or {}).get('dataset')))
+        found[place] = [
+            _checked(leaf, place, heads, annotated, read) for leaf in leaves
+        ]
+        _check_evaluators(metrics, found[place], place)
+    learnt_from = [
+        s for place in found if place not in LOADERS[1:] for s in found[place]
+    ]
+    for phase in ('val', 'test'):
+        loop = type_name((cfg.get(f'{phase}_cfg') or {}).get('type'))
+        if re.fullmatch(r'Arch\w*Loop', loop):
+            for train, val in product(learnt_from, found[f'{phase}_dataloader']):
+                check_disjoint(train, val)
 
 
 def _is_local_coco(dataset: Mapping) -> bool:
@@ -201,21 +164,18 @@ def _is_local_coco(dataset: Mapping) -> bool:
     )
 
 
-def _check_dataset(
+def _checked(
     dataset: Mapping,
     loader: str,
-    heads: Mapping[str, int],
+    heads: Mapping[str, int | None],
     annotated: bool,
-    cache: dict,
-) -> _Source:
+    read: Callable[[str, bool], dict],
+) -> CocoSet:
     path = joined(dataset, dataset['ann_file'])
-    if (path, annotated) not in cache:
-        coco = read_coco(path, annotated)
-        cache[path, annotated] = {key: coco[key] for key in ('images', 'categories')}
-    coco = cache[path, annotated]
-    for head, num_classes in (heads or {'the model': None}).items():
-        check_classes(coco, class_names(dataset), num_classes, path, head)
-    folder = image_folder(dataset, loader)
+    coco, folder = read(path, annotated), image_folder(dataset, loader)
+    data = CocoSet(path, folder, class_names(dataset), coco)
+    for head, num_classes in heads.items():
+        check_classes(data, num_classes, head)
     first = os.path.join(folder, coco['images'][0]['file_name'])
     if not os.path.exists(first):
         there = os.path.isdir(folder or '.')
@@ -225,7 +185,7 @@ def _check_dataset(
             f'but the {lost} does not exist (working directory: '
             f"'{os.getcwd()}'). Correct data_root or data_prefix in {loader}."
         )
-    return _Source(path, folder, coco)
+    return data
 
 
 def _head_counts(part: object, place: str) -> Iterator[tuple[str, int]]:
@@ -246,19 +206,12 @@ def _head_counts(part: object, place: str) -> Iterator[tuple[str, int]]:
             yield from _head_counts(item, f'{place}[{index}]')
 
 
-def _coco_evaluators(cfg: Mapping, loader: str) -> list[Mapping]:
-    evaluators = cfg.get(loader.replace('dataloader', 'evaluator')) or []
-    if isinstance(evaluators, Mapping):
-        evaluators = [evaluators]
-    return [e for e in evaluators if 'Coco' in type_name(e.get('type'))]
-
-
 def _check_evaluators(
-    evaluators: list[Mapping], sources: list[_Source], loader: str
+    metrics: list[Mapping], sources: list[CocoSet], loader: str
 ) -> None:
     files = {os.path.realpath(source.ann_file) for source in sources}
-    for evaluator in evaluators:
-        path = evaluator.get('ann_file')
+    for metric in metrics:
+        path = metric.get('ann_file')
         if path and files and os.path.realpath(path) not in files:
             key = loader.replace('dataloader', 'evaluator')
             raise DataError(

@@ -27,7 +27,6 @@ def read_coco(path: str | Path, annotated: bool = True) -> dict:
     let through: mmdet copes with them.
 
     Args:
-        path: The JSON file.
         annotated: Whether it must hold annotations; False for sets to be
             predicted on only, such as COCO's test-dev.
 

@@ -28,12 +28,10 @@ MIN_PLATE = 48  # pixels: below, a plate's discs can no longer be told apart
 class Figure:
     """A drawn object before it has a place and a colour.
 
-    Attributes:
-        mask: Its pixels, bool of shape (height, width), tight.
-        tone: Brightness relative to the colour it will be given, int16 of
-            shape (height, width).
-        guarded: The pixels without which its class cannot be known, bool of
-            shape (height, width).
+    Attributes, all of shape (height, width):
+        mask: Its pixels, bool, tight.
+        tone: Brightness relative to the colour it will be given, int16.
+        guarded: The pixels without which its class cannot be known, bool.
     """
 
     mask: np.ndarray
@@ -47,11 +45,8 @@ def draw_figure(rng: np.random.Generator, name: str, size: float) -> Figure:
     The two classes of a pair take the same draws from `rng`: equal states
     give figures that differ in what defines the class and in nothing else.
     """
-    if name in PLAIN:
-        return _plain(rng, name, size)
-    if name in TEXTURED:
-        return _textured(rng, name, size)
-    return _relational(rng, name, size)
+    draw = dict(plain=_plain, textured=_textured, relational=_relational)
+    return draw[KINDS[name]](rng, name, size)
 
 
 def _regular(corners: int) -> np.ndarray:
@@ -59,26 +54,12 @@ def _regular(corners: int) -> np.ndarray:
     return np.stack([np.cos(turn), np.sin(turn)], axis=1)
 
 
-_ARM = 0.36
-_CROSS = np.array(
-    [
-        (1, -_ARM),
-        (1, _ARM),
-        (_ARM, _ARM),
-        (_ARM, 1),
-        (-_ARM, 1),
-        (-_ARM, _ARM),
-        (-1, _ARM),
-        (-1, -_ARM),
-        (-_ARM, -_ARM),
-        (-_ARM, -1),
-        (_ARM, -1),
-        (_ARM, -_ARM),
-    ]
-)
+_ARM = 0.36  # half the width of the cross's arms
+_QUARTER = np.array([(1, -_ARM), (1, _ARM), (_ARM, _ARM)])
+_TURNS = [np.linalg.matrix_power([(0, 1), (-1, 0)], n) for n in range(4)]
 _OUTLINES = {
     'triangle': _regular(3),
-    'cross': _CROSS,
+    'cross': np.concatenate([_QUARTER @ turn for turn in _TURNS]),
     'hexagon': _regular(6),
     'disc': _regular(40),
 }
@@ -103,8 +84,8 @@ def _silhouette(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     centre = -points.min(axis=0)
     width, height = np.ceil(np.ptp(points, axis=0)).astype(int) + 1
     mask = _filled(points + centre, (height, width))
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return mask[: rows[-1] + 1, : columns[-1] + 1], centre
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return mask[: top + height, : left + width], centre
 
 
 def _plain(rng: np.random.Generator, name: str, size: float) -> Figure:
@@ -124,10 +105,8 @@ def _textured(rng: np.random.Generator, name: str, size: float) -> Figure:
     mask, _ = _silhouette(_posed(outline, size, elongation, angle))
     rows, columns = np.indices(mask.shape, np.int16)
     down, across = (rows + phase[0]) // cell, (columns + phase[1]) // cell
-    if name == 'checkered':
-        bands = down + across
-    else:
-        bands = across if upright else down
+    striped = across if upright else down
+    bands = striped if name == 'striped' else down + across
     tone = np.where(bands % 2, 50, -50).astype(np.int16)
     return Figure(mask, tone, np.zeros_like(mask))
 
@@ -148,7 +127,9 @@ def _relational(rng: np.random.Generator, name: str, size: float) -> Figure:
     # it: inside both outlines.
     reach = np.hypot(*points.T).max()
     radius = round(0.34 * reach)
-    disc, light_above = _two_tone_disc(radius)
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disc = x**2 + y**2 <= radius**2
+    light_above = np.broadcast_to(-80 * np.sign(y), disc.shape)
     offset = 0.56 * reach * np.array([np.cos(angle), np.sin(angle)])
     for place, above in ((centre - offset, first), (centre + offset, second)):
         x, y = np.round(place).astype(int)
@@ -156,11 +137,3 @@ def _relational(rng: np.random.Generator, name: str, size: float) -> Figure:
         tone[window][disc] = (light_above if above else light_above[::-1])[disc]
         guarded[window] |= disc
     return Figure(mask, tone, guarded & mask)
-
-
-def _two_tone_disc(radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """A disc's mask and its tones, both of side 2 * radius + 1."""
-    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    disc = x**2 + y**2 <= radius**2
-    tones = np.where(disc, -80 * np.sign(y), 0).astype(np.int16)
-    return disc, tones

@@ -2,9 +2,28 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmcr.data.coco import DataError
+
+
+@dataclass(frozen=True)
+class CocoSet:
+    """A data set in COCO format: paths, names of the classes, annotations."""
+
+    ann_file: str
+    folder: str
+    classes: Sequence[str]
+    coco: Mapping
+
+    @property
+    def images(self) -> dict[str, dict]:
+        """The entries of the images by the path of their file."""
+        return {
+            os.path.normpath(os.path.join(self.folder, image['file_name'])): image
+            for image in self.coco['images']
+        }
 
 
 def inner_sets(dataset: Mapping | None) -> Iterator[Mapping]:
@@ -30,11 +49,7 @@ def joined(dataset: Mapping, path: str) -> str:
 
 
 def image_folder(dataset: Mapping, loader: str) -> str:
-    """The folder of a data set's images.
-
-    Args:
-        dataset: Its config.
-        loader: Where it stands, for the message.
+    """The folder of the images of a data set in `loader`.
 
     Raises:
         DataError: It names none.
@@ -46,6 +61,12 @@ def image_folder(dataset: Mapping, loader: str) -> str:
             "set data_prefix=dict(img='FOLDER/')."
         )
     return joined(dataset, prefix)
+
+
+def evaluators(cfg: Mapping, loader: str) -> list[Mapping]:
+    """What a config evaluates the predictions for a loader with."""
+    found = cfg.get(loader.replace('dataloader', 'evaluator')) or []
+    return [found] if isinstance(found, Mapping) else found
 
 
 def dataset_class(dataset: Mapping) -> type | None:
@@ -69,12 +90,11 @@ def class_names(dataset: Mapping) -> Sequence[str]:
 
         cls = dataset_class(dataset)
         return getattr(cls, 'METAINFO', CocoDataset.METAINFO)['classes']
-    if isinstance(classes, str):
-        if not os.path.isfile(classes):
-            raise DataError(
-                'metainfo.classes must be a tuple of names or a text file of '
-                f"them, but got the string {classes!r}. Write ('{classes}',)"
-                ' for a single class.'
-            )
-        return Path(classes).read_text().splitlines()
-    return classes
+    if not isinstance(classes, str):
+        return classes
+    if not os.path.isfile(classes):
+        raise DataError(
+            'metainfo.classes must be a tuple of names or a text file of them, but '
+            f"got the string {classes!r}. Write ('{classes}',) for a single class."
+        )
+    return Path(classes).read_text().splitlines()

@@ -28,8 +28,6 @@ from mmcr.data.figures import (
 )
 from mmcr.files import write_bytes, write_json
 
-__all__ = ['CLASSES', 'write_shapes']
-
 VERSION = 1  # of the drawing rules: raise it when equal arguments draw anew
 MIN_SIDE = 64
 MIN_SIZE, MAX_SHARE = 8, 0.95  # pixels; share of the image's shorter side
@@ -47,17 +45,14 @@ def write_shapes(
 ) -> Path:
     """Write one split of the data set, unless it is already there.
 
-    Images go to `out_dir/<split>/<split>_000000.png` and so on, annotations
-    to `out_dir/<split>.json`, which is written last: where it exists, the
-    split is complete. A split of other arguments that this function wrote
-    earlier is replaced; any other file in its place is refused.
+    `out_dir/<split>.json` is written after the images in `out_dir/<split>/`:
+    where it exists, the split is complete. A split of other arguments that
+    this function wrote earlier is replaced.
 
     Args:
         out_dir: Folder of all splits, made where missing.
-        num_images: Number of images.
         image_size: Width and height in pixels, at least 64 each.
-        seed: Non-negative seed. Splits of one seed differ from each other.
-        split: Name of the split.
+        seed: Non-negative. Splits of one seed differ from each other.
 
     Returns:
         The annotation file.
@@ -66,8 +61,7 @@ def write_shapes(
         DataError: An argument out of range, or a foreign `<split>.json`.
     """
     _check_arguments(num_images, image_size, seed, split)
-    annotation_file = Path(out_dir, f'{split}.json')
-    folder = Path(out_dir, split)
+    annotation_file, folder = Path(out_dir, f'{split}.json'), Path(out_dir, split)
     recipe = dict(
         version=VERSION,
         num_images=num_images,
@@ -79,14 +73,13 @@ def write_shapes(
         return annotation_file
     folder.mkdir(parents=True, exist_ok=True)
     images, annotations = _draw_images(folder, recipe)
-    categories = [
-        dict(id=i, name=name, supercategory=KINDS[name])
-        for i, name in enumerate(CLASSES, start=1)
-    ]
     content = dict(
         info=dict(description='shapes drawn by mmcr', recipe=recipe),
         licenses=[],
-        categories=categories,
+        categories=[
+            dict(id=i, name=name, supercategory=KINDS[name])
+            for i, name in enumerate(CLASSES, start=1)
+        ],
         images=images,
         annotations=annotations,
     )
@@ -94,12 +87,34 @@ def write_shapes(
     return annotation_file
 
 
+def _check_arguments(num_images, image_size, seed, split) -> None:
+    check_integer('The number of images', num_images, error=DataError)
+    check_integer('The seed', seed, at_least=0, error=DataError)
+    if len(image_size) != 2 or min(image_size) < MIN_SIDE:
+        raise DataError(
+            f'The image size must be a width and a height of at least '
+            f'{MIN_SIDE} pixels, but got {tuple(image_size)}.'
+        )
+    if not split.isidentifier():
+        raise DataError(
+            f"The split names files: it must be a plain word like 'train', but got "
+            f'{split!r}.'
+        )
+
+
 def _is_current(annotation_file: Path, folder: Path, recipe: dict) -> bool:
     """Whether the split is there; one of another recipe is removed."""
-    old = _read_own(annotation_file)
-    if old is None:
+    if not annotation_file.exists():
         return False
-    names = {image['file_name'] for image in old['images']}
+    try:
+        old = json.loads(annotation_file.read_bytes())
+        old['info']['recipe']['version']
+        names = {image['file_name'] for image in old['images']}
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"'{annotation_file}' was not written by the shapes data set and is not "
+            'overwritten. Choose another folder.'
+        ) from None
     present = {path.name for path in folder.glob('*.png')}
     if old['info']['recipe'] == recipe and names <= present:
         return True
@@ -141,10 +156,8 @@ def draw_scene(
         scene = _Scene(rng, *image_size)
     objects = []
     for number, name in enumerate(scene.names, start=1):
-        visible = scene.owner == number
-        rows, columns = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
-        left, top = int(columns[0]), int(rows[0])
-        width, height = int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+        visible = (scene.owner == number).astype(np.uint8)
+        left, top, width, height = cv2.boundingRect(visible)
         window = visible[top : top + height, left : left + width]
         objects.append(
             dict(
@@ -156,36 +169,6 @@ def draw_scene(
             )
         )
     return scene.picture, objects
-
-
-def _check_arguments(num_images, image_size, seed, split) -> None:
-    check_integer('The number of images', num_images, error=DataError)
-    check_integer('The seed', seed, at_least=0, error=DataError)
-    if len(image_size) != 2 or min(image_size) < MIN_SIDE:
-        raise DataError(
-            f'The image size must be a width and a height of at least '
-            f'{MIN_SIDE} pixels, but got {tuple(image_size)}.'
-        )
-    if not split.isidentifier():
-        raise DataError(
-            f"The split names files: it must be a plain word like 'train', but got "
-            f'{split!r}.'
-        )
-
-
-def _read_own(path: Path) -> dict | None:
-    """The annotations written here before, None where there are none."""
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_bytes())
-        content['info']['recipe']['version']
-        return content
-    except (ValueError, KeyError, TypeError):
-        raise DataError(
-            f"'{path}' was not written by the shapes data set and is not "
-            'overwritten. Choose another folder.'
-        ) from None
 
 
 class _Scene:
@@ -211,11 +194,14 @@ class _Scene:
         self._least_visible = np.array([0])
 
         side = min(width, height)
-        logs = rng.uniform(
-            np.log(MIN_SIZE), np.log(MAX_SHARE * side), rng.integers(3, 8)
-        )
+        low, high = np.log((MIN_SIZE, MAX_SHARE * side))
+        logs = rng.uniform(low, high, rng.integers(3, 8))
         for size in np.sort(np.exp(logs))[::-1]:
-            name = _class_for(rng, size, side)
+            # Large objects are a third of all: four of five of them relational,
+            # the classes come out about even.
+            large = size >= max(MIN_PLATE, PLATE_SHARE * side)
+            relational = large and rng.random() < 0.8
+            name = str(rng.choice(RELATIONAL if relational else PLAIN + TEXTURED))
             self._add(rng, name, draw_figure(rng, name, size))
 
     def _add(self, rng: np.random.Generator, name: str, fig: Figure) -> None:
@@ -228,7 +214,7 @@ class _Scene:
                 mask.sum() >= MIN_INSIDE * fig.mask.sum()
                 and fig.guarded[part].sum() == fig.guarded.sum()
                 and not self._guarded[there][mask].any()
-                and (left[1:] >= self._least_visible[1:]).all()
+                and (left >= self._least_visible).all()
             ):
                 break
         else:
@@ -237,13 +223,15 @@ class _Scene:
         self.owner[there][mask] = len(self.names)
         self._guarded[there] |= fig.guarded[part]
         self._visible = np.append(left, mask.sum())
-        self._least_visible = np.append(
-            self._least_visible, MIN_VISIBLE * fig.mask.sum()
-        )
+        least = MIN_VISIBLE * fig.mask.sum()
+        self._least_visible = np.append(self._least_visible, least)
         pixels = self.picture[there]
-        colour = _contrasting(rng, pixels[mask].mean(axis=0))
-        painted = colour + fig.tone[part][mask][:, None]
-        pixels[mask] = np.clip(painted, 0, 255)
+        # The colour (B, G, R) stands out and keeps away from black and white, where
+        # tones would be clipped and the mean colour would tell the class.
+        colours = rng.integers(60, 196, (8, 3))
+        contrasts = np.abs(colours - pixels[mask].mean(axis=0)).sum(axis=1)
+        colour = colours[contrasts.argmax()]
+        pixels[mask] = np.clip(colour + fig.tone[part][mask][:, None], 0, 255)
 
     def _windows(self, rng: np.random.Generator, height: int, width: int) -> tuple:
         """A random place: its window in the picture and in the figure."""
@@ -257,16 +245,6 @@ class _Scene:
         return tuple(there), tuple(part)
 
 
-def _class_for(rng: np.random.Generator, size: float, side: int) -> str:
-    """Relational classes take four of five large objects.
-
-    Large ones are a third of all, so the classes come out about even.
-    """
-    large = size >= max(MIN_PLATE, PLATE_SHARE * side)
-    relational = large and rng.random() < 0.8
-    return str(rng.choice(RELATIONAL if relational else PLAIN + TEXTURED))
-
-
 def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Coloured noise of three scales, uint8 of shape (height, width, 3)."""
     picture = np.full((height, width, 3), rng.uniform(80, 176), np.float32)
@@ -278,16 +256,6 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def _contrasting(rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
-    """A random colour (B, G, R) that stands out from `other`.
-
-    It keeps away from black and white, where a figure's tones would be
-    clipped and its mean colour would tell its class.
-    """
-    colours = rng.integers(60, 196, (8, 3))
-    return colours[np.abs(colours - other).sum(axis=1).argmax()]
-
-
 def _polygons(mask: np.ndarray, left: int, top: int) -> list[list[float]]:
     """Outlines of a mask whose corner lies at (left, top) of the image.
 
@@ -295,17 +263,15 @@ def _polygons(mask: np.ndarray, left: int, top: int) -> list[list[float]]:
     """
     # Contours run through centres of pixels; four times enlarged, they miss
     # the outer edges by an eighth of a pixel only.
-    large = np.repeat(np.repeat(mask.astype(np.uint8), 4, 0), 4, 1)
-    contours, hierarchy = cv2.findContours(
-        large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
-    )
+    large = np.repeat(np.repeat(mask, 4, 0), 4, 1)
+    mode = cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
+    contours, hierarchy = cv2.findContours(large, *mode)
     for contour, (*_, parent) in zip(contours, hierarchy[0]):
         if parent >= 0:
             x, _, width, _ = cv2.boundingRect(contour)
             cut = (x + width // 2) // 4
-            return _polygons(mask[:, :cut], left, top) + _polygons(
-                mask[:, cut:], left + cut, top
-            )
+            halves = (mask[:, :cut], left, top), (mask[:, cut:], left + cut, top)
+            return [polygon for half in halves for polygon in _polygons(*half)]
     polygons = []
     for contour in contours:
         points = cv2.approxPolyDP(contour, 1.2, closed=True)[:, 0]

@@ -28,7 +28,6 @@ def split_coco(
             with an archval of 5,000 for the split of the paper.
         archval: Number of images to hold out.
         out_dir: Folder of the two files, made where missing.
-        seed: Seed of the draw.
 
     Returns:
         The two files, archtrain first.
@@ -53,16 +52,10 @@ def split_coco(
 
 
 def check_archval(archval: int, num_images: int, owner: str, sets: int = 1) -> None:
-    """Check that so many images can be held out and one per set is left.
-
-    Args:
-        archval: Number of images to hold out.
-        num_images: Number of all images.
-        owner: Whose images they are, for the message.
-        sets: Number of data sets that they lie in.
+    """Check that of the images of `sets` data sets so many can be held out.
 
     Raises:
-        DataError: It cannot be done.
+        DataError: None would be held out, or none of a set left.
     """
     most = num_images - sets
     if not is_integer(archval, at_least=1) or archval > most:
@@ -77,13 +70,7 @@ def check_archval(archval: int, num_images: int, owner: str, sets: int = 1) -> N
 def split_images(
     coco: dict, archval: int, seed: int, ann_file: str | Path
 ) -> tuple[dict, dict]:
-    """Return archtrain and archval of an annotation file's content.
-
-    Args:
-        coco: Content of the file.
-        archval: Number of images to hold out, 0 or more.
-        seed: Seed of the draw.
-        ann_file: The file, for the message.
+    """Return archtrain and archval, of so many images, of a file's content.
 
     Raises:
         DataError: An image is listed twice.

@@ -2,17 +2,19 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.fileio import get_local_path
 
-from mmcr.data.checks import check_classes, check_disjoint, image_paths
+from mmcr.data.checks import check_classes, check_disjoint
 from mmcr.data.coco import DataError, count_usable, read_coco
 from mmcr.data.sets import (
+    CocoSet,
     class_names,
     dataset_class,
+    evaluators,
     image_folder,
     inner_sets,
     joined,
@@ -33,12 +35,10 @@ class SearchData:
     """What supernets are trained on and architectures are scored on.
 
     Attributes:
-        train_dataloader: The user's, its wrappers and samplers as they are, with
-            archtrain in the place of the training annotations.
-        archval_dataloader: Of the form of the user's validation, of the held-out
-            images.
-        calibration_dataloader: As `archval_dataloader`, of archtrain's images
-            without wrappers, to re-estimate batch norms.
+        train_dataloader: The user's, with archtrain inside of its wrappers.
+        archval_dataloader: The user's validation, with archval's images.
+        calibration_dataloader: As `archval_dataloader`, with archtrain's images, not
+            wrapped, to re-estimate batch norms.
         evaluator: Of archval: boxes, and masks where the user's evaluator has them.
         files: The annotation files that belong to it in the work dir.
         summary: The numbers of images in a line.
@@ -64,14 +64,12 @@ def search_data(
     them already are not touched.
 
     Args:
-        cfg: Of any detector of mmdet's.
         archval: How many training images to hold out, of several sets in proportion
             to their images; or a COCO file of images that are held out already, in
             the folder of the training or of the validation images: then the training
             sets are used whole. ``None``: a tenth of the training images, at least
             50 (or half of them where they are fewer than 100) and at most 5,000.
         folder: The work dir.
-        seed: Of the draw.
 
     Raises:
         DataError: A set is not of COCO's form, or its annotations cannot be used; an
@@ -80,14 +78,14 @@ def search_data(
     """
     settings = cfg.to_dict()
     train = settings.get(TRAIN) or {}
-    sets = [_TrainingSet.read(leaf) for leaf in inner_sets(train.get('dataset'))]
+    sets = [_Set.read(leaf) for leaf in inner_sets(train.get('dataset'))]
     if not sets:
         raise DataError(
             f'A search needs training images, but {TRAIN}.dataset is '
             f'{train.get("dataset")}. Name a COCO set there.'
         )
-    _check_sets(sets)
-    out = _annotations_folder(folder, sets)
+    out = Path(folder).resolve() / 'annotations'
+    _check_sets(sets, out)
     template, validation = _validation(settings)
     metric = _metric(settings)
     total = sum(len(each.coco['images']) for each in sets)
@@ -96,36 +94,39 @@ def search_data(
     if isinstance(archval, str) and archval.isdigit():
         archval = int(archval)
     if isinstance(archval, (str, Path)):
-        split = _given(Path(archval), sets, validation, out)
-        held = len(split.archval['images'])
+        trained = sets
+        scored, new = _given(Path(archval), sets, validation, out)
+        held = len(scored.coco['images'])
         said += f' to train on, {held:,} of {archval} to score on'
     else:
         if archval is None:
             archval = min(5000, max(total // 10, min(50, total // 2)))
-        split = _drawn(sets, archval, out, seed)
+        trained, scored = _drawn(sets, archval, out, seed)
+        new = [*trained, scored]
         said += f': {total - archval:,} to train on, {archval:,} to score on '
         said += f'(seed {seed})'
 
-    split.check(sets[0].classes, masks='segm' in metric['metric'])
-    for path, coco in split.files.items():
-        write_annotations(path, coco)
+    _check_annotations(trained, scored, masks='segm' in metric['metric'])
+    for each in new:
+        write_annotations(Path(each.ann_file), each.coco)
+    configs = [each.config for each in trained]
     pipeline = dict(pipeline=validation['pipeline'])
-    calibration = [{**leaf, **pipeline} for leaf in split.trained]
+    calibration = [{**each, **pipeline} for each in configs]
     if len(calibration) > 1:
         calibration = [dict(type='mmdet.ConcatDataset', datasets=calibration)]
-    scored = {**split.scored, **pipeline, 'test_mode': True}
-    scored.pop('filter_cfg', None)
+    held_out = {**scored.config, **pipeline, 'test_mode': True}
+    held_out.pop('filter_cfg', None)
     return SearchData(
         train_dataloader={
             **train,
-            'dataset': _replaced(train['dataset'], iter(split.trained)),
+            'dataset': _replaced(train['dataset'], iter(configs)),
         },
-        archval_dataloader={**template, 'dataset': scored},
+        archval_dataloader={**template, 'dataset': held_out},
         calibration_dataloader={**template, 'dataset': calibration[0]},
         evaluator=dict(
-            type='mmcr.UnroundedCocoMetric', ann_file=scored['ann_file'], **metric
+            type='mmcr.UnroundedCocoMetric', ann_file=scored.ann_file, **metric
         ),
-        files=tuple(split.files),
+        files=tuple(Path(each.ann_file) for each in new),
         summary=said,
     )
 
@@ -133,13 +134,9 @@ def search_data(
 def scale_lr(cfg: Config, world_size: int) -> tuple[float, str] | None:
     """By how much mmengine scales the learning rate when `auto_scale_lr` is enabled.
 
-    Args:
-        cfg: Of a detector, with the batch size of one process in its training loader.
-        world_size: Number of processes.
-
     Returns:
-        The factor and a sentence on it; ``None`` where the rate is right as it is, or
-        the config does not tell the batch size that it is for.
+        The factor for so many processes and a sentence on it; ``None`` where the rate
+        is right as it is, or the config does not tell the batch size that it is for.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     batch_size = (cfg.get(TRAIN) or {}).get('batch_size')
@@ -154,19 +151,16 @@ def scale_lr(cfg: Config, world_size: int) -> tuple[float, str] | None:
 
 
 @dataclass(frozen=True)
-class _TrainingSet:
-    """A COCO set of the training loader.
-
-    Attributes:
-        config: With absolute paths.
-        coco: Content of its annotation file, of the images that it uses.
-    """
+class _Set(CocoSet):
+    """A COCO set, of the images that it uses, with its config of absolute paths."""
 
     config: dict
-    coco: dict
 
     @classmethod
-    def read(cls, leaf: dict) -> '_TrainingSet':
+    def read(cls, leaf: dict) -> '_Set':
+        """Reads the annotations of a set of the training loader."""
+        from mmdet.registry import DATASETS
+
         _check_type(leaf)
         options = leaf.get('backend_args') or {}
         # elsewhere than on a disk, paths mean what their backend makes of them
@@ -179,75 +173,59 @@ class _TrainingSet:
             for key, prefix in leaf['data_prefix'].items()
         }
         leaf = {**leaf, 'ann_file': place(path), 'data_prefix': prefixes}
+        classes = list(class_names(leaf))
         metainfo = leaf.get('metainfo') or {}
         if isinstance(metainfo.get('classes'), str):  # a file, by a relative path
-            leaf['metainfo'] = {**metainfo, 'classes': tuple(class_names(leaf))}
+            leaf['metainfo'] = {**metainfo, 'classes': tuple(classes)}
         with get_local_path(leaf['ann_file'], backend_args=options or None) as local:
             coco = read_coco(local)
         if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
             coco['categories'].sort(key=lambda category: category['id'])
-        if leaf.get('indices') is not None:
-            coco = subset(coco, _used_images(leaf))
-        return cls(leaf, coco)
+        if leaf.get('indices') is not None:  # of what mmdet leaves of the images
+            built = DATASETS.build({**leaf, 'pipeline': [], 'lazy_init': False})
+            used = {built.get_data_info(i)['img_id'] for i in range(len(built))}
+            coco = subset(coco, used)
+        return cls(leaf['ann_file'], prefixes['img'], classes, coco, leaf)
 
-    @property
-    def ann_file(self) -> str:
-        return self.config['ann_file']
+    def of(self, path: Path, coco: dict, folder: str | None = None) -> '_Set':
+        """The set with all annotations of a file on disk.
 
-    @property
-    def folder(self) -> str:
-        return self.config['data_prefix']['img']
-
-    @property
-    def classes(self) -> list[str]:
-        return list(class_names(self.config))
-
-    def of(self, ann_file: Path) -> dict:
-        """The config of the set with another annotation file on disk, all of it."""
-        kept = dict(self.config, ann_file=str(ann_file))
+        Args:
+            folder: Another one of images; '' where their names are absolute.
+        """
+        config = dict(self.config, ann_file=str(path))
         for option in ('indices', 'backend_args'):
-            kept.pop(option, None)
-        return kept
+            config.pop(option, None)
+        if folder is not None:
+            config['data_prefix'] = dict(img=folder)
+        if folder == '':
+            metainfo = {**(config.get('metainfo') or {}), 'classes': (*self.classes,)}
+            config.update(type='mmdet.CocoDataset', metainfo=metainfo, data_root='')
+        folder = config['data_prefix']['img']
+        return _Set(str(path), folder, self.classes, coco, config)
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Which images are trained on and which are scored on.
-
-    Attributes:
-        archtrain: Content of the annotations of each training set.
-        trained: Config of each training set.
-        archval: Content of the annotations of the images that are scored on.
-        scored: Config of their set.
-        files: Content of the annotation files to write.
-    """
-
-    archtrain: list[dict]
-    trained: list[dict]
-    archval: dict
-    scored: dict
-    files: dict[Path, dict]
-
-    def check(self, classes: list[str], masks: bool) -> None:
-        """Raises `DataError` unless there are objects to train on and to score on."""
-        for use, contents in (('train', self.archtrain), ('score', [self.archval])):
-            if not sum(count_usable(coco, classes) for coco in contents):
-                total = sum(len(coco['annotations']) for coco in contents)
-                raise DataError(
-                    f'There must be boxes to {use} on, but of {total} annotations of '
-                    f'the images for it none is of use: of one of the classes '
-                    f'{classes}, no crowd, and at least a pixel wide, high and large. '
-                    f'Correct the annotations, or choose another archval.'
-                )
-        annotations = self.archval['annotations']
-        lacking = [a['id'] for a in annotations if not a.get('segmentation')]
-        if masks and lacking:
+def _check_annotations(trained: list[_Set], scored: _Set, masks: bool) -> None:
+    """Raises `DataError` unless there are objects to train on and to score on."""
+    for use, sets in (('train', trained), ('score', [scored])):
+        classes = sets[0].classes
+        if not sum(count_usable(each.coco, classes) for each in sets):
+            total = sum(len(each.coco['annotations']) for each in sets)
             raise DataError(
-                f'val_evaluator measures masks (segm), which every annotation must '
-                f'have, but {len(lacking)} of {len(annotations)} to score on have no '
-                f'segmentation, for example those of id {lacking[:3]}. Add them, or '
-                f'measure bbox alone.'
+                f'There must be boxes to {use} on, but of {total} annotations of '
+                f'the images for it none is of use: of one of the classes '
+                f'{classes}, no crowd, and at least a pixel wide, high and large. '
+                f'Correct the annotations, or choose another archval.'
             )
+    annotations = scored.coco['annotations']
+    lacking = [a['id'] for a in annotations if not a.get('segmentation')]
+    if masks and lacking:
+        raise DataError(
+            f'val_evaluator measures masks (segm), which every annotation must '
+            f'have, but {len(lacking)} of {len(annotations)} to score on have no '
+            f'segmentation, for example those of id {lacking[:3]}. Add them, or '
+            f'measure bbox alone.'
+        )
 
 
 def _replaced(dataset: dict, leaves: Iterator[dict]) -> dict:
@@ -260,6 +238,7 @@ def _replaced(dataset: dict, leaves: Iterator[dict]) -> dict:
 
 
 def _check_type(leaf: dict) -> None:
+    import mmdet
     from mmdet.datasets import CocoDataset, CocoPanopticDataset
 
     cls, name = dataset_class(leaf), type_name(leaf.get('type'))
@@ -275,47 +254,38 @@ def _check_type(leaf: dict) -> None:
             f'has {name}. Search on a set that is annotated completely.'
         )
     if not issubclass(cls, CocoDataset) or issubclass(cls, CocoPanopticDataset):
+        tools = Path(mmdet.__file__).parent / '.mim/tools/dataset_converters'
+        convert = [
+            f', or convert the original data by: python {tools}/{command} (it knows '
+            f'their classes alone)'
+            for start, command in CONVERTERS.items()
+            if name.startswith(start)
+        ]
         raise DataError(
             f'Training annotations must be of the form of COCO detection (JSON), but '
-            f'{TRAIN} has a {name}. {_how_to_convert(name)}, and use CocoDataset with '
+            f'{TRAIN} has a {name}. Export them as COCO from the program that they '
+            f'were annotated with{"".join(convert)}. Then use CocoDataset with '
             f'metainfo=dict(classes=...).'
         )
 
 
-def _how_to_convert(name: str) -> str:
-    import mmdet
-
-    export = 'xport them as COCO from the program that they were annotated with'
-    for start, command in CONVERTERS.items():
-        if name.startswith(start):
-            tools = Path(mmdet.__file__).parent / '.mim/tools/dataset_converters'
-            return (
-                f'Convert the original data by: python {tools}/{command} (it knows '
-                f'their classes alone); if they are your own, e{export}'
-            )
-    return f'E{export}'
-
-
-def _used_images(leaf: dict) -> set:
-    """The ids of the images that the set's `indices` choose, as mmdet counts them."""
-    from mmdet.registry import DATASETS
-
-    built = DATASETS.build({**leaf, 'pipeline': [], 'lazy_init': False})
-    return {built.get_data_info(i)['img_id'] for i in range(len(built))}
-
-
-def _check_sets(sets: list[_TrainingSet]) -> None:
+def _check_sets(sets: list[_Set], out: Path) -> None:
     owner: dict[str, str] = {}
     for each in sets:
-        check_classes(each.coco, each.classes, None, each.ann_file)
+        if Path(each.ann_file).resolve().parent == out:
+            raise DataError(
+                f"Nothing is written beside the data, but '{each.ann_file}' is in "
+                f"'{out}', where the split would go. Choose another work dir."
+            )
+        check_classes(each)
         if each.classes != sets[0].classes:
             raise DataError(
                 f'All sets of {TRAIN} must have the same classes, but they are '
                 f"{sets[0].classes} with '{sets[0].ann_file}' and {each.classes} with "
                 f"'{each.ann_file}'. Set metainfo=dict(classes=...) alike."
             )
-        paths = image_paths(each.coco, each.folder)
-        shared = sorted(paths.keys() & owner)
+        images = each.images
+        shared = sorted(images.keys() & owner)
         if shared:
             raise DataError(
                 f'No image may be in two sets of {TRAIN}, for one that is held out of '
@@ -323,18 +293,7 @@ def _check_sets(sets: list[_TrainingSet]) -> None:
                 f"'{owner[shared[0]]}' and in '{each.ann_file}', for example "
                 f"'{shared[0]}'. List each once; RepeatDataset repeats a set."
             )
-        owner.update(dict.fromkeys(paths, each.ann_file))
-
-
-def _annotations_folder(folder: str | Path, sets: list[_TrainingSet]) -> Path:
-    out = Path(folder).resolve() / 'annotations'
-    for each in sets:
-        if Path(each.ann_file).resolve().parent == out:
-            raise DataError(
-                f"Nothing is written beside the data, but '{each.ann_file}' is in "
-                f"'{out}', where the split would go. Choose another work dir."
-            )
-    return out
+        owner.update(dict.fromkeys(images, each.ann_file))
 
 
 def _validation(cfg: dict) -> tuple[dict, dict]:
@@ -353,35 +312,32 @@ def _validation(cfg: dict) -> tuple[dict, dict]:
 
 def _metric(cfg: dict) -> dict:
     """The metric's options that follow from the user's evaluator."""
-    evaluators = cfg.get('val_evaluator') or cfg.get('test_evaluator') or []
-    if isinstance(evaluators, dict):
-        evaluators = [evaluators]
-    masks = any('segm' in (each.get('metric') or ()) for each in evaluators)
+    metrics = evaluators(cfg, 'val_dataloader') or evaluators(cfg, 'test_dataloader')
+    masks = any('segm' in (each.get('metric') or ()) for each in metrics)
     chosen = dict(metric=['bbox', 'segm'] if masks else 'bbox')
-    if any(each.get('sort_categories') for each in evaluators):  # for Objects365
+    if any(each.get('sort_categories') for each in metrics):  # for Objects365
         chosen['sort_categories'] = True
     return chosen
 
 
-def _drawn(sets: list[_TrainingSet], archval: int, out: Path, seed: int) -> _Split:
-    """Holds out training images."""
+def _drawn(
+    sets: list[_Set], archval: int, out: Path, seed: int
+) -> tuple[list[_Set], _Set]:
+    """Holds out training images: the sets without them, and the set of them."""
     sizes = [len(each.coco['images']) for each in sets]
-    owner = TRAIN if len(sets) > 1 else f"'{sets[0].ann_file}'"
+    several = len(sets) > 1
+    owner = TRAIN if several else f"'{sets[0].ann_file}'"
     check_archval(archval, sum(sizes), owner, len(sets))
-    archtrain, trained, held, files = [], [], [], {}
+    trained, held = [], []
     for number, (each, share) in enumerate(zip(sets, _shares(sizes, archval)), 1):
         rest, chosen = split_images(each.coco, share, seed, each.ann_file)
-        path = out / f'archtrain{f"_{number}" if len(sets) > 1 else ""}.json'
-        archtrain.append(rest)
-        trained.append(each.of(path))
-        held.append(chosen)
-        files[path] = rest
+        path = out / f'archtrain{f"_{number}" if several else ""}.json'
+        trained.append(each.of(path, rest))
+        held.append(replace(each, coco=chosen))
     path = out / 'archval.json'
-    scored, whole = sets[0].of(path), held[0]
-    if len(sets) > 1:
-        whole = _merged(held, sets)
-        scored = _of_absolute_names(scored, sets[0].classes)
-    return _Split(archtrain, trained, whole, scored, {**files, path: whole})
+    if several:
+        return trained, sets[0].of(path, _merged(held), folder='')
+    return trained, sets[0].of(path, held[0].coco)
 
 
 def _shares(sizes: list[int], total: int) -> list[int]:
@@ -394,18 +350,18 @@ def _shares(sizes: list[int], total: int) -> list[int]:
     return shares
 
 
-def _merged(parts: list[dict], sets: list[_TrainingSet]) -> dict:
-    """One content of several, of their common classes alone."""
-    classes = sets[0].classes
+def _merged(parts: list[_Set]) -> dict:
+    """One content of several, of their common classes alone, with absolute names."""
+    classes = parts[0].classes
     images, annotations = [], []
-    for part, own in zip(parts, sets):
+    for part in parts:
         ids = {}
-        for image in part['images']:
+        for image in part.coco['images']:
             ids[image['id']] = len(images) + 1
-            path = os.path.join(own.folder, image['file_name'])
+            path = os.path.join(part.folder, image['file_name'])
             images.append(dict(image, id=len(images) + 1, file_name=path))
-        names = {each['id']: each['name'] for each in part['categories']}
-        for each in part['annotations']:
+        names = {each['id']: each['name'] for each in part.coco['categories']}
+        for each in part.coco['annotations']:
             if names[each['category_id']] in classes:
                 new = dict(
                     id=len(annotations) + 1,
@@ -420,23 +376,13 @@ def _merged(parts: list[dict], sets: list[_TrainingSet]) -> dict:
     )
 
 
-def _of_absolute_names(config: dict, classes: list[str]) -> dict:
-    """The config of a set whose annotations have absolute file names."""
-    metainfo = {**(config.get('metainfo') or {}), 'classes': tuple(classes)}
-    return {
-        **config,
-        'type': 'mmdet.CocoDataset',
-        'metainfo': metainfo,
-        'data_root': '',
-        'data_prefix': dict(img=''),
-    }
-
-
-def _given(path: Path, sets: list[_TrainingSet], validation: dict, out: Path) -> _Split:
-    """Uses a file of images that are held out already."""
+def _given(
+    path: Path, sets: list[_Set], validation: dict, out: Path
+) -> tuple[_Set, list[_Set]]:
+    """Images that a file holds out already: their set, and what is new of it."""
     path = path.absolute()
     coco = read_coco(path)
-    check_classes(coco, sets[0].classes, None, path)
+    check_classes(CocoSet(str(path), '', sets[0].classes, coco))
     folders = [each.folder for each in sets]
     prefix = (validation.get('data_prefix') or {}).get('img')
     if prefix is not None:
@@ -444,31 +390,26 @@ def _given(path: Path, sets: list[_TrainingSet], validation: dict, out: Path) ->
         own = os.path.abspath(joined(validation, validation.get('ann_file') or ''))
         if os.path.realpath(own) == os.path.realpath(path):
             folders.reverse()  # names may be those of training images, too
+    names = [image['file_name'] for image in coco['images']]
     places = [
         next((f for f in folders if os.path.isfile(os.path.join(f, name))), None)
-        for name in (image['file_name'] for image in coco['images'])
+        for name in names
     ]
-    missing = [i['file_name'] for i, p in zip(coco['images'], places) if p is None]
+    missing = [name for name, place in zip(names, places) if place is None]
     if missing:
         raise DataError(
             f"The images of '{path}' must lie with those to train or validate on, but "
             f"{len(missing)} of {len(places)}, for example '{missing[0]}', are in none "
             f'of {list(dict.fromkeys(folders))}. Copy or link them there.'
         )
-    named = [
+    images = [
         dict(image, file_name=os.path.join(place, image['file_name']))
         for image, place in zip(coco['images'], places)
     ]
+    named = CocoSet(str(path), '', sets[0].classes, {**coco, 'images': images})
     for each in sets:
-        check_disjoint(
-            each.coco, dict(images=named), (each.ann_file, path), (each.folder, '')
-        )
-    files = {}
+        check_disjoint(each, named)
     if len(set(places)) == 1:
-        scored = {**sets[0].of(path), 'data_prefix': dict(img=places[0])}
-    else:
-        coco, path = {**coco, 'images': named}, out / 'archval.json'
-        files = {path: coco}
-        scored = _of_absolute_names(sets[0].of(path), sets[0].classes)
-    archtrain, trained = [e.coco for e in sets], [e.config for e in sets]
-    return _Split(archtrain, trained, coco, scored, files)
+        return sets[0].of(path, coco, folder=places[0]), []
+    scored = sets[0].of(out / 'archval.json', named.coco, folder='')
+    return scored, [scored]

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -36,9 +37,7 @@ def test_masks_fill_their_boxes_and_areas(coco):
         assert np.abs(np.subtract(drawn, (x, y, x + w, y + h))).max() <= 1
         assert abs(inside - annotation['area']) <= max(3, 0.05 * annotation['area'])
         assert annotation['iscrowd'] == 0
-
-
-def test_masks_of_an_image_do_not_overlap(coco):
+    # of an image, they do not overlap
     for image in coco.imgs:
         masks = [coco.annToMask(a) for a in coco.imgToAnns[image]]
         twice = (np.sum(masks, axis=0) > 1).sum()
@@ -73,11 +72,7 @@ def test_objects_hide_parts_of_others():
 
 @pytest.mark.parametrize(
     ('pair', 'size'),
-    [
-        *((TEXTURED, size) for size in (10, 30, 60, 150)),
-        (RELATIONAL, 60),
-        (RELATIONAL, 150),
-    ],
+    [*product([TEXTURED], (10, 30, 60, 150)), *product([RELATIONAL], (60, 150))],
 )
 def test_hard_pairs_share_outline_and_brightness(pair, size):
     means = []
@@ -111,22 +106,20 @@ def test_relational_pair_differs_in_one_of_two_far_apart_discs():
 @pytest.mark.parametrize('name', RELATIONAL)
 def test_either_disc_alone_says_nothing(name):
     """Over the draws the light half of each disc is above as often as below."""
+
+    def light_above(tone):
+        light, dark = (np.argwhere(tone == t).mean(axis=0)[0] for t in (80, -80))
+        return light < dark
+
     lights = []
     for seed in range(200):
         figure = draw_figure(np.random.default_rng(seed), name, 64)
-        left, right = np.array_split(figure.tone, 2, axis=1)
-        lights.append([_light_above(half) for half in (left, right)])
+        halves = np.array_split(figure.tone, 2, axis=1)
+        lights.append([light_above(half) for half in halves])
     left, right = np.array(lights).T
     assert 0.4 < left.mean() < 0.6 and 0.4 < right.mean() < 0.6
     assert (left == right).all() == (name == 'matched')
     assert (left != right).all() == (name == 'mismatched')
-
-
-def _light_above(tone: np.ndarray) -> bool:
-    return (
-        np.argwhere(tone == 80).mean(axis=0)[0]
-        < np.argwhere(tone == -80).mean(axis=0)[0]
-    )
 
 
 def test_plain_figures_differ_in_outline():
@@ -169,10 +162,8 @@ def test_written_again_only_where_something_differs(tmp_path):
     mine.write_bytes(b'not of the data set')
     write_shapes(tmp_path, 1, (64, 64))
     assert len(read_coco(path)['images']) == 1
-    assert sorted(p.name for p in mine.parent.iterdir()) == [
-        'mine.png',
-        'train_000000.png',
-    ]
+    left = sorted(p.name for p in mine.parent.iterdir())
+    assert left == ['mine.png', 'train_000000.png']
 
 
 def test_an_interrupted_writing_leaves_no_annotations(tmp_path, monkeypatch):

@@ -14,13 +14,12 @@ def make_coco(count: int = 20) -> dict:
         dict(id=n, image_id=n // 3 * 2, category_id=7, bbox=box, area=1, iscrowd=0)
         for n, box in enumerate(boxes)
     ]
+    size = dict(width=64, height=64)
     return dict(
         info=dict(year=2017),
         licenses=[dict(id=1, name='MIT')],
         categories=[dict(id=7, name='cell')],
-        images=[
-            dict(id=n, file_name=f'{n}.jpg', width=64, height=64) for n in range(count)
-        ],
+        images=[dict(id=n, file_name=f'{n}.jpg', **size) for n in range(count)],
         annotations=annotations,
     )
 
