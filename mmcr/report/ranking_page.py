@@ -1,16 +1,14 @@
 """A ranking study in words, numbers and a picture."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmcr.files import write_bytes
 from mmcr.report.ranking import Interval, Ranking
 from mmcr.report.sketch import COLOURS, QUIET
-from mmcr.report.tables import markdown_table
+from mmcr.report.tables import markdown_table, write_results
 
 TEXT = """\
 # Ranking
@@ -32,15 +30,13 @@ def write_ranking(ranking: Ranking, folder: str | Path) -> str:
     """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``.
 
     Args:
-        ranking: AP in points of 100.
+        ranking: Of AP in points of 100.
         folder: Where to write.
 
     Returns:
         The Markdown text: noise first, then the predictors, then the networks.
     """
-    folder = Path(folder)
     text = markdown(ranking)
-    write_bytes(folder / 'ranking.md', text.encode())
     record = dict(
         noise_floor=asdict(ranking.noise_floor()),
         spread=ranking.spread(),
@@ -49,7 +45,7 @@ def write_ranking(ranking: Ranking, folder: str | Path) -> str:
         chance=asdict(ranking.chance()),
         predictors={
             name: dict(
-                tau=asdict(ranking.tau(name)),
+                tau=asdict(ranking.taus[name]),
                 regret=asdict(ranking.regret(name)),
                 values=dict(zip(ranking.networks, values.tolist())),
             )
@@ -57,11 +53,8 @@ def write_ranking(ranking: Ranking, folder: str | Path) -> str:
         },
         alone=dict(zip(ranking.networks, ranking.alone.tolist())),
     )
-    write_bytes(
-        folder / 'ranking.json',
-        json.dumps(record, indent=2, allow_nan=False).encode() + b'\n',
-    )
-    figure(ranking).savefig(folder / 'ranking.png', dpi=130)
+    write_results(folder, 'ranking', text, record)
+    figure(ranking).savefig(Path(folder, 'ranking.png'), dpi=130)
     return text
 
 
@@ -79,8 +72,8 @@ def markdown(ranking: Ranking) -> str:
     )
     columns = ['predictor', 'tau', 'regret of its first choice', 'its first choice']
     predictors = [
-        [name, str(ranking.tau(name)), _words(ranking.regret(name)), _first(ranking, v)]
-        for name, v in ranking.predicted.items()
+        [name, str(tau), _words(ranking.regret(name)), _first(ranking, name)]
+        for name, tau in ranking.taus.items()
     ]
     members = [
         [
@@ -99,8 +92,9 @@ def markdown(ranking: Ranking) -> str:
     return '\n'.join([text, *tables])
 
 
-def _first(ranking: Ranking, values: np.ndarray) -> str:
+def _first(ranking: Ranking, predictor: str) -> str:
     """The first choice of a predictor, with the number of those that tie with it."""
+    values = ranking.predicted[predictor]
     ties = int((values == values.max()).sum()) - 1
     return ranking.networks[values.argmax()] + f' and {ties} more' * (ties > 0)
 
@@ -130,7 +124,7 @@ def figure(ranking: Ranking) -> Figure:
             ecolor=QUIET,
             elinewidth=1,
         )
-        axes.set_title(f'{name}, tau {ranking.tau(name).value:.2f}', fontsize=9)
+        axes.set_title(f'{name}, tau {ranking.taus[name].value:.2f}', fontsize=9)
         axes.set_ylabel('AP alone', fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[['top', 'right']].set_visible(False)
