@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mmcr.cost.complexity import Complexity
-from mmcr.errors import UserError
 from mmcr.report.sketch import Network
 from mmcr.report.tables import markdown_table, write_results
 
@@ -71,16 +70,7 @@ class Row(Network):
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Says in words whether the reallocated networks are ahead of the baseline.
-
-    Args:
-        rows: The baseline first.
-    """
-    if not rows or min(rows[0].complexity.macs, rows[0].complexity.params) <= 0:
-        raise UserError(
-            'A comparison needs a baseline with its multiply-accumulates '
-            f'and parameters as first row, but got {list(rows[:1])}.'
-        )
+    """Says in words whether the other networks are ahead of the first, the baseline."""
     baseline, *others = rows
     sentences = [_standing(row, baseline) for row in others]
     if any(_ahead(row, baseline) is not None for row in others):
@@ -118,9 +108,9 @@ def _table(rows: Sequence[Row]) -> str:
 def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
     """Writes ``comparison.md`` and, for programs, ``comparison.json``.
 
-    The JSON file holds the verdict, how costs were counted and, per network,
-    its architecture, its cost by part, the COCO columns in points of 100 and
-    the metrics as they were given.
+    The JSON file holds the verdict, how costs were counted and, per network, its
+    architecture, its cost by part, the COCO columns in points of 100 and the metrics as
+    they were given.
 
     Args:
         rows: The baseline first.
@@ -128,9 +118,6 @@ def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
 
     Returns:
         The Markdown text: the table, the verdict and how to read them.
-
-    Raises:
-        UserError: There are no rows, or the baseline costs nothing.
     """
     said, conditions = verdict(rows), rows[0].complexity.conditions
     legend = rows[0].legend

@@ -10,21 +10,6 @@ from mmcr.report.ranking import Interval, Ranking
 from mmcr.report.sketch import COLOURS, QUIET
 from mmcr.report.tables import markdown_table, write_results
 
-TEXT = """\
-# Ranking
-
-{networks} networks, each trained alone with {seeds} seeds; AP in points of 100, \
-intervals of 95%.
-
-- One network moves by {noise} AP (standard deviation) between seeds.
-- The networks differ by {spread:.2f} AP (standard deviation, noise taken off): \
-{share:.0%} of the variance of their means over seeds.
-- A predictor that knows the true AP of every network is expected to have a tau of \
-{ceiling:.2f} with these means.
-- A network drawn at random is {chance} AP behind the best measured. That one was \
-chosen by its measured mean, which is rather lucky: all regrets lean high.
-"""
-
 
 def write_ranking(ranking: Ranking, folder: str | Path) -> str:
     """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``.
@@ -61,15 +46,20 @@ def write_ranking(ranking: Ranking, folder: str | Path) -> str:
 def markdown(ranking: Ranking) -> str:
     """The study as Markdown."""
     networks, seeds = ranking.alone.shape
-    text = TEXT.format(
-        networks=networks,
-        seeds=seeds,
-        noise=ranking.noise_floor(),
-        spread=ranking.spread(),
-        share=ranking.reliability(),
-        ceiling=ranking.ceiling(),
-        chance=ranking.chance(),
-    )
+    text = f"""\
+# Ranking
+
+{networks} networks, each trained alone with {seeds} seeds; AP in points of 100, \
+intervals of 95%.
+
+- One network moves by {ranking.noise_floor()} AP (standard deviation) between seeds.
+- The networks differ by {ranking.spread():.2f} AP (standard deviation, noise taken \
+off): {ranking.reliability():.0%} of the variance of their means over seeds.
+- A predictor that knows the true AP of every network is expected to have a tau of \
+{ranking.ceiling():.2f} with these means.
+- A network drawn at random is {ranking.chance()} AP behind the best measured. That \
+one was chosen by its measured mean, which is rather lucky: all regrets lean high.
+"""
     columns = ['predictor', 'tau', 'regret of its first choice', 'its first choice']
     predictors = [
         [name, str(tau), _words(ranking.regret(name)), _first(ranking, name)]

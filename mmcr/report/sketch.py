@@ -62,41 +62,20 @@ KINDS = Legend(
 
 @dataclass(frozen=True)
 class Network:
-    """A backbone to draw.
-
-    Args:
-        name: Title of its row.
-        stage_blocks: Blocks per stage (tau).
-        values: Per stage one value per block, or one for all; ``None``: all 1.
-        caption: What stands at the right of the title: cost, AP.
-        legend: What the values are: dilations, kinds of blocks (DetNAS).
-        strides: Of the stages, as a searchable backbone's `stage_strides` has them;
-            ``None``: 4, 8, 16, 32 for up to four stages, for more they are not told.
-
-    Raises:
-        UserError: There are no stages, or values or strides do not fit them.
-    """
+    """A backbone to draw; a UserError where its values do not fit its blocks."""
 
     name: str
-    stage_blocks: Sequence[int]
+    stage_blocks: Sequence[int]  # per stage (tau)
+    # per stage one value per block, or one for all; None: all 1
     values: Sequence[int | Sequence[int]] | None = None
-    caption: str = ''
+    caption: str = ''  # at the right of the name: cost, AP
     legend: Legend = DILATIONS
+    # as `stage_strides` of a searchable backbone; None: `STRIDES` for up to four stages
     strides: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.strides is None and len(self.stage_blocks) <= len(STRIDES):
             object.__setattr__(self, 'strides', STRIDES[: len(self.stage_blocks)])
-        if self.strides and len(self.strides) != len(self.stage_blocks):
-            raise UserError(
-                f'strides must give one for each stage of {list(self.stage_blocks)}, '
-                f'but got {self.strides}.'
-            )
-        if not self.stage_blocks or min(self.stage_blocks) < 1:
-            raise UserError(
-                f'stage_blocks must hold one number of blocks per stage, '
-                f'at least 1 each, but got {self.stage_blocks}.'
-            )
         if (
             self.values
             and len(self.values) != len(self.stage_blocks)
@@ -117,43 +96,29 @@ class Network:
         ]
 
     @property
+    def tau(self) -> str:
+        return f'τ = {list(self.stage_blocks)}'
+
+    @property
     def text(self) -> str:
         """The labels of all blocks, with a space between stages."""
         return ' '.join(''.join(map(self.legend.label, s)) for s in self.blocks)
 
 
-def draw_architectures(networks: Sequence[Network], path: str | Path) -> Path:
-    """Draws the networks one above the other; returns the path.
-
-    A block is as wide in every row, lower where the resolution is lower, and has the
-    colour of its value.
-
-    Args:
-        networks: At least one, all with one legend.
-        path: Its suffix chooses the format (png, svg, pdf).
-
-    Raises:
-        UserError: There are no networks, or the format is unknown.
-    """
-    path = Path(path)
-    known = Figure().canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise UserError(
-            f'The suffix of a picture must be one of {sorted(known)}, but '
-            f'got {path.name}.'
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
+def draw_architectures(networks: Sequence[Network], path: str | Path) -> None:
+    """Draws networks into a file, whose suffix chooses the format (png, svg, pdf)."""
     architecture_figure(networks).savefig(path, dpi=200)
-    return path
 
 
 def architecture_figure(networks: Sequence[Network]) -> Figure:
-    """The picture of `draw_architectures`; a UserError where there are no networks."""
-    if not networks:
-        raise UserError('There must be at least one network to draw, but got none.')
+    """Draws the networks, one at least and all with one legend, one above the other.
+
+    A block is as wide in every row, lower where the resolution is lower, and has the
+    colour of its value.
+    """
     blocks = max(sum(network.stage_blocks) for network in networks)
     pitch = max(NARROWEST, min(WIDEST, ALL_BLOCKS / blocks))
-    titles = [f'{net.name}   {_tau(net)}   {net.caption}' for net in networks]
+    titles = [f'{net.name}   {net.tau}   {net.caption}' for net in networks]
     width = 2 * MARGIN + max(
         MIN_WIDTH,
         LETTER * max(map(len, titles)),
@@ -182,10 +147,6 @@ def _stage_widths(network: Network, pitch: float) -> list[float]:
     return [max(blocks * pitch, MIN_STAGE) for blocks in network.stage_blocks]
 
 
-def _tau(network: Network) -> str:
-    return f'τ = [{", ".join(map(str, network.stage_blocks))}]'
-
-
 def _write(axes: Axes, x: float, y: float, text: str, **style) -> Text:
     return axes.text(x, y, text, **dict(color=QUIET, va='baseline') | style)
 
@@ -194,7 +155,7 @@ def _draw_title(axes: Axes, network: Network, top: float, width: float) -> None:
     y = top + 0.2
     name = _write(axes, MARGIN, y, network.name, size=12, weight='bold', color=INK)
     axes.annotate(
-        _tau(network),
+        network.tau,
         xy=(1, y),
         xycoords=(name, 'data'),
         xytext=(10, 0),

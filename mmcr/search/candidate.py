@@ -74,15 +74,10 @@ class Partial(Candidate):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate and the slice of archval's mini-batches to score it on.
-
-    Args:
-        candidate: What to score.
-        portion: Where the slice starts and stops, as fractions of all batches.
-    """
+    """A candidate and the slice of archval's mini-batches to score it on."""
 
     candidate: Candidate
-    portion: tuple[float, float] = (0.0, 1.0)
+    portion: tuple[float, float] = (0.0, 1.0)  # start and stop, of all batches
 
     def __post_init__(self):
         start, stop = map(float, self.portion)
@@ -126,21 +121,16 @@ def proposal_key(obj: dict) -> str:
 class Trial:
     """A scored proposal.
 
-    Args:
-        proposal: What was scored.
-        score: The figure to maximise.
-        metrics: All figures of the evaluation; ``None`` where they are not finite.
-        round: Of the search that asked it, from 0; ``None`` outside of a search.
-        asked_by: Of joint searches, the names of those that asked it in this round.
-
     Raises:
         UserError: The score is not a finite number.
     """
 
     proposal: Proposal
-    score: float
-    metrics: dict = field(default_factory=dict)
+    score: float  # the figure to maximise
+    metrics: dict = field(default_factory=dict)  # None where they are not finite
+    # of the search that asked it, from 0; None outside of a search
     round: int | None = field(default=None, compare=False)
+    # of joint searches, the names of those that asked it in this round
     asked_by: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self):

@@ -3,7 +3,6 @@ import json
 import pytest
 
 from mmcr.cost.complexity import Complexity, Cost
-from mmcr.errors import UserError
 from mmcr.report.comparison import Row, coco_points, verdict, write_comparison
 from mmcr.report.sketch import DILATIONS, KINDS
 
@@ -96,7 +95,3 @@ class TestComparison:
     def test_verdict_without_ap(self):
         sentence = verdict([row('baseline', 0.3), row('found', -1.0)])
         assert sentence == 'found cannot be compared with baseline: there is no AP.'
-
-    def test_no_rows(self, tmp_path):
-        with pytest.raises(UserError, match='needs a baseline'):
-            write_comparison([], tmp_path)

@@ -176,23 +176,20 @@ class TestRace:
         assert sum(spent) < 0.65 * cost
 
 
-class TestOptions:
-    SPACE = operation_space([2])
-
-    @pytest.mark.parametrize(
-        'options, said',
-        [
-            (dict(k=0), 'k must be an integer'),
-            (dict(slices=2.5), 'slices must be an integer'),
-            (dict(slices=0), 'slices must be an integer of at least 1'),
-            (dict(slices=4), r'slices must be from 5, .*level=0.05, to 24, but got 4'),
-            (dict(slices=25), 'to 24, but got 25'),
-            (dict(level=0.001, slices=9), 'slices must be from 10, .*but got 9'),
-            (dict(level=0), '0 < level <= 0.5 must hold'),
-            (dict(level=0.6), '0 < level <= 0.5 must hold, but got level=0.6'),
-            (dict(level='5%'), '0 < level <= 0.5 must hold'),
-        ],
-    )
-    def test_are_checked(self, options, said):
-        with pytest.raises(UserError, match=said):
-            RacingGreedySearcher(self.SPACE, **options)
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        (dict(k=0), 'k must be an integer'),
+        (dict(slices=2.5), 'slices must be an integer'),
+        (dict(slices=0), 'slices must be an integer of at least 1'),
+        (dict(slices=4), r'slices must be from 5, .*level=0.05, to 24, but got 4'),
+        (dict(slices=25), 'to 24, but got 25'),
+        (dict(level=0.001, slices=9), 'slices must be from 10, .*but got 9'),
+        (dict(level=0), '0 < level <= 0.5 must hold'),
+        (dict(level=0.6), '0 < level <= 0.5 must hold, but got level=0.6'),
+        (dict(level='5%'), '0 < level <= 0.5 must hold'),
+    ],
+)
+def test_options_are_checked(options, said):
+    with pytest.raises(UserError, match=said):
+        RacingGreedySearcher(operation_space([2]), **options)
