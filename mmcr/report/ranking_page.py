@@ -12,14 +12,9 @@ from mmcr.report.tables import markdown_table, write_results
 
 
 def write_ranking(ranking: Ranking, folder: str | Path) -> str:
-    """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``.
+    """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``; AP in points of 100.
 
-    Args:
-        ranking: Of AP in points of 100.
-        folder: Where to write.
-
-    Returns:
-        The Markdown text: noise first, then the predictors, then the networks.
+    Returns the Markdown text: noise first, then the predictors, then the networks.
     """
     text = markdown(ranking)
     record = dict(

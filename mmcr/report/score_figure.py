@@ -15,7 +15,7 @@ HOLLOW = dict(DOTS, facecolors='white', edgecolors=QUIET, zorder=2)
 
 
 def score_figure(history: History, score: str, scale: float) -> Figure:
-    """Scores by step where the search has steps, and by rank where it has none.
+    """Scores by step where the search has several, and by rank where it has one.
 
     Args:
         history: With one step at least.

@@ -115,10 +115,7 @@ class EvolutionSearcher(Searcher):
         return ranked(self.trials)[: self.top]
 
     def front(self) -> list[Trial]:
-        """Returns the trials that no other surpasses in score and cost, by rising cost.
-
-        A BudgetError where the space has no cost.
-        """
+        """Returns the trials that none surpasses in score and cost, by rising cost."""
         return [self.trials[i] for i in pareto_front(self._points())]
 
     def _points(self) -> list[Point]:

@@ -267,12 +267,6 @@ class TestPareto:
         assert min(sum(arch_of(trial).values()) for trial in alone.parents()) > 40
         assert min(sum(arch_of(trial).values()) for trial in searcher.parents()) < 12
 
-    def test_without_a_cost_there_is_no_front(self):
-        searcher = EvolutionSearcher(R50, **SMALL)
-        rounds(searcher)
-        with pytest.raises(BudgetError, match='no cost'):
-            searcher.front()
-
 
 def test_where_members_are_too_rare_to_be_drawn_breeding_goes_on(monkeypatch):
     space = UNCOUNTED.under(Budget(0, 22))
