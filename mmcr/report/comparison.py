@@ -1,15 +1,12 @@
 """Networks of equal cost side by side: baseline and reallocated ones."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mmcr.cost.complexity import Complexity
-from mmcr.errors import UserError
-from mmcr.files import write_bytes
-from mmcr.report.sketch import DILATIONS, Legend, Network
-from mmcr.report.tables import markdown_table
+from mmcr.report.sketch import Network
+from mmcr.report.tables import markdown_table, write_results
 
 #: Columns of COCO's metrics, and the ends of their names in mmdet.
 COCO_COLUMNS = {
@@ -25,16 +22,12 @@ COCO_COLUMNS = {
 def coco_points(
     metrics: Mapping[str, float | None], kind: str = 'bbox'
 ) -> dict[str, float | None]:
-    """COCO's metrics in points of 100, by column.
+    """COCO's metrics in points of 100, by column; ``None``: missing or undefined.
 
     Args:
-        metrics: As mmdet's evaluator returns them (``coco/bbox_mAP_50``), with
-            or without prefix, from 0 to 1.
+        metrics: As mmdet's evaluator returns them (``coco/bbox_mAP_50``), with or
+            without prefix, from 0 to 1; -1 where there is no object of that size.
         kind: ``bbox`` or ``segm``.
-
-    Returns:
-        A value per column; ``None`` where it is missing or undefined
-        (pycocotools writes -1 where there is no object of that size).
     """
     values = {name.split('/')[-1]: value for name, value in metrics.items()}
     points = {}
@@ -46,26 +39,24 @@ def coco_points(
 
 
 @dataclass(frozen=True)
-class Row:
-    """One network of a comparison.
+class Row(Network):
+    """One network of a comparison, all of one legend; its caption says its figures.
 
     Args:
-        name: What to call it.
-        stage_blocks: Blocks per stage (tau).
-        values: Per stage one value per block, or one for all; ``None``: all 1.
         complexity: What the detector costs.
         metrics: What its evaluation returned, as in `coco_points`.
-        legend: What the values are; the same in all rows of a comparison.
-        strides: Of the stages, as in `Network`.
     """
 
-    name: str
-    stage_blocks: Sequence[int]
-    values: Sequence[int | Sequence[int]] | None
-    complexity: Complexity
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-    legend: Legend = DILATIONS
-    strides: Sequence[int] | None = None
+    complexity: Complexity = field(kw_only=True)
+    metrics: Mapping[str, float | None] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        cost = self.complexity
+        figures = [f'{_macs(cost.macs)} MACs', f'{_params(cost.params)} params']
+        if self.ap is not None:
+            figures.append(f'{self.ap:.2f} AP')
+        object.__setattr__(self, 'caption', '  ·  '.join(figures))
 
     @property
     def ap(self) -> float | None:
@@ -73,45 +64,16 @@ class Row:
         return coco_points(self.metrics)['AP']
 
     @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the detector for one image."""
-        return self.complexity.macs
-
-    @property
-    def params(self) -> int:
-        """Parameters of the detector."""
-        return self.complexity.params
-
-    @property
-    def caption(self) -> str:
-        """Its figures in one line, for a sketch."""
-        figures = [f'{_macs(self.macs)} MACs', f'{_params(self.params)} params']
-        if self.ap is not None:
-            figures.append(f'{self.ap:.2f} AP')
-        return '  ·  '.join(figures)
-
-    @property
     def network(self) -> Network:
         """Its backbone, for a sketch."""
-        return Network(
-            self.name,
-            self.stage_blocks,
-            self.values,
-            self.caption,
-            self.legend,
-            self.strides,
-        )
+        return self
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Says in words whether the reallocated networks are ahead of the baseline.
-
-    Args:
-        rows: The baseline first.
-    """
-    baseline, *others = _checked(rows)
+    """Says in words whether the other networks are ahead of the first, the baseline."""
+    baseline, *others = rows
     sentences = [_standing(row, baseline) for row in others]
-    if any(row.ap is not None for row in others) and baseline.ap is not None:
+    if any(_ahead(row, baseline) is not None for row in others):
         sentences.append(
             'Each network was trained once, with one seed: between two '
             'runs of the same network AP varies as well, so a difference '
@@ -129,14 +91,14 @@ def _table(rows: Sequence[Row]) -> str:
         [
             row.name,
             str(list(row.stage_blocks)),
-            row.network.text,
+            row.text,
             *(
                 '-' if value is None else f'{value:.2f}'
                 for value in coco_points(row.metrics).values()
             ),
             _difference(row, rows[0]),
-            _macs(row.macs),
-            _params(row.params),
+            _macs(row.complexity.macs),
+            _params(row.complexity.params),
         ]
         for row in rows
     ]
@@ -146,9 +108,9 @@ def _table(rows: Sequence[Row]) -> str:
 def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
     """Writes ``comparison.md`` and, for programs, ``comparison.json``.
 
-    The JSON file holds the verdict, how costs were counted and, per network,
-    its architecture, its cost by part, the COCO columns in points of 100 and
-    the metrics as they were given.
+    The JSON file holds the verdict, how costs were counted and, per network, its
+    architecture, its cost by part, the COCO columns in points of 100 and the metrics as
+    they were given.
 
     Args:
         rows: The baseline first.
@@ -156,16 +118,13 @@ def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
 
     Returns:
         The Markdown text: the table, the verdict and how to read them.
-
-    Raises:
-        UserError: There are no rows, or the baseline costs nothing.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     said, conditions = verdict(rows), rows[0].complexity.conditions
+    legend = rows[0].legend
+    meaning = f': {legend.title}' if legend.labels else ''
     text = (
-        f'{_table(rows)}\n{said}\n\nAP in points of 100. {_explained(rows)} '
-        f'MACs: {conditions}\n'
+        f'{_table(rows)}\n{said}\n\nAP in points of 100. {legend.name.capitalize()} '
+        f'block by block, a space between stages{meaning}. MACs: {conditions}\n'
     )
     record = dict(
         baseline=rows[0].name,
@@ -173,33 +132,20 @@ def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
         costs=conditions,
         networks=[_record(row, rows[0]) for row in rows],
     )
-    write_bytes(folder / 'comparison.md', text.encode())
-    write_bytes(
-        folder / 'comparison.json',
-        json.dumps(record, indent=2, allow_nan=False).encode() + b'\n',
-    )
+    write_results(folder, 'comparison', text, record)
     return text
 
 
-def _explained(rows: Sequence[Row]) -> str:
-    """How to read the column of the blocks' values."""
-    legend = rows[0].legend
-    meaning = f': {legend.title}' if legend.labels else ''
-    words = f'{legend.name.capitalize()} block by block, a space between stages'
-    return f'{words}{meaning}.'
-
-
 def _record(row: Row, baseline: Row) -> dict:
-    known = None not in (row.ap, baseline.ap)
     return dict(
         name=row.name,
         stage_blocks=list(row.stage_blocks),
-        **{row.legend.name: row.network.blocks},
-        macs=row.macs,
-        params=row.params,
+        **{row.legend.name: row.blocks},
+        macs=row.complexity.macs,
+        params=row.complexity.params,
         parts={part: asdict(cost) for part, cost in row.complexity.parts.items()},
         points=coco_points(row.metrics),
-        ap_difference=row.ap - baseline.ap if known else None,
+        ap_difference=_ahead(row, baseline),
         metrics={
             name: value if value == value else None  # JSON has no NaN
             for name, value in row.metrics.items()
@@ -207,23 +153,20 @@ def _record(row: Row, baseline: Row) -> dict:
     )
 
 
-def _checked(rows: Sequence[Row]) -> Sequence[Row]:
-    if not rows or min(rows[0].macs, rows[0].params) <= 0:
-        raise UserError(
-            'A comparison needs a baseline with its multiply-accumulates '
-            f'and parameters as first row, but got {list(rows[:1])}.'
-        )
-    return rows
+def _ahead(row: Row, baseline: Row) -> float | None:
+    return None if None in (row.ap, baseline.ap) else row.ap - baseline.ap
 
 
 def _standing(row: Row, baseline: Row) -> str:
+    own, other = row.complexity, baseline.complexity
     cost = (
-        f'with {100 * row.macs / baseline.macs:.1f}% of its MACs and '
-        f'{100 * row.params / baseline.params:.1f}% of its parameters'
+        f'with {100 * own.macs / other.macs:.1f}% of its MACs and '
+        f'{100 * own.params / other.params:.1f}% of its parameters'
     )
-    if row.ap is None or baseline.ap is None:
+    ahead = _ahead(row, baseline)
+    if ahead is None:
         return f'{row.name} cannot be compared with {baseline.name}: there is no AP.'
-    ahead = round(row.ap - baseline.ap, 2)
+    ahead = round(ahead, 2)
     if ahead == 0:
         return f'{row.name} is level with {baseline.name} at {row.ap:.2f} AP, {cost}.'
     direction = 'ahead of' if ahead > 0 else 'behind'
@@ -234,9 +177,10 @@ def _standing(row: Row, baseline: Row) -> str:
 
 
 def _difference(row: Row, baseline: Row) -> str:
-    if row is baseline or row.ap is None or baseline.ap is None:
+    ahead = _ahead(row, baseline)
+    if row is baseline or ahead is None:
         return '-'
-    return f'{row.ap - baseline.ap:+.2f}'.replace('-', '−')
+    return f'{ahead:+.2f}'.replace('-', '−')
 
 
 def _macs(macs: int) -> str:

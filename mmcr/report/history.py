@@ -1,12 +1,13 @@
 """The history of a search: what its journal says, round by round."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
 from mmcr.report.slices import ALL, Spans
 from mmcr.search.pareto import Point, pareto_front, select
+from mmcr.search.searcher import ranked
 from mmcr.space import Arch
 from mmcr.space.cost import exact, plain
 
@@ -16,41 +17,30 @@ ABOUT = dict(method='', round='round', kept='went on')
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate with its score on some slices of archval.
+    """A candidate with its score on some slices of archval."""
 
-    Attributes:
-        arch: What is decided of it.
-        slices: On which it is scored, in order.
-        score: Where there are several slices, the mean of their scores.
-        metrics: Those of its only slice; empty where there are several.
-    """
-
-    arch: Arch
-    slices: Spans
-    score: float
-    metrics: Mapping[str, float | None]
+    arch: Arch  # what is decided of it
+    slices: Spans  # in order
+    score: float  # mean over the slices
+    metrics: Mapping[str, float | None]  # of its only slice; empty where there are more
 
 
 @dataclass(frozen=True)
 class Step:
-    """Candidates that were compared with each other.
+    """Candidates that were compared with each other."""
 
-    Attributes:
-        scored: In the order of the journal.
-        kept: Those that the next step scores again or extends, or breeds from;
-            ``None`` as long as that is open, and in the last step.
-    """
-
-    scored: Sequence[Scored]
+    scored: Sequence[Scored]  # in the order of the journal
+    # those that the next step scores again, extends or breeds from; None: not known yet
     kept: frozenset[Arch] | None = None
 
     @property
     def rankings(self) -> dict[Spans, list[Scored]]:
         """By falling score, apart for each set of slices; the most slices first."""
-        # sorting keeps the order of equals: of equal scores the earlier leads
-        ranked = sorted(self.scored, key=lambda scored: -scored.score)
-        ranked.sort(key=lambda scored: (-len(scored.slices), scored.slices))
-        return {s: list(same) for s, same in groupby(ranked, lambda s: s.slices)}
+        # sorting keeps the order of equals
+        by_slices = sorted(
+            ranked(self.scored), key=lambda s: (-len(s.slices), s.slices)
+        )
+        return {s: list(same) for s, same in groupby(by_slices, lambda s: s.slices)}
 
     @property
     def best(self) -> Scored:
@@ -65,25 +55,15 @@ class Step:
 
 @dataclass(frozen=True)
 class History:
-    """One search under one budget.
+    """One search under one budget."""
 
-    Attributes:
-        name: Its folder in the work dir, where it is one of several; or ''.
-        about: What its searcher says of itself (`Searcher.about`), in full.
-        choices: How many there are.
-        budget: Least and largest cost, where there is a budget.
-        steps: As far as there are scores.
-        costs: Of all that is scored, where the search weighs scores against costs.
-        unit: Of these.
-    """
-
-    name: str
-    about: Mapping[str, str]
-    choices: int
-    budget: tuple[float, float] | None
-    steps: Sequence[Step]
-    costs: Mapping[Arch, float] = field(default_factory=dict)
-    unit: str = 'cost'
+    name: str  # of its folder in the work dir, where it is one of several; or ''
+    about: Mapping[str, str]  # what its searcher says of itself, in full
+    choices: int  # how many there are
+    budget: tuple[float, float] | None  # least and largest cost
+    steps: Sequence[Step]  # as far as there are scores
+    costs: Mapping[Arch, float]  # where the search weighs scores against costs
+    unit: str  # of the costs
 
     @property
     def title(self) -> str:
@@ -92,17 +72,14 @@ class History:
 
     @property
     def ranking(self) -> list[Scored]:
-        """The complete architectures that were scored on all of archval.
-
-        By falling score; of equals the first in the journal comes first.
-        """
+        """The complete architectures scored on all of archval, by falling score."""
         complete = {
             scored.arch: scored
             for step in self.steps
             for scored in step.scored
             if len(scored.arch) == self.choices and scored.slices == ALL
         }
-        return sorted(complete.values(), key=lambda scored: -scored.score)
+        return ranked(complete.values())
 
     @property
     def archs(self) -> set[Arch]:
@@ -119,7 +96,7 @@ class History:
 def histories(
     header: Mapping, entries: Sequence[Mapping], finished: bool
 ) -> list[History]:
-    """Tells the searches of a journal apart, each step by step.
+    """Tells the searches of a journal apart, one for each budget, step by step.
 
     A journal of before rounds does not say which budget asked what: all is one
     search, its steps by how much was decided and by the slices.
@@ -128,24 +105,16 @@ def histories(
         header: Of the journal.
         entries: Its trials.
         finished: Whether the last round is complete.
-
-    Returns:
-        One for each budget.
     """
     own, space = header['searcher'], header['space']
     parts = own.get('searchers')
     if parts is None or not all('asked_by' in entry for entry in entries):
         return [_history('', own, space, entries, finished)]
-    return [
-        _history(
-            name,
-            part,
-            part['space'],
-            [entry for entry in entries if name in entry['asked_by']],
-            finished,
-        )
-        for name, part in parts.items()
-    ]
+    found = []
+    for name, part in parts.items():
+        asked = [entry for entry in entries if name in entry['asked_by']]
+        found.append(_history(name, part, part['space'], asked, finished))
+    return found
 
 
 def _history(
@@ -222,7 +191,7 @@ def _parents(
     scored: Sequence[Scored], top: int, costs: Mapping[Arch, float]
 ) -> frozenset[Arch]:
     """The `top` best, in score and cost where the search weighs both."""
-    best = sorted(scored, key=lambda each: -each.score)[:top]
+    best = ranked(scored)[:top]
     if costs:
         best = [scored[i] for i in select(_points(scored, costs), top)]
     return frozenset(each.arch for each in best)

@@ -22,7 +22,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the bounds of its confidence interval; None: it has none."""
+    """A value with the bounds of its confidence interval, where it has one."""
 
     value: float
     low: float | None = None
@@ -78,6 +78,8 @@ class Ranking:
             for name, values in predicted.items()
         }
         self.means = self.alone.mean(1)
+        networks, seeds = self.alone.shape
+        self._freedom = (networks - 1) * (seeds - 1)
         self._rng_seed = seed
 
     def noise_floor(self) -> Interval:
@@ -85,16 +87,10 @@ class Ranking:
 
         Without what a seed does to all networks alike: that changes no ranking.
         """
-        networks, seeds = self.alone.shape
         rest = self.alone - self.means[:, None] - self.alone.mean(0) + self.alone.mean()
-        freedom = (networks - 1) * (seeds - 1)
-        squares = (rest**2).sum()
         tail = (1 - CONFIDENCE) / 2
-        return Interval(
-            float(np.sqrt(squares / freedom)),
-            float(np.sqrt(squares / chi2.ppf(1 - tail, freedom))),
-            float(np.sqrt(squares / chi2.ppf(tail, freedom))),
-        )
+        freedoms = [self._freedom, *chi2.ppf((1 - tail, tail), self._freedom)]
+        return Interval(*np.sqrt((rest**2).sum() / freedoms).tolist())
 
     def spread(self) -> float:
         """Standard deviation of the networks' true AP, the noise taken off."""
@@ -115,29 +111,24 @@ class Ranking:
         """
         return float(2 / np.pi * np.arcsin(np.sqrt(self.reliability())))
 
-    def tau(self, predictor: str) -> Interval:
-        """Kendall's tau-b of a predictor with the means over seeds.
+    @cached_property
+    def taus(self) -> dict[str, Interval]:
+        """Kendall's tau-b of each predictor with the means over seeds.
 
         A predictor that says the same of all networks has 0 and no interval.
         """
-        return self._taus[predictor]
-
-    @cached_property
-    def _taus(self) -> dict[str, Interval]:
-        # once: table, figure and file ask for them, and they take the time
         return {name: self._tau(values) for name, values in self.predicted.items()}
 
     def _tau(self, values: np.ndarray) -> Interval:
         networks = len(self.networks)
         rng = np.random.default_rng(self._rng_seed)
         draws = rng.integers(networks, size=(RESAMPLES, networks))
-        taus = [_tau(values[rows], self.means[rows]) for rows in draws]
         # one network many times has no tau, and is no sign of a tau of 0
-        taus = [tau for tau in taus if not np.isnan(tau)]
-        if not taus:
+        taus = np.array([_tau(values[rows], self.means[rows]) for rows in draws])
+        if np.isnan(taus).all():
             return Interval(0.0)
         tail = 50 * (1 - CONFIDENCE)
-        low, high = np.percentile(taus, [tail, 100 - tail])
+        low, high = np.nanpercentile(taus, [tail, 100 - tail])
         return Interval(_tau(values, self.means), float(low), float(high))
 
     def regret(self, predictor: str) -> Interval:
@@ -157,16 +148,15 @@ class Ranking:
 
     def _behind_best(self, weights: np.ndarray) -> Interval:
         """The best measured network before a weighted mean of the networks."""
-        networks, seeds = self.alone.shape
         contrast = -weights
         contrast[self.means.argmax()] += 1
         if not contrast.any():
             return Interval(0.0)
         value = float(contrast @ self.means)
         # what a seed does to all networks alike is in no contrast
-        error = self.noise_floor().value * np.sqrt((contrast**2).sum() / seeds)
-        freedom = (networks - 1) * (seeds - 1)
-        reach = float(student_t.ppf((1 + CONFIDENCE) / 2, freedom) * error)
+        variance = (contrast**2).sum() / self.alone.shape[1]
+        error = self.noise_floor().value * np.sqrt(variance)
+        reach = float(student_t.ppf((1 + CONFIDENCE) / 2, self._freedom) * error)
         return Interval(value, value - reach, value + reach)
 
 

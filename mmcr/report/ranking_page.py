@@ -1,46 +1,22 @@
 """A ranking study in words, numbers and a picture."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmcr.files import write_bytes
 from mmcr.report.ranking import Interval, Ranking
 from mmcr.report.sketch import COLOURS, QUIET
-from mmcr.report.tables import markdown_table
-
-TEXT = """\
-# Ranking
-
-{networks} networks, each trained alone with {seeds} seeds; AP in points of 100, \
-intervals of 95%.
-
-- One network moves by {noise} AP (standard deviation) between seeds.
-- The networks differ by {spread:.2f} AP (standard deviation, noise taken off): \
-{share:.0%} of the variance of their means over seeds.
-- A predictor that knows the true AP of every network is expected to have a tau of \
-{ceiling:.2f} with these means.
-- A network drawn at random is {chance} AP behind the best measured. That one was \
-chosen by its measured mean, which is rather lucky: all regrets lean high.
-"""
+from mmcr.report.tables import markdown_table, write_results
 
 
 def write_ranking(ranking: Ranking, folder: str | Path) -> str:
-    """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``.
+    """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``; AP in points of 100.
 
-    Args:
-        ranking: AP in points of 100.
-        folder: Where to write.
-
-    Returns:
-        The Markdown text: noise first, then the predictors, then the networks.
+    Returns the Markdown text: noise first, then the predictors, then the networks.
     """
-    folder = Path(folder)
     text = markdown(ranking)
-    write_bytes(folder / 'ranking.md', text.encode())
     record = dict(
         noise_floor=asdict(ranking.noise_floor()),
         spread=ranking.spread(),
@@ -49,7 +25,7 @@ def write_ranking(ranking: Ranking, folder: str | Path) -> str:
         chance=asdict(ranking.chance()),
         predictors={
             name: dict(
-                tau=asdict(ranking.tau(name)),
+                tau=asdict(ranking.taus[name]),
                 regret=asdict(ranking.regret(name)),
                 values=dict(zip(ranking.networks, values.tolist())),
             )
@@ -57,30 +33,32 @@ def write_ranking(ranking: Ranking, folder: str | Path) -> str:
         },
         alone=dict(zip(ranking.networks, ranking.alone.tolist())),
     )
-    write_bytes(
-        folder / 'ranking.json',
-        json.dumps(record, indent=2, allow_nan=False).encode() + b'\n',
-    )
-    figure(ranking).savefig(folder / 'ranking.png', dpi=130)
+    write_results(folder, 'ranking', text, record)
+    figure(ranking).savefig(Path(folder, 'ranking.png'), dpi=130)
     return text
 
 
 def markdown(ranking: Ranking) -> str:
     """The study as Markdown."""
     networks, seeds = ranking.alone.shape
-    text = TEXT.format(
-        networks=networks,
-        seeds=seeds,
-        noise=ranking.noise_floor(),
-        spread=ranking.spread(),
-        share=ranking.reliability(),
-        ceiling=ranking.ceiling(),
-        chance=ranking.chance(),
-    )
+    text = f"""\
+# Ranking
+
+{networks} networks, each trained alone with {seeds} seeds; AP in points of 100, \
+intervals of 95%.
+
+- One network moves by {ranking.noise_floor()} AP (standard deviation) between seeds.
+- The networks differ by {ranking.spread():.2f} AP (standard deviation, noise taken \
+off): {ranking.reliability():.0%} of the variance of their means over seeds.
+- A predictor that knows the true AP of every network is expected to have a tau of \
+{ranking.ceiling():.2f} with these means.
+- A network drawn at random is {ranking.chance()} AP behind the best measured. That \
+one was chosen by its measured mean, which is rather lucky: all regrets lean high.
+"""
     columns = ['predictor', 'tau', 'regret of its first choice', 'its first choice']
     predictors = [
-        [name, str(ranking.tau(name)), _words(ranking.regret(name)), _first(ranking, v)]
-        for name, v in ranking.predicted.items()
+        [name, str(tau), _words(ranking.regret(name)), _first(ranking, name)]
+        for name, tau in ranking.taus.items()
     ]
     members = [
         [
@@ -99,8 +77,9 @@ def markdown(ranking: Ranking) -> str:
     return '\n'.join([text, *tables])
 
 
-def _first(ranking: Ranking, values: np.ndarray) -> str:
+def _first(ranking: Ranking, predictor: str) -> str:
     """The first choice of a predictor, with the number of those that tie with it."""
+    values = ranking.predicted[predictor]
     ties = int((values == values.max()).sum()) - 1
     return ranking.networks[values.argmax()] + f' and {ties} more' * (ties > 0)
 
@@ -130,7 +109,7 @@ def figure(ranking: Ranking) -> Figure:
             ecolor=QUIET,
             elinewidth=1,
         )
-        axes.set_title(f'{name}, tau {ranking.tau(name).value:.2f}', fontsize=9)
+        axes.set_title(f'{name}, tau {ranking.taus[name].value:.2f}', fontsize=9)
         axes.set_ylabel('AP alone', fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[['top', 'right']].set_visible(False)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmcr.report.history import History, Scored
-from mmcr.report.sketch import COLOURS, INK, QUIET
+from mmcr.report.sketch import COLOURS, INK, QUIET, RULE
 
 TICKS = 16  # labels that fit below the axis
 DOTS = dict(s=26, linewidths=1, zorder=3)
@@ -15,7 +15,7 @@ HOLLOW = dict(DOTS, facecolors='white', edgecolors=QUIET, zorder=2)
 
 
 def score_figure(history: History, score: str, scale: float) -> Figure:
-    """Scores by step where the search has steps, and by rank where it has none.
+    """Scores by step where the search has several, and by rank where it has one.
 
     Args:
         history: With one step at least.
@@ -46,13 +46,7 @@ def score_figure(history: History, score: str, scale: float) -> Figure:
 
 
 def front_figure(history: History, score: str, scale: float) -> Figure:
-    """Score against cost, with the front marked.
-
-    Args:
-        history: With costs, and one candidate at least.
-        score: Its name.
-        scale: As in `score_figure`.
-    """
+    """Score against cost, with the front marked; arguments as of `score_figure`."""
     figure, axes = _axes(score, scale)
     front = history.front
 
@@ -71,6 +65,6 @@ def _axes(score: str, scale: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 3), layout='constrained')
     axes = figure.add_subplot()
     axes.set_ylabel(score + (' (points)' if scale == 100 else ''), color=INK)
-    axes.grid(axis='y', color='#e3e7ea', linewidth=0.8)
+    axes.grid(axis='y', **RULE)
     axes.spines[['top', 'right']].set_visible(False)
     return figure, axes

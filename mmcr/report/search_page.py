@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -18,7 +19,7 @@ from mmcr.files import write_bytes
 from mmcr.report.comparison import COCO_COLUMNS, coco_points
 from mmcr.report.history import History, Scored, histories
 from mmcr.report.score_figure import front_figure, score_figure
-from mmcr.report.sketch import DILATIONS, KINDS, Legend, Network, architecture_figure
+from mmcr.report.sketch import DILATIONS, KINDS, Network, architecture_figure
 from mmcr.report.slices import ALL, Slices
 from mmcr.search import JournalError, read_journal
 from mmcr.search.candidate import proposal_key
@@ -34,25 +35,15 @@ TEMPLATES = Environment(
 
 @dataclass(frozen=True)
 class Search:
-    """What a work dir tells about its search.
+    """What a work dir tells about its search."""
 
-    Attributes:
-        name: Of the work dir.
-        header: The journal's: what the search depends on.
-        histories: One for each budget.
-        candidates: How many have a score on some part of archval.
-        trials: How many scores there are.
-        finished: Whether the search has written all its results.
-        baseline: Marked where it is ranked.
-    """
-
-    name: str
-    header: Mapping
-    histories: Sequence[History]
-    candidates: int
-    trials: int
-    finished: bool
-    baseline: Arch | None = None
+    name: str  # of the work dir
+    header: Mapping  # of the journal: what the search depends on
+    histories: Sequence[History]  # one for each budget
+    candidates: int  # how many have a score on some part of archval
+    trials: int  # how many scores there are
+    finished: bool  # whether the search has written all its results
+    baseline: Arch | None = None  # to be marked where it is ranked
 
     @property
     def kind(self) -> str:
@@ -78,25 +69,17 @@ class Search:
         """A score at the precision of the page."""
         return f'{self.scale * scored.score:{".2f" if self.scale == 100 else ".4g"}}'
 
-    @property
-    def legend(self) -> Legend:
-        """What values of blocks are: kinds count from 0, dilations from 1."""
-        choices = self.header['space']['choices'].values()
-        return KINDS if any(0 in values for values in choices) else DILATIONS
-
     def network(self, arch: Arch) -> Network | None:
         """What an architecture of stages or of blocks, complete or not, describes."""
         name = 'Best architecture'
-        try:
+        with suppress(ArchError):
             return Network(name, stage_blocks_of(arch))
-        except ArchError:
-            pass
-        try:
-            values = dilations_of(arch)  # kinds are nested alike
-        except ArchError:
-            return None
-        blocks = [len(stage) for stage in values]
-        return Network(name, blocks, values, legend=self.legend)
+        with suppress(ArchError):
+            values = dilations_of(arch)  # kinds are nested alike, and count from 0
+            choices = self.header['space']['choices'].values()
+            legend = KINDS if any(0 in choice for choice in choices) else DILATIONS
+            return Network(name, list(map(len, values)), values, legend=legend)
+        return None
 
     def text(self, arch: Arch) -> str:
         """Blocks per stage, or of every block a label with a space between stages."""
@@ -138,11 +121,7 @@ class Search:
 def read_search(
     work_dir: str | Path, baseline: Mapping[str, int] | None = None
 ) -> Search:
-    """Reads a search's journal, also while the search runs.
-
-    Raises:
-        JournalError: There is no journal, or it is damaged.
-    """
+    """Reads a search's journal, also while it runs; arguments as of `write_report`."""
     work_dir = Path(work_dir)
     path = work_dir / 'trials.jsonl'
     if not path.is_file():
@@ -156,7 +135,12 @@ def read_search(
             f'{path} must begin with the header of a search, but does not.'
         )
     if baseline is None:
-        baseline = _plain_arch(header['space']['choices'])
+        # of blocks: no dilation, or ShuffleNetV2's kind; else unknown
+        with suppress(ArchError):
+            choices = header['space']['choices']
+            least = Arch({name: min(values) for name, values in choices.items()})
+            dilations_of(least)
+            baseline = least
     names = header['searcher'].get('searchers', [''])
     scores = {entry['score'] for entry in entries}
     finished = all(_result(work_dir / name) in scores for name in names)
@@ -177,20 +161,10 @@ def _result(folder: Path) -> float | None:
     return json.loads(path.read_text()).get('score') if path.is_file() else None
 
 
-def _plain_arch(choices: Mapping[str, Sequence[int]]) -> Mapping[str, int] | None:
-    """The baseline of blocks: no dilation, or ShuffleNetV2's kind; else unknown."""
-    try:
-        arch = Arch({name: min(values) for name, values in choices.items()})
-        dilations_of(arch)
-    except ArchError:
-        return None
-    return arch
-
-
 def write_report(
     work_dir: str | Path, baseline: Mapping[str, int] | None = None
 ) -> Path:
-    """Writes ``report.html`` of a finished or running search into its work dir.
+    """Writes ``report.html`` of a finished or running search; returns its path.
 
     The page needs no other file and no network.
 
@@ -198,9 +172,6 @@ def write_report(
         work_dir: Of the search.
         baseline: The architecture to mark among the ranks, by choice. Without one it
             is that of 3x3 convolutions without dilation where blocks are searched.
-
-    Returns:
-        The path of the page.
 
     Raises:
         JournalError: There is no journal, or it is damaged.
@@ -239,12 +210,9 @@ def _settings(header: Mapping, name: str = '') -> Iterator[list[str]]:
 def svg(figure: Figure, meaning: str) -> Markup:
     """The figure as an SVG element, its text as text."""
     file = io.StringIO()
+    no_metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
     with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'mmcr'}):
-        figure.savefig(
-            file,
-            format='svg',
-            metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')),
-        )
+        figure.savefig(file, format='svg', metadata=no_metadata)
     text = file.getvalue()
     label = f'<svg aria-label="{escape(meaning)}"'
     text = text[text.index('<svg') :].replace('<svg', label, 1)

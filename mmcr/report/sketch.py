@@ -14,6 +14,7 @@ from mmcr.errors import UserError
 
 # From light to dark, and apart in hue for the colour-blind too.
 COLOURS = {1: '#a9cfe6', 2: '#f0a830', 3: '#8c2d4e'}
+RULE = dict(color='#e3e7ea', linewidth=0.8)
 LIGHT = (COLOURS[1], COLOURS[2])  # what stands in these is dark
 OTHER_COLOUR = '#333333'  # further dilations; the number stands in the block
 INK, QUIET, STEM = '#1c2530', '#5c6873', '#d5dade'
@@ -34,19 +35,12 @@ ROW = TITLE + TALLEST + LABELS
 
 @dataclass(frozen=True)
 class Legend:
-    """What the values of blocks mean, and how blocks that have them look.
+    """What the values of blocks mean, and how blocks that have them look."""
 
-    Attributes:
-        name: Of the values, in the plural.
-        title: What they say of a block.
-        colours: By value.
-        labels: By value, of those that do not speak for themselves.
-    """
-
-    name: str
-    title: str
+    name: str  # of the values, in the plural
+    title: str  # what they say of a block
     colours: Mapping[int, str]
-    labels: Mapping[int, str] = field(default_factory=dict)
+    labels: Mapping[int, str] = field(default_factory=dict)  # where values do not do
 
     def colour(self, value: int) -> str:
         """The colour of a block."""
@@ -68,42 +62,20 @@ KINDS = Legend(
 
 @dataclass(frozen=True)
 class Network:
-    """A backbone to draw.
-
-    Args:
-        name: Title of its row.
-        stage_blocks: Blocks per stage (tau).
-        values: Per stage one value per block, or one for all; ``None``: all 1.
-        caption: What stands at the right of the title: cost, AP.
-        legend: What the values are: dilations, kinds of blocks (DetNAS).
-        strides: Of the stages' results against the image, as a searchable backbone's
-            `stage_strides` has them; ``None``: 4, 8, 16, 32 for up to four stages,
-            for more they are not told.
-
-    Raises:
-        UserError: There are no stages, or values or strides do not fit them.
-    """
+    """A backbone to draw; a UserError where its values do not fit its blocks."""
 
     name: str
-    stage_blocks: Sequence[int]
+    stage_blocks: Sequence[int]  # per stage (tau)
+    # per stage one value per block, or one for all; None: all 1
     values: Sequence[int | Sequence[int]] | None = None
-    caption: str = ''
+    caption: str = ''  # at the right of the name: cost, AP
     legend: Legend = DILATIONS
+    # as `stage_strides` of a searchable backbone; None: `STRIDES` for up to four stages
     strides: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.strides is None and len(self.stage_blocks) <= len(STRIDES):
             object.__setattr__(self, 'strides', STRIDES[: len(self.stage_blocks)])
-        if self.strides and len(self.strides) != len(self.stage_blocks):
-            raise UserError(
-                f'strides must give one for each stage of {list(self.stage_blocks)}, '
-                f'but got {self.strides}.'
-            )
-        if not self.stage_blocks or min(self.stage_blocks) < 1:
-            raise UserError(
-                f'stage_blocks must hold one number of blocks per stage, '
-                f'at least 1 each, but got {self.stage_blocks}.'
-            )
         if (
             self.values
             and len(self.values) != len(self.stage_blocks)
@@ -124,55 +96,38 @@ class Network:
         ]
 
     @property
+    def tau(self) -> str:
+        return f'τ = {list(self.stage_blocks)}'
+
+    @property
     def text(self) -> str:
         """The labels of all blocks, with a space between stages."""
         return ' '.join(''.join(map(self.legend.label, s)) for s in self.blocks)
 
 
-def draw_architectures(networks: Sequence[Network], path: str | Path) -> Path:
-    """Draws the networks one above the other.
-
-    A row shows the stem and the stages. A block is as wide in every row, lower where
-    the resolution is lower, and coloured by its value: the dilation of its 3x3
-    convolution, or its kind.
-
-    Args:
-        networks: At least one, all with one legend.
-        path: Where to write; its suffix chooses the format (png, svg, pdf).
-
-    Returns:
-        `path`.
-
-    Raises:
-        UserError: There are no networks, or the format is unknown.
-    """
-    path = Path(path)
-    known = Figure().canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise UserError(
-            f'The suffix of a picture must be one of {sorted(known)}, but '
-            f'got {path.name}.'
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
+def draw_architectures(networks: Sequence[Network], path: str | Path) -> None:
+    """Draws networks into a file, whose suffix chooses the format (png, svg, pdf)."""
     architecture_figure(networks).savefig(path, dpi=200)
-    return path
 
 
 def architecture_figure(networks: Sequence[Network]) -> Figure:
-    """The picture of `draw_architectures` as matplotlib's figure.
+    """Draws the networks, one at least and all with one legend, one above the other.
 
-    Raises:
-        UserError: There are no networks.
+    A block is as wide in every row, lower where the resolution is lower, and has the
+    colour of its value.
     """
-    if not networks:
-        raise UserError('There must be at least one network to draw, but got none.')
     blocks = max(sum(network.stage_blocks) for network in networks)
     pitch = max(NARROWEST, min(WIDEST, ALL_BLOCKS / blocks))
+    titles = [f'{net.name}   {net.tau}   {net.caption}' for net in networks]
     width = 2 * MARGIN + max(
-        max(MIN_WIDTH, _row_width(network, pitch), _title_width(network))
-        for network in networks
+        MIN_WIDTH,
+        LETTER * max(map(len, titles)),
+        _legend_width(networks),
+        *(
+            STEM_WIDTH + sum(STAGE_GAP + w for w in _stage_widths(network, pitch))
+            for network in networks
+        ),
     )
-    width = max(width, 2 * MARGIN + _legend_width(networks))
     height = MARGIN + LEGEND + len(networks) * (ROW + ROW_GAP)
     figure = Figure(figsize=(width, height), facecolor='white')
     axes = figure.add_axes((0, 0, 1, 1))
@@ -181,45 +136,26 @@ def architecture_figure(networks: Sequence[Network]) -> Figure:
     for i, network in enumerate(networks):
         top = MARGIN + i * (ROW + ROW_GAP)
         if i:
-            axes.plot(
-                [MARGIN, width - MARGIN],
-                [top - ROW_GAP / 2 - 0.03] * 2,
-                color='#e3e7ea',
-                linewidth=0.8,
-            )
+            axes.hlines(top - ROW_GAP / 2 - 0.03, MARGIN, width - MARGIN, **RULE)
         _draw_title(axes, network, top, width)
         _draw_row(axes, network, top + TITLE, pitch)
     _draw_legend(axes, networks, height - LEGEND)
     return figure
 
 
-def _stage_width(blocks: int, pitch: float) -> float:
-    return max(blocks * pitch, MIN_STAGE)
-
-
-def _row_width(network: Network, pitch: float) -> float:
-    return STEM_WIDTH + sum(
-        STAGE_GAP + _stage_width(blocks, pitch) for blocks in network.stage_blocks
-    )
-
-
-def _title_width(network: Network) -> float:
-    return LETTER * len(f'{network.name}   {_tau(network)}   {network.caption}')
-
-
-def _tau(network: Network) -> str:
-    return f'τ = [{", ".join(map(str, network.stage_blocks))}]'
+def _stage_widths(network: Network, pitch: float) -> list[float]:
+    return [max(blocks * pitch, MIN_STAGE) for blocks in network.stage_blocks]
 
 
 def _write(axes: Axes, x: float, y: float, text: str, **style) -> Text:
-    return axes.text(x, y, text, **{**dict(color=QUIET, va='baseline'), **style})
+    return axes.text(x, y, text, **dict(color=QUIET, va='baseline') | style)
 
 
 def _draw_title(axes: Axes, network: Network, top: float, width: float) -> None:
     y = top + 0.2
     name = _write(axes, MARGIN, y, network.name, size=12, weight='bold', color=INK)
     axes.annotate(
-        _tau(network),
+        network.tau,
         xy=(1, y),
         xycoords=(name, 'data'),
         xytext=(10, 0),
@@ -233,15 +169,14 @@ def _draw_title(axes: Axes, network: Network, top: float, width: float) -> None:
 
 def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
     middle, below = top + TALLEST / 2, top + TALLEST + 0.08
-    ends = MARGIN + STEM_WIDTH / 2, MARGIN + _row_width(network, pitch) - pitch / 2
-    axes.plot(ends, [middle, middle], color='#b9c2c9', linewidth=1.2, zorder=0)
+    centre = MARGIN + STEM_WIDTH / 2
     _draw_block(axes, MARGIN, middle, STEM_WIDTH, TALLEST, STEM)
     style = dict(size=8.5, ha='center')
-    _write(axes, ends[0], middle, 'stem', rotation=90, **style, va='center')
+    _write(axes, centre, middle, 'stem', rotation=90, **style, va='center')
     left = MARGIN + STEM_WIDTH
-    for stage, values in enumerate(network.blocks):
+    slots = _stage_widths(network, pitch)
+    for stage, (values, slot) in enumerate(zip(network.blocks, slots)):
         left += STAGE_GAP
-        slot = _stage_width(len(values), pitch)
         first = left + (slot - len(values) * pitch) / 2
         lines = [f'{len(values)} block' + 's' * (len(values) > 1)]
         halvings = stage
@@ -262,11 +197,13 @@ def _draw_row(axes: Axes, network: Network, top: float, pitch: float) -> None:
                 size=9 if pitch > 0.2 else 7,
                 color=INK if colour in LIGHT else 'white',
             )
-        axes.plot([left, left + slot], [below, below], color=QUIET, linewidth=0.8)
+        axes.hlines(below, left, left + slot, color=QUIET, linewidth=0.8)
         for line, (text, colour) in enumerate(zip(lines, (INK, QUIET))):
             y = below + 0.16 + 0.16 * line
             _write(axes, left + slot / 2, y, text, color=colour, **style)
         left += slot
+    end = left - pitch / 2
+    axes.hlines(middle, centre, end, color='#b9c2c9', linewidth=1.2, zorder=0)
 
 
 def _draw_block(

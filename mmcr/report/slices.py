@@ -11,14 +11,9 @@ ALL: Spans = ((0.0, 1.0),)
 
 @dataclass(frozen=True)
 class Slices:
-    """Says which images a slice of archval has.
+    """Says which images a slice of archval has."""
 
-    Args:
-        images: How many archval has, where that is known.
-        batch_size: Of the batches that slices are made of.
-    """
-
-    images: int | None = None
+    images: int | None = None  # of archval, where that is known
     batch_size: int = 1
 
     def words(self, spans: Spans) -> str:
@@ -42,14 +37,11 @@ class Slices:
     def _count(self, spans: Spans) -> int:
         """A batch belongs to the slice that it begins in, as when it is scored."""
         batches = -(-self.images // self.batch_size)
-        taken = {
-            batch
-            for a, b in spans
-            for batch in range(batches_before(a, batches), batches_before(b, batches))
-        }
-        # the last batch may have fewer
-        missing = batches * self.batch_size - self.images
-        return len(taken) * self.batch_size - missing * (batches - 1 in taken)
+        return sum(
+            min(self.batch_size, self.images - batch * self.batch_size)
+            for span in spans
+            for batch in range(*(batches_before(part, batches) for part in span))
+        )
 
 
 def _ranges(numbers: list[int]) -> str:

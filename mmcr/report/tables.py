@@ -1,6 +1,19 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and the files that hold them."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from mmcr.files import write_bytes
+
+
+def write_results(folder: str | Path, name: str, text: str, record: Mapping) -> None:
+    """Writes Markdown for readers and JSON for programs, of one name."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / f'{name}.md', text.encode())
+    written = json.dumps(record, indent=2, allow_nan=False) + '\n'
+    write_bytes(folder / f'{name}.json', written.encode())
 
 
 def markdown_table(

@@ -13,13 +13,9 @@ from mmcr.space import Arch, Budget, SearchSpace
 
 
 class Candidate(ABC):
-    """Something to score: an architecture for every mini-batch of archval.
+    """Something to score: an architecture for every mini-batch of archval."""
 
-    Attributes:
-        arch: What is decided; partial where a searcher leaves choices open.
-    """
-
-    arch: Arch
+    arch: Arch  # what is decided; partial where a searcher leaves choices open
 
     @abstractmethod
     def arch_for(self, batch_index: int) -> Arch:
@@ -47,11 +43,10 @@ class Complete(Candidate):
 class Partial(Candidate):
     """A partial architecture, completed at random anew for every mini-batch.
 
-    The draw depends on the seed, on how much is decided and on the mini-batch,
-    not on what is decided: the candidates of one greedy step are compared with
-    the same completions (common random numbers). The budget of the space and its
-    costs decide which completions there are, so they are part of what the candidate
-    is.
+    The draw depends on the seed, on how much is decided and on the mini-batch, not on
+    what is decided: the candidates of one greedy step are compared with the same
+    completions (common random numbers). The budget and the costs of the space decide
+    which completions there are, so they are part of the candidate.
     """
 
     arch: Arch
@@ -71,7 +66,7 @@ class Partial(Candidate):
     def to_json(self) -> dict:
         obj = {'arch': self.arch.to_json(), 'seed': self.seed}
         if self.budget is not None:
-            # floats: 16 and 16.0 are equal, and so must be the keys made of them
+            # floats, since keys of 16 and 16.0 must be equal
             obj['budget'] = [float(self.budget.low), float(self.budget.high)]
             obj['costs'] = self.costs
         return obj
@@ -79,15 +74,10 @@ class Partial(Candidate):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate and the slice of archval's mini-batches to score it on.
-
-    Args:
-        candidate: What to score.
-        portion: Where the slice starts and stops, as fractions of all batches.
-    """
+    """A candidate and the slice of archval's mini-batches to score it on."""
 
     candidate: Candidate
-    portion: tuple[float, float] = (0.0, 1.0)
+    portion: tuple[float, float] = (0.0, 1.0)  # start and stop, of all batches
 
     def __post_init__(self):
         start, stop = map(float, self.portion)
@@ -131,23 +121,16 @@ def proposal_key(obj: dict) -> str:
 class Trial:
     """A scored proposal.
 
-    Args:
-        proposal: What was scored.
-        score: The figure to maximise.
-        metrics: All figures of the evaluation, for reports; what is no finite number
-            becomes ``None``.
-        round: Of the search that asked it, from 0; ``None`` outside of a search.
-        asked_by: Where several searches run jointly, the names of those that asked it
-            in this round.
-
     Raises:
-        UserError: The score is not a finite number, and so ranks nothing.
+        UserError: The score is not a finite number.
     """
 
     proposal: Proposal
-    score: float
-    metrics: dict = field(default_factory=dict)
+    score: float  # the figure to maximise
+    metrics: dict = field(default_factory=dict)  # None where they are not finite
+    # of the search that asked it, from 0; None outside of a search
     round: int | None = field(default=None, compare=False)
+    # of joint searches, the names of those that asked it in this round
     asked_by: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self):
@@ -164,7 +147,7 @@ class Trial:
         return {**self.proposal.to_json(), **self.result()}
 
     def result(self) -> dict:
-        """Returns, as JSON, all but the proposal; the other arguments of a trial."""
+        """Returns, as JSON, the arguments of a trial but for its proposal."""
         obj = {'score': self.score, 'metrics': self.metrics}
         if self.round is not None:
             obj['round'] = self.round

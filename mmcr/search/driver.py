@@ -16,16 +16,16 @@ def run_search(
 ) -> Trial:
     """Runs a search to its end and returns its best trial.
 
-    Every process of a distributed search runs this alike; none of it depends on
-    anything but the arguments, nor on the order in which trials are done.
+    Every process of a distributed search runs this alike; nothing depends on the order
+    in which trials are done.
 
     Args:
         searcher: A new one: known scores are told to it again.
-        evaluate: Yields a trial for each of the proposals, which are distinct, in
-            any order, each as soon as it is done.
+        evaluate: Yields a trial for each of the distinct proposals, in any order, each
+            as soon as it is done.
         journal_scores: What an earlier run has scored, as `Journal.scores`.
         record: Called for every new trial as it comes, and for a known one when it is
-            asked again in a later round; each says its round.
+            asked again in a later round.
 
     Raises:
         ValueError: `evaluate` has left a proposal out or made up another.

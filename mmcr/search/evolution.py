@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from random import Random
 
-from mmcr.checks import check_integer
+from mmcr.checks import check_integer, is_number
 from mmcr.errors import UserError
 from mmcr.search.candidate import Complete, Proposal, Trial
 from mmcr.search.pareto import Point, pareto_front, select
@@ -14,31 +14,27 @@ from mmcr.space import Arch, BudgetError, SearchSpace
 class EvolutionSearcher(Searcher):
     """Breeds each generation from the best architectures of all before it.
 
-    The first generation is drawn at random. Of every other one, `mutations` are
-    copies of a parent whose values are drawn anew with a chance of `mutation_rate`
-    each, `crossovers` take every value from one of two parents, and the rest are
-    drawn at random. Parents are drawn from the `top` best so far. No architecture is
-    proposed twice, and all are members of the space: what breaks either rule is drawn
-    again. Where breeding finds nothing new in `max_tries`, as when the parents are
-    few or alike, random members take the place; a space of which all members are
-    proposed ends the search.
-
-    With `pareto` two objectives count, a high score and a low cost as the space has
-    it: parents are drawn from those that no other surpasses in both, from those that
-    only these surpass, and so on, up to `top` (NSGA-II). The search then ends with a
-    `front` beside the best score.
+    The first generation is drawn at random. Parents of every other one are drawn from
+    the best of all before it. No architecture is proposed twice, and all are members of
+    the space: what breaks either rule is drawn again. Where breeding finds nothing new,
+    as when the parents are few or alike, random members take the place; a space of
+    which all members are proposed ends the search.
 
     Args:
         space: What to search, under a budget or not.
         population: Size of a generation.
         generations: How many there are, the first, random one among them.
         top: How many may be parents.
-        mutations: Of each generation but the first.
-        crossovers: Likewise.
-        mutation_rate: From 0 to 1.
+        mutations: How many of each generation but the first are copies of a parent with
+            some values drawn anew.
+        crossovers: How many take every value from one of two parents; the rest are
+            drawn at random.
+        mutation_rate: How likely a mutation is to draw a value anew, from 0 to 1.
         seed: Of all that is drawn.
         max_tries: For each architecture of a generation.
-        pareto: Whether cost is an objective; the space then needs one.
+        pareto: Whether a low cost, as the space has it, is an objective beside a high
+            score: parents are those that no other surpasses in both, those that only
+            these surpass, and so on (NSGA-II), and the search ends with a `front`.
 
     Raises:
         UserError: An option is out of range, there is no cost to weigh, or the budget
@@ -78,10 +74,13 @@ class EvolutionSearcher(Searcher):
         pareto: bool = False,
     ):
         super().__init__(space)
-        for name, value in dict(
-            population=population, generations=generations, top=top, max_tries=max_tries
-        ).items():
-            check_integer(name, value)
+        self.population, self.generations, self.top = population, generations, top
+        self.mutations, self.crossovers = mutations, crossovers
+        self.mutation_rate, self.seed = mutation_rate, seed
+        self.max_tries, self.pareto = max_tries, pareto
+        self.trials: list[Trial] = []  # of all generations so far
+        for name in ('population', 'generations', 'top', 'max_tries'):
+            check_integer(name, getattr(self, name))
         check_integer('mutations', mutations, at_least=0)
         check_integer('crossovers', crossovers, at_least=0)
         if mutations + crossovers > population:
@@ -89,7 +88,7 @@ class EvolutionSearcher(Searcher):
                 f'mutations + crossovers <= population must hold, but got '
                 f'{mutations} + {crossovers} and {population}'
             )
-        if not isinstance(mutation_rate, int | float) or not 0 < mutation_rate <= 1:
+        if not is_number(mutation_rate) or not 0 < mutation_rate <= 1:
             raise UserError(
                 f'0 < mutation_rate <= 1 must hold, but got {mutation_rate!r}'
             )
@@ -100,11 +99,6 @@ class EvolutionSearcher(Searcher):
                 'search a budget that has one, as '
                 "budget=dict(type='latency', limit=..., table=...)"
             )
-        self.population, self.generations, self.top = population, generations, top
-        self.mutations, self.crossovers = mutations, crossovers
-        self.mutation_rate, self.seed = mutation_rate, seed
-        self.max_tries, self.pareto = max_tries, pareto
-        self.trials: list[Trial] = []  # of all generations so far
         space.sample(Random(f'{seed}'))  # now, not in the midst of a search
 
     def rounds(self) -> Rounds:
@@ -115,17 +109,13 @@ class EvolutionSearcher(Searcher):
             self.trials += yield [Proposal(Complete(arch)) for arch in archs]
 
     def parents(self) -> list[Trial]:
-        """Returns the trials whose architectures the next generation is bred from."""
+        """Returns what the next generation is bred from."""
         if self.pareto:
             return [self.trials[i] for i in select(self._points(), self.top)]
         return ranked(self.trials)[: self.top]
 
     def front(self) -> list[Trial]:
-        """Returns the trials that no other surpasses in score and cost, by rising cost.
-
-        Raises:
-            BudgetError: The space has no cost.
-        """
+        """Returns the trials that none surpasses in score and cost, by rising cost."""
         return [self.trials[i] for i in pareto_front(self._points())]
 
     def _points(self) -> list[Point]:
@@ -140,10 +130,19 @@ class EvolutionSearcher(Searcher):
         parents = [trial.proposal.candidate.arch for trial in self.parents()]
 
         def mutant() -> Arch:
-            return self._mutated(rng.choice(parents), rng)
+            parent = rng.choice(parents)
+            return Arch(
+                {
+                    choice.name: rng.choice(choice.values)
+                    if rng.random() < self.mutation_rate
+                    else parent[choice.name]
+                    for choice in self.space.choices
+                }
+            )
 
         def child() -> Arch:
-            return _crossed(rng.choice(parents), rng.choice(parents), rng)
+            both = rng.choice(parents), rng.choice(parents)
+            return Arch({name: rng.choice(both)[name] for name in both[0]})
 
         bred = self.mutations + self.crossovers if parents else 0
         for i in range(self.population):
@@ -174,16 +173,6 @@ class EvolutionSearcher(Searcher):
             return arch
         return next((arch for arch in self.space if arch not in known), None)
 
-    def _mutated(self, parent: Arch, rng: Random) -> Arch:
-        return Arch(
-            {
-                choice.name: rng.choice(choice.values)
-                if rng.random() < self.mutation_rate
-                else parent[choice.name]
-                for choice in self.space.choices
-            }
-        )
-
     @property
     def total(self) -> int:
         asked = self.population * self.generations
@@ -196,7 +185,3 @@ class EvolutionSearcher(Searcher):
             if self.space.budget is None:  # with one, the space itself notes them
                 obj['costs'] = self.space.costs_to_json()
         return obj
-
-
-def _crossed(one: Arch, other: Arch, rng: Random) -> Arch:
-    return Arch({name: rng.choice((one, other))[name] for name in one})

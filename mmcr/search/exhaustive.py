@@ -10,11 +10,8 @@ class ExhaustiveSearcher(Searcher):
     """Asks for every member of the space, in one round.
 
     Args:
-        space: What to search; usually under a budget.
-        max_trials: How large a space may be.
-
-    Raises:
-        UserError: The space is larger.
+        space: Usually under a budget.
+        max_trials: How large a space may be, without a UserError.
     """
 
     kind = 'exhaustive'

@@ -16,12 +16,9 @@ class GreedySearcher(Searcher):
     Under a budget, an extension that no member completes is left out.
 
     Args:
-        space: What to search; its choices are decided in their order.
+        space: Its choices are decided in their order.
         k: How many partial architectures to keep after each choice.
         seed: Of the random completions that partial architectures are scored with.
-
-    Raises:
-        UserError: `k` is no integer of at least 1.
     """
 
     kind = 'greedy'
@@ -36,8 +33,7 @@ class GreedySearcher(Searcher):
     def __init__(self, space: SearchSpace, k: int = 3, seed: int = 0):
         super().__init__(space)
         check_integer('k', k)
-        self.k = k
-        self.seed = seed
+        self.k, self.seed = k, seed
 
     def rounds(self) -> Rounds:
         yield from self._decide_all()
@@ -51,13 +47,8 @@ class GreedySearcher(Searcher):
                 for candidate in kept
                 for value in choice.values
             ]
-            kept = yield from self._keep_best_of(
-                [
-                    self._candidate(arch)
-                    for arch in extended
-                    if self.space.check(arch, partial=True) is None
-                ]
-            )
+            completed = [a for a in extended if not self.space.check(a, partial=True)]
+            kept = yield from self._keep_best_of(list(map(self._candidate, completed)))
         return kept
 
     def _keep_best_of(self, candidates: list[Candidate]) -> Decision:

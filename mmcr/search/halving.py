@@ -14,22 +14,17 @@ from mmcr.space import SearchSpace
 class HalvingSearcher(ExhaustiveSearcher):
     """Scores the survivors of each rung on `eta` times as much of archval.
 
-    The slices are nested: each starts where archval starts, and the last rung is
-    all of it. So that a slice stands for the whole, archval's images should be in
-    random order. A member whose score on a small slice misleads is lost for good;
-    `finalists` bounds how narrow a choice the small slices make. Where there are
-    no more members than that, all are scored on everything.
+    The slices are nested: each starts where archval starts, and the last rung is all of
+    it. So that a slice stands for the whole, the images should be in random order. A
+    member whose score on a small slice misleads is lost for good.
 
     Args:
-        space: What to search; usually under a budget.
+        space: Usually under a budget.
         eta: A rung keeps one in `eta`, rounded up.
         rungs: How many there are; the first scores on ``eta ** (1 - rungs)``.
-        finalists: How many are kept at least, for the last rung.
-        max_trials: How large a space may be.
-
-    Raises:
-        UserError: The space is larger, or an option is no integer of at least 1
-            (`eta`: 2).
+        finalists: How many are kept at least, for the last rung; where there are no
+            more members, all are scored on everything.
+        max_trials: How large a space may be, without a UserError.
     """
 
     kind = 'halving'
@@ -53,9 +48,7 @@ class HalvingSearcher(ExhaustiveSearcher):
         check_integer('rungs', rungs)
         check_integer('finalists', finalists)
         super().__init__(space, max_trials)
-        self.eta = eta
-        self.rungs = rungs
-        self.finalists = finalists
+        self.eta, self.rungs, self.finalists = eta, rungs, finalists
 
     def rounds(self) -> Rounds:
         survivors = [Complete(arch) for arch in self.space]

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from itertools import islice
 
 from mmcr.errors import UserError
-from mmcr.search.candidate import Trial
 from mmcr.search.searcher import Rounds, Searcher
 from mmcr.space import SearchSpace
 
@@ -12,15 +11,12 @@ from mmcr.space import SearchSpace
 class JointSearcher(Searcher):
     """Runs searches in lock step: a round is what all of them ask next.
 
-    So their candidates are evaluated together, and what several ask is scored
-    once. Each search takes the course that it takes alone.
+    So their candidates are evaluated together, and what several ask is scored once.
+    Each search takes the course that it takes alone.
 
     Args:
-        searchers: New ones of any kind, by name; their spaces offer the same
-            choices, usually under different budgets.
-
-    Raises:
-        UserError: There is no searcher, or the choices differ.
+        searchers: New ones of any kind, by name; their spaces offer the same choices,
+            usually under different budgets. A UserError where they do not.
     """
 
     kind = 'joint'
@@ -52,20 +48,11 @@ class JointSearcher(Searcher):
         return {name: proposals for name, proposals in asked.items() if proposals}
 
     def askers(self) -> dict[str, tuple[str, ...]]:
-        """Returns the names of the searches that ask a proposal now, by its key."""
         names: dict[str, tuple[str, ...]] = {}
         for name, proposals in self._asked().items():
             for p in proposals:
                 names[p.key] = (*names.get(p.key, ()), name)
         return names
-
-    def bests(self) -> dict[str, Trial]:
-        """Returns what `best` of each search returns, by name.
-
-        Raises:
-            UserError: One of them has no best yet.
-        """
-        return {name: searcher.best() for name, searcher in self.searchers.items()}
 
     @property
     def total(self) -> int:

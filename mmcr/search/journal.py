@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator
-from math import isfinite
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,12 +11,13 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-from mmcr.checks import is_integer
+from mmcr.checks import is_integer, is_number
 from mmcr.errors import UserError
 from mmcr.search.candidate import Trial, proposal_key
 from mmcr.space import Arch
 
 REMEDY = 'use another work dir, or remove the file to search anew'
+RESULT = ('score', 'metrics', 'round', 'asked_by')  # what `Trial.result` may have
 #: By path, the journals that this process writes; to close a file unlocks it.
 _locked: dict[Path, BinaryIO] = {}
 if hasattr(os, 'register_at_fork'):  # a worker that outlives the search holds no lock
@@ -31,15 +31,14 @@ class JournalError(UserError):
 class Journal:
     """One JSON line for the header, then one for every finished trial.
 
-    A line is on disk before `append` returns, so a stop costs no more than the
-    trials that were under way; a last line that it cut off is dropped. From when it
-    is opened until its process ends, no other process can open it for writing.
+    A line is on disk before `append` returns, so a stop costs no more than the trials
+    that were under way; a last line that it cut off is dropped. Until the process ends
+    that opened it, no other can open it for writing.
 
     Args:
         path: The file; made, with its folder, if there is none.
-        header: What the search depends on, as JSON; an existing file must have
-            been written with the same. Not compared is what it says `about` a
-            searcher, which is for reports.
+        header: What the search depends on, as JSON; an existing file must have been
+            written with the same, but for what it says `about` a searcher.
 
     Attributes:
         scores: By `Proposal.key`, what is known, as `Trial.result`.
@@ -58,7 +57,11 @@ class Journal:
         content = self.path.read_bytes()
         if b'\n' in content:
             written, entries, end = _parse(content, self.path)
-            self._check_header(written, json.loads(header_line))
+            if differing := list(_differences(written, json.loads(header_line))):
+                raise JournalError(
+                    f'{self.path} is the journal of another search: '
+                    f'{"; ".join(differing)}; {REMEDY}'
+                )
             for entry in entries:
                 self._remember(entry)
             if end < len(content):
@@ -81,20 +84,9 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def _check_header(self, written, header: dict) -> None:
-        differing = list(_differences(written, header))
-        if differing:
-            raise JournalError(
-                f'{self.path} is the journal of another search: '
-                f'{"; ".join(differing)}; {REMEDY}'
-            )
-
     def _remember(self, entry: dict) -> None:
-        self.scores[proposal_key(entry)] = {
-            name: value
-            for name, value in entry.items()
-            if name in ('score', 'metrics', 'round', 'asked_by')
-        }
+        result = {name: entry[name] for name in RESULT if name in entry}
+        self.scores[proposal_key(entry)] = result
 
 
 def _lock(path: Path) -> None:
@@ -119,11 +111,9 @@ def _lock(path: Path) -> None:
 def read_journal(path: str | os.PathLike) -> tuple[dict, list[dict]]:
     """Reads a journal without changing it, also while a search writes it.
 
-    A last line that is not written to its end is left out.
-
     Returns:
-        The header, and what `Trial.to_json` gave for every trial, in the order in
-        which they were written.
+        The header, and `Trial.to_json` of every trial, in the order in which they were
+        written; a last line that is not written to its end is left out.
 
     Raises:
         JournalError: There is no file, or it has no header or a damaged line.
@@ -164,17 +154,13 @@ def _parse(content: bytes, path: Path) -> tuple[dict, list[dict], int]:
 
 def _entry(line: bytes) -> dict:
     """Reads a trial's line; a ValueError, KeyError or TypeError where it is none."""
-    if not line.endswith(b'\n'):
-        raise ValueError('cut off')
     entry = json.loads(line)
     Arch.from_json(entry['candidate']['arch'])
     proposal_key(entry)
     dict(entry['metrics'])
-    score = entry['score']
-    if not isinstance(score, float) or not isfinite(score):
-        raise ValueError(f'not a score: {score}')
-    if not is_integer(entry.get('round', 0), at_least=0):
-        raise ValueError(f'not a round: {entry["round"]}')
+    has_round = is_integer(entry.get('round', 0), at_least=0)
+    if not (line.endswith(b'\n') and is_number(entry['score']) and has_round):
+        raise ValueError('cut off, or without a score or a round')
     return entry
 
 

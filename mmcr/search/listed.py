@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mmcr.checks import is_list
 from mmcr.errors import UserError
 from mmcr.search.candidate import Complete, Proposal
 from mmcr.search.searcher import Rounds, Searcher
@@ -15,24 +16,28 @@ class ListedSearcher(Searcher):
 
     Args:
         space: What they are members of.
-        archs: Each as `SearchSpace.member` takes it; or the name of a JSON file with
-            a list of them.
-
-    Raises:
-        UserError: There is none, `archs` or the file is no list, or one of them is
-            not a member of the space.
+        archs: Each as `SearchSpace.member` takes it, which raises a UserError where it
+            is none; or the name of a JSON file with a list of them.
     """
 
     kind = 'listed'
 
     def __init__(self, space: SearchSpace, archs: Sequence[Mapping | Sequence] | str):
         super().__init__(space)
+        source = ''
         if isinstance(archs, str | Path):
-            archs = _read(Path(archs))
-        if not isinstance(archs, Sequence):
+            source = f' in {archs}'
+            try:
+                archs = json.loads(Path(archs).read_text())
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f'archs must be a list or name a JSON file with one, but {archs} '
+                    f'cannot be read: {error}'
+                ) from None
+        if not is_list(archs):
             raise UserError(
                 f'archs must be a list of architectures, also of a single one, or name '
-                f'a JSON file with one, but got {archs!r}'
+                f'a JSON file with one, but got {archs!r}{source}'
             )
         self.archs = tuple(dict.fromkeys(map(space.member, archs)))
         if not self.archs:
@@ -47,16 +52,3 @@ class ListedSearcher(Searcher):
 
     def to_json(self) -> dict:
         return {**super().to_json(), 'archs': [list(a.values()) for a in self.archs]}
-
-
-def _read(path: Path) -> list:
-    try:
-        archs = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f'archs must be a list or name a JSON file with one, but {path} cannot be '
-            f'read: {error}'
-        ) from None
-    if not isinstance(archs, list):
-        raise UserError(f'{path} must hold a list of architectures, but holds {archs}')
-    return archs

@@ -4,7 +4,7 @@ Sorting and selection after K. Deb et al., "A Fast and Elitist Multiobjective Ge
 Algorithm: NSGA-II", IEEE Transactions on Evolutionary Computation 2002, Sec. III.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -19,13 +19,11 @@ class Point(NamedTuple):
 def pareto_front(points: Sequence[Point]) -> list[int]:
     """Returns the indices of the points that no other dominates, the cheapest first.
 
-    A point dominates another when it is no worse in score and cost, and better in
-    one of them; so equal points are on the front together.
+    Equal points do not dominate each other, and are on the front together.
     """
     front = []
-    for i in sorted(
-        range(len(points)), key=lambda i: (points[i].cost, -points[i].score)
-    ):
+    order = sorted(range(len(points)), key=lambda i: (points[i].cost, -points[i].score))
+    for i in order:
         last = points[front[-1]] if front else Point(-inf, inf)
         if points[i].score > last.score or points[i] == last:
             front.append(i)
@@ -37,34 +35,21 @@ def select(points: Sequence[Point], count: int) -> list[int]:
 
     Of the front that does not fit as a whole, those with the most room around them.
     """
-    selected = []
-    for front in _fronts(points):
+    selected, left = [], list(range(len(points)))
+    while left and len(selected) < count:
+        front = [left[j] for j in pareto_front([points[i] for i in left])]
+        left = sorted(set(left) - set(front))
         room = count - len(selected)
         if len(front) > room:
             distances = _crowding_distances([points[i] for i in front])
             widest = sorted(range(len(front)), key=lambda j: -distances[j])
             front = [front[j] for j in widest[:room]]
         selected += front
-        if len(selected) == count:
-            break
     return selected
 
 
-def _fronts(points: Sequence[Point]) -> Iterator[list[int]]:
-    """The front of all, then that of the others, and so on."""
-    left = list(range(len(points)))
-    while left:
-        front = [left[j] for j in pareto_front([points[i] for i in left])]
-        yield front
-        left = sorted(set(left) - set(front))
-
-
 def _crowding_distances(front: Sequence[Point]) -> list[float]:
-    """How far apart the neighbours of each are, in parts of the front's extent.
-
-    Args:
-        front: By cost, and so by score.
-    """
+    """How far apart, in parts of the extent of a front, the neighbours of each are."""
     first, last = front[0], front[-1]
     extents = [abs(b - a) or 1 for a, b in zip(first, last)]
     inner = [

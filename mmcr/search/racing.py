@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import count
 from math import fsum
 
-from mmcr.checks import check_integer
+from mmcr.checks import check_integer, is_number
 from mmcr.errors import UserError
 from mmcr.search.candidate import Candidate, Proposal
 from mmcr.search.greedy import Decision, GreedySearcher
@@ -18,33 +18,28 @@ MAX_SLICES = 24  # the exact test lists 2 ** (slices / 2) sums
 class RacingGreedySearcher(GreedySearcher):
     """Stops scoring a candidate of a step when it has clearly fallen behind.
 
-    Archval is cut into `slices` equal parts. A candidate is scored on one slice
-    at a time, and its value is the mean over the slices it has run on; that is
-    not quite the paper's score, one AP over all of archval. All candidates of a
-    step see the same images and the same random completions in a slice, so their
-    scores are compared slice by slice.
+    A candidate is scored on one slice at a time, and its value is the mean over the
+    slices it has run on; that is not quite the paper's score, one AP over all of
+    archval. All candidates of a step see the same images and the same random
+    completions in a slice, so their scores are compared slice by slice.
 
     The rule: all run on the fewest slices on which the test can decide at all
     (``2 ** -slices <= level``). From then on, before each further slice, every
     candidate below the `k` best means is tested against the k-th of them with
-    `sign_flip_p_value`, and leaves the race at ``p <= level``. The race ends when
-    `k` are left or the slices are used up; the `k` best means are kept. A step
-    with no more than `k` candidates is not scored. The complete architectures
-    kept after the last choice are scored on all of archval at once, and the best
-    of these scores is the result.
-
-    `level` bounds the chance to drop a candidate that is as good as its
-    opponent in one test of the two, fixed beforehand. It is not corrected for
-    what a race adds: several looks at growing data, several candidates, and an
-    opponent that is chosen by its score. So the chance that a step drops one of
-    its true `k` best is larger than `level`.
+    `sign_flip_p_value`, and leaves the race at ``p <= level``. The race ends when `k`
+    are left or the slices are used up. A step with no more than `k` candidates is not
+    scored. The complete architectures kept after the last choice are scored on all of
+    archval at once.
 
     Args:
-        space: What to search; its choices are decided in their order.
-        k: How many partial architectures to keep after each choice.
-        seed: Of the random completions that partial architectures are scored with.
-        slices: How many there are; a slice needs a mini-batch at least.
-        level: Of the test.
+        space: Its choices are decided in their order.
+        k: As in `GreedySearcher`.
+        seed: Likewise.
+        slices: Into how many equal ones archval is cut; each has a mini-batch at least.
+        level: Bounds the chance to drop a candidate that is as good as its opponent in
+            one test of the two, fixed beforehand. Several looks at growing data and
+            candidates, and an opponent chosen by its score, make the chance larger that
+            a step drops one of its true `k` best.
 
     Raises:
         UserError: An option is out of range, or the slices are too few for a test
@@ -71,10 +66,9 @@ class RacingGreedySearcher(GreedySearcher):
     ):
         super().__init__(space, k, seed)
         check_integer('slices', slices)
-        if not isinstance(level, int | float) or not 0 < level <= 0.5:
+        if not is_number(level) or not 0 < level <= 0.5:
             raise UserError(f'0 < level <= 0.5 must hold, but got level={level!r}')
-        self.slices = slices
-        self.level = level
+        self.slices, self.level = slices, level
         self.first_look = next(m for m in count(1) if 0.5**m <= level)
         if not self.first_look <= slices <= MAX_SLICES:
             raise UserError(
@@ -120,26 +114,25 @@ class RacingGreedySearcher(GreedySearcher):
 
     @property
     def total(self) -> int:
-        sizes = self._step_sizes()
-        races = sum(size for size in sizes if size > self.k)
-        return races * self.slices + min(self.k, sizes[-1])
+        return self._at_most(self.slices)
 
     @property
     def work(self) -> float:
-        """If no race ended before its last slice."""
+        return self._at_most(1)
+
+    def _at_most(self, slices: int) -> int:
+        """If no race ended before its last slice, and it had so many."""
         sizes = self._step_sizes()
-        return sum(size for size in sizes if size > self.k) + min(self.k, sizes[-1])
+        races = sum(size for size in sizes if size > self.k)
+        return races * slices + min(self.k, sizes[-1])
 
 
 def sign_flip_p_value(differences: Sequence[float]) -> float:
     """The exact one-sided paired randomisation test, Fisher's, of a positive sum.
 
-    Where two candidates are equally good, each difference is as likely to come
-    with the other sign. The p-value is the share of the ``2 ** n`` sign patterns
-    whose sum is no smaller than the one observed.
-
-    Args:
-        differences: Paired ones, at least one.
+    Where two candidates are equally good, each difference is as likely to come with the
+    other sign. The p-value is the share of the ``2 ** n`` sign patterns whose sum is no
+    smaller than that of the `differences`, one at least.
     """
     half = len(differences) // 2
     right = sorted(_signed_sums(differences[half:]))

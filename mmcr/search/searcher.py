@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 
 from mmcr.errors import UserError
@@ -15,9 +15,9 @@ Rounds = Generator[list[Proposal], list[Trial], None]
 class Searcher(ABC):
     """Asks round by round what to score; never evaluates by itself.
 
-    A kind of search writes itself down as one generator, `rounds`. What it asks
-    depends on its options and on the answers alone, so a stopped search resumes
-    by replay: a new searcher that is told the same answers asks the same again.
+    A kind of search is one generator, `rounds`. What it asks depends on its options and
+    on the answers alone, so a stopped search resumes by replay: a new searcher that is
+    told the same answers asks the same again.
 
     Attributes:
         kind: Its name in journals.
@@ -25,9 +25,6 @@ class Searcher(ABC):
         fast: Registry name of its quicker form, which takes the same options.
         about: What a report says: the `method` in a sentence or two, what a `round`
             is called, and what those candidates are that it `kept`.
-
-    Args:
-        space: What to search.
     """
 
     kind: str
@@ -43,10 +40,9 @@ class Searcher(ABC):
 
     @abstractmethod
     def rounds(self) -> Rounds:
-        """Yields the proposals of each round; is sent their trials in that order.
+        """Yields the proposals of each round, one at least; is sent their trials.
 
-        No round is empty. Equal proposals of a round are asked once and answered
-        alike.
+        The trials come in that order; equal proposals are asked once, answered alike.
         """
 
     @property
@@ -70,16 +66,10 @@ class Searcher(ABC):
         return {}
 
     def ask(self) -> list[Proposal]:
-        """Returns the distinct proposals of the round, until they are answered.
-
-        Empty when the search has finished.
-        """
+        """Returns the distinct proposals of the round; none when all is finished."""
         if self._round is None:
             self._round = next(self._rounds)
-        distinct = {}
-        for proposal in self._round:
-            distinct.setdefault(proposal.key, proposal)
-        return list(distinct.values())
+        return list({proposal.key: proposal for proposal in self._round}.values())
 
     def tell(self, trials: list[Trial]) -> None:
         """Takes the answers to the whole round, in any order.
@@ -96,8 +86,12 @@ class Searcher(ABC):
                 f'each of the {len(asked)} proposals of a round needs one answer, but '
                 f'got {len(trials)} (unanswered: {missing}; not asked: {strange})'
             )
-        self._keep_best([answers[key] for key in asked])
         ordered = [answers[proposal.key] for proposal in self._round]
+        for trial in ordered:
+            proposal = trial.proposal
+            counts = isinstance(proposal.candidate, Complete) and proposal.on_all
+            if counts and (self._best is None or trial.score > self._best.score):
+                self._best = trial
         self._round = []
         with suppress(StopIteration):
             self._round = self._rounds.send(ordered)
@@ -105,10 +99,7 @@ class Searcher(ABC):
     def best(self) -> Trial:
         """Returns the best trial so far of a complete architecture on all of archval.
 
-        Of equals the one that was proposed first.
-
-        Raises:
-            UserError: There is none yet.
+        Of equals the one that was proposed first; a UserError where there is none yet.
         """
         if self._best is None:
             raise UserError(
@@ -117,14 +108,7 @@ class Searcher(ABC):
             )
         return self._best
 
-    def _keep_best(self, trials: list[Trial]) -> None:
-        for trial in trials:
-            proposal = trial.proposal
-            counts = isinstance(proposal.candidate, Complete) and proposal.on_all
-            if counts and (self._best is None or trial.score > self._best.score):
-                self._best = trial
 
-
-def ranked(trials: list[Trial]) -> list[Trial]:
-    """Returns the trials by falling score; of equals the first comes first."""
+def ranked(trials: Iterable) -> list:
+    """Returns trials, or whatever has a `score`, by falling score; equals in order."""
     return sorted(trials, key=lambda trial: trial.score, reverse=True)

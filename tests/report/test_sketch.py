@@ -9,7 +9,6 @@ from mmcr.errors import UserError
 from mmcr.models import CRMobileNetV2
 from mmcr.report.sketch import (
     COLOURS,
-    DILATIONS,
     KINDS,
     OTHER_COLOUR,
     STEM,
@@ -39,7 +38,8 @@ def drawn(figure):
 
 @pytest.mark.parametrize('suffix, magic', [('.png', b'\x89PNG'), ('.svg', b'<?xml')])
 def test_the_suffix_chooses_the_format(tmp_path, suffix, magic):
-    path = draw_architectures(trio('r50'), tmp_path / f'new/picture{suffix}')
+    path = tmp_path / f'picture{suffix}'
+    draw_architectures(trio('r50'), path)
     assert path.read_bytes().startswith(magic)
 
 
@@ -100,26 +100,15 @@ def published_of_detnas():
 @pytest.mark.parametrize(
     'networks',
     [
+        pytest.param(trio('r18'), id='r18'),
+        pytest.param(trio('r50'), id='r50'),
+        pytest.param(trio('r101'), id='r101'),
         pytest.param(published_of_detnas(), id='detnas'),
         pytest.param([Network('net', (1,) * 4, ((3,),) * 4, legend=KINDS)], id='small'),
         pytest.param([Network('net', (1,) * 4, (1, 4, 5, 6))], id='further'),
     ],
 )
 def test_texts_lie_inside_and_apart(networks):
-    texts = texts_apart(networks)
-    assert texts[networks[0].name] == texts['height: resolution of the stage'] == 1
-
-
-@pytest.mark.parametrize('key', ['r18', 'r50', 'r101'])
-def test_texts_of_a_trio(key):
-    texts = texts_apart(trio(key))
-    tau = ', '.join(map(str, PUBLISHED[key].stage_cr))
-    assert texts[f'{key} full CR'] == texts[CAPTION] == 1
-    assert texts[f'τ = [{tau}]'] == 2 and texts['stride 32'] == texts['stem'] == 3
-
-
-def texts_apart(networks):
-    """The texts of a picture, none of which lies on another or outside."""
     figure = architecture_figure(networks)
     FigureCanvasAgg(figure).draw()
     # digits stand on blocks of their own width
@@ -133,26 +122,15 @@ def texts_apart(networks):
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
         for other, its_box in boxes[:i]:
             assert not box.overlaps(its_box), (text, other)
-    return Counter(text for text, _ in boxes)
+    texts = Counter(text for text, _ in boxes)
+    assert texts['height: resolution of the stage'] == 1
+    assert texts['stride 32'] == texts['stem'] == len(networks)
+    for net in networks:
+        assert texts[net.name] == 1 and (texts[net.caption] or not net.caption)
+        assert texts[f'τ = {list(net.stage_blocks)}']
 
 
-@pytest.mark.parametrize(
-    'arguments',
-    [
-        ((), None),
-        ((1, 0), None),
-        ((1, 2), ((1,), (1,))),
-        ((1, 2), (1,)),
-        ((1, 2), None, '', DILATIONS, (4,)),
-    ],
-)
-def test_networks_that_do_not_fit_together(arguments):
-    with pytest.raises(UserError, match='must'):
-        Network('net', *arguments)
-
-
-def test_nothing_to_draw_or_no_such_format(tmp_path):
-    with pytest.raises(UserError, match='at least one network'):
-        draw_architectures([], tmp_path / 'picture.png')
-    with pytest.raises(UserError, match=r'one of .*png.* but got picture\.doc'):
-        draw_architectures(trio('r18'), tmp_path / 'picture.doc')
+@pytest.mark.parametrize('values', [((1,), (1,)), (1,)])
+def test_values_that_do_not_fit(values):
+    with pytest.raises(UserError, match='dilations must give a value for each'):
+        Network('net', (1, 2), values)

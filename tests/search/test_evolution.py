@@ -1,12 +1,13 @@
 from collections import Counter
-from itertools import product
+from itertools import count, product
 from random import Random
 
 import pytest
+from answers import evaluate, find, rounds
 from published import detnas_300m
 
 from mmcr.errors import UserError
-from mmcr.search import EvolutionSearcher, ExhaustiveSearcher, Trial, run_search
+from mmcr.search import EvolutionSearcher, ExhaustiveSearcher, Trial
 from mmcr.search.pareto import Point, pareto_front, select
 from mmcr.space import (
     Budget,
@@ -29,20 +30,6 @@ UNCOUNTED = SearchSpace(  # costs from 8 to 32, no two sums alike
 SMALL = dict(population=10, generations=5, top=3, mutations=4, crossovers=4)
 
 
-def evaluate(proposals):
-    """Any scores: distinct and reproducible."""
-    return [Trial(p, Random(p.key).random()) for p in proposals]
-
-
-def run(searcher, evaluate=evaluate):
-    """The trials by generation."""
-    generations = []
-    while proposals := searcher.ask():
-        generations.append(list(evaluate(proposals)))
-        searcher.tell(generations[-1])
-    return generations
-
-
 def arch_of(trial):
     return trial.proposal.candidate.arch
 
@@ -61,23 +48,17 @@ def changes(arch, other):
     return sum(arch[name] != other[name] for name in arch)
 
 
-class InOrder:
+def in_order(step):
     """Scores that rise, or fall, from one proposal to the next."""
-
-    def __init__(self, step):
-        self.step, self.score = step, 0
-
-    def __call__(self, proposals):
-        for proposal in proposals:
-            self.score += self.step
-            yield Trial(proposal, self.score)
+    scores = count(step=step)
+    return lambda proposals: [Trial(p, next(scores)) for p in proposals]
 
 
 class TestEvolution:
     def test_defaults_are_those_of_the_paper(self):
         searcher = EvolutionSearcher(DETNAS)
         assert searcher.total == 1000
-        assert [len(trials) for trials in run(searcher)] == [50] * 20
+        assert [len(trials) for trials in rounds(searcher)] == [50] * 20
 
     def test_the_first_generation_is_drawn_at_random(self):
         rng = Random('7/0')
@@ -87,7 +68,7 @@ class TestEvolution:
 
     def test_generations_are_bred_from_the_best_of_all_before(self):
         # scores fall, so that the first generation stays the best
-        first, *later = run(EvolutionSearcher(R50, generations=6), InOrder(-1))
+        first, *later = rounds(EvolutionSearcher(R50, generations=6), in_order(-1))
         top = best_of(first, 10)
         mutated = Counter()
         for trials in later:
@@ -108,12 +89,12 @@ class TestEvolution:
 
     def test_the_last_generation_can_be_the_best(self):
         searcher = EvolutionSearcher(R50, **SMALL)
-        *_, last = run(searcher, InOrder(1))
+        *_, last = rounds(searcher, in_order(1))
         assert [arch_of(trial) for trial in searcher.parents()] == best_of(last, 3)
 
     def test_a_child_takes_values_from_both_parents_alike(self):
         searcher = EvolutionSearcher(R50, 200, 2, top=2, mutations=0, crossovers=200)
-        first, second = run(searcher)
+        first, second = rounds(searcher)
         one, other = best_of(first, 2)
         children = [arch_of(trial) for trial in second]
         for name in one:
@@ -135,7 +116,7 @@ class TestEvolution:
     )
     def test_members_only_and_none_twice(self, space):
         archs = archs_of(
-            run(EvolutionSearcher(space, 20, 8, mutations=8, crossovers=8))
+            rounds(EvolutionSearcher(space, 20, 8, mutations=8, crossovers=8))
         )
         assert len(archs) == len(set(archs)) == 160
         assert all(arch in space for arch in archs)
@@ -146,15 +127,14 @@ class TestEvolution:
     )
     def test_a_space_of_which_all_is_known_ends_the_search(self, space, max_tries):
         searcher = EvolutionSearcher(space, max_tries=max_tries)
-        generations = run(searcher)
+        generations = rounds(searcher)
         assert searcher.total == space.size == len(set(archs_of(generations)))
-        best = run_search(ExhaustiveSearcher(space), evaluate, {}, lambda _: None)
-        assert searcher.best() == best
+        assert searcher.best() == find(ExhaustiveSearcher(space))
 
     def test_where_breeding_finds_nothing_new_members_are_drawn(self):
         # what a parent alone brings forth is known
         searcher = EvolutionSearcher(R50, 20, 2, top=1, mutations=0, crossovers=20)
-        first, second = run(searcher)
+        first, second = rounds(searcher)
         (parent,) = best_of(first, 1)
         assert len(second) == 20
         assert sum(changes(arch_of(trial), parent) for trial in second) / 20 > 8
@@ -166,14 +146,14 @@ class TestEvolution:
             for proposal in proposals:
                 yield Trial(proposal, -changes(proposal.candidate.arch, optimum))
 
-        found = run_search(EvolutionSearcher(R50), likeness, {}, lambda _: None)
+        found = find(EvolutionSearcher(R50), likeness)
         rng = Random(0)
         assert min(changes(R50.sample(rng), optimum) for _ in range(1000)) > 3
         assert found.score >= -1
 
     def test_the_seed_decides(self):
         runs = [
-            archs_of(run(EvolutionSearcher(R50, seed=seed, **SMALL)))
+            archs_of(rounds(EvolutionSearcher(R50, seed=seed, **SMALL)))
             for seed in (0, 0, 1)
         ]
         assert runs[0] == runs[1] != runs[2]
@@ -270,7 +250,7 @@ class TestPareto:
                 yield Trial(proposal, 1 - 5 / blocks + noise)
 
         searcher = EvolutionSearcher(space, pareto=True)
-        trials = sum(run(searcher, saturating), [])
+        trials = sum(rounds(searcher, saturating), [])
         points = [Point(t.score, sum(arch_of(t).values())) for t in trials]
         front = searcher.front()
         is_out = dominated(points)
@@ -283,15 +263,9 @@ class TestPareto:
         assert len(front) > 20 and costs[0] <= 8
         # the best scores alone are all dear
         alone = EvolutionSearcher(space)
-        run(alone, saturating)
+        rounds(alone, saturating)
         assert min(sum(arch_of(trial).values()) for trial in alone.parents()) > 40
         assert min(sum(arch_of(trial).values()) for trial in searcher.parents()) < 12
-
-    def test_without_a_cost_there_is_no_front(self):
-        searcher = EvolutionSearcher(R50, **SMALL)
-        run(searcher)
-        with pytest.raises(BudgetError, match='no cost'):
-            searcher.front()
 
 
 def test_where_members_are_too_rare_to_be_drawn_breeding_goes_on(monkeypatch):
@@ -300,7 +274,7 @@ def test_where_members_are_too_rare_to_be_drawn_breeding_goes_on(monkeypatch):
     searcher = EvolutionSearcher(space, **SMALL)
     first = searcher.ask()
     monkeypatch.setattr('mmcr.space.cost.MOST_DRAWS', 0)
-    searcher.tell(evaluate(first))
+    searcher.tell(list(evaluate(first)))
     bred = SMALL['mutations'] + SMALL['crossovers']
     assert len(searcher.ask()) == bred  # the places of the random ones stay empty
     with pytest.raises(BudgetError, match='widen the budget'):

@@ -2,6 +2,7 @@ from itertools import product
 from random import Random
 
 import pytest
+from answers import additive, find, rounds
 
 from mmcr.errors import UserError
 from mmcr.search import (
@@ -9,14 +10,9 @@ from mmcr.search import (
     GreedySearcher,
     RacingGreedySearcher,
     Trial,
-    run_search,
     sign_flip_p_value,
 )
 from mmcr.space import Choice, SearchSpace, operation_space
-
-
-def record(_):
-    pass
 
 
 class TestSignFlip:
@@ -61,24 +57,26 @@ class TestSignFlip:
                 sign_flip_p_value([sign * size for sign, size in zip(signs, sizes)])
                 for signs in product((1, -1), repeat=7)
             ]
-            share = sum(p <= level for p in found) / len(found)
-            assert 0 < share <= level
+            assert 0 < sum(p <= level for p in found) / len(found) <= level
 
     def test_many_slices_are_exact_too(self):
         assert sign_flip_p_value([0.1] * 24) == 2**-24
 
 
-def answers(searcher, score):
-    """Answers a round by ``score(values, slice)``; returns what was asked."""
-    asked = {}
-    trials = []
-    for proposal in searcher.ask():
-        values = tuple(proposal.candidate.arch.values())
-        start, stop = proposal.portion
-        number = round(start * searcher.slices) if stop - start < 1 else None
-        asked.setdefault(values, []).append(number)
-        trials.append(Trial(proposal, score(values, number)))
-    searcher.tell(trials)
+def asked_of(searcher, score):
+    """By round, on which slices each was asked; answers by ``score(values, slice)``."""
+    asked = []
+
+    def evaluate(proposals):
+        asked.append({})
+        for proposal in proposals:
+            values = tuple(proposal.candidate.arch.values())
+            start = proposal.portion[0]
+            number = None if proposal.on_all else round(start * searcher.slices)
+            asked[-1].setdefault(values, []).append(number)
+            yield Trial(proposal, score(values, number))
+
+    rounds(searcher, evaluate)
     return asked
 
 
@@ -91,7 +89,7 @@ class TestRace:
             self.SPACE, **{**dict(k=2, slices=4, level=0.25), **options}
         )
 
-    def test_the_full_sequence_by_hand_then_resumed(self):
+    def test_the_full_sequence_by_hand(self):
         table = {
             # 4 loses both slices to 2, the second best, and is dropped. 1 is behind
             # 2, but with p = 2/4 and then 3/8, and stays to the last slice.
@@ -121,37 +119,25 @@ class TestRace:
             return final[values] if number is None else table[values][number]
 
         searcher = self.searcher()
-        for done, expected in enumerate(sequence):
-            resumed = self.searcher()
-            for _ in range(done):
-                answers(resumed, score)
-            assert [p.key for p in resumed.ask()] == [p.key for p in searcher.ask()]
-            found = answers(searcher, score)
-            assert found == expected
-            assert list(found) == list(expected)
-        assert searcher.ask() == []
+        found = asked_of(searcher, score)
+        assert list(map(list, found)) == list(map(list, sequence))
+        assert found == sequence
         best = searcher.best()
         assert best.proposal.candidate == Complete({'a': 2, 'b': 1})
         assert (best.score, best.proposal.portion) == (0.45, (0, 1))
 
     def test_a_race_is_over_when_k_are_left(self):
         searcher = self.searcher()
-        rounds = []
-        while searcher.ask():
-            rounds.append(answers(searcher, lambda v, number: 10 * v[0] + v[-1]))
+        found = asked_of(searcher, lambda values, number: 10 * values[0] + values[-1])
         # each step drops two of four at the first look
-        assert [sum(map(len, asked.values())) for asked in rounds] == [8, 8, 2]
+        assert [sum(map(len, asked.values())) for asked in found] == [8, 8, 2]
         assert searcher.total == 4 * 4 + 4 * 4 + 2
 
     def test_equals_are_not_dropped_and_the_first_are_kept(self):
-        searcher = self.searcher()
-        rounds = []
-        while searcher.ask():
-            rounds.append(answers(searcher, lambda values, number: 0.5))
-        assert [sum(map(len, asked.values())) for asked in rounds] == [
-            8, 4, 4, 8, 4, 4, 2,
-        ]  # fmt: skip
-        assert list(rounds[-1]) == [(1, 1), (1, 2)]
+        found = asked_of(self.searcher(), lambda values, number: 0.5)
+        counts = [sum(map(len, asked.values())) for asked in found]
+        assert counts == [8, 4, 4, 8, 4, 4, 2]
+        assert list(found[-1]) == [(1, 1), (1, 2)]
 
     def test_no_more_than_k_need_no_race(self):
         searcher = self.searcher(k=4)
@@ -160,65 +146,50 @@ class TestRace:
 
     def test_the_slices_are_all_of_archval_and_do_not_overlap(self):
         searcher = RacingGreedySearcher(operation_space([2]), k=1, slices=7)
-        portions = []
-        while proposals := searcher.ask():
-            for proposal in proposals:
-                if proposal.portion not in portions:
-                    portions.append(proposal.portion)
-            searcher.tell([Trial(p, 0.5) for p in proposals])
-        *slices, whole = portions[:8]
-        assert whole == (0, 1)
+        trials = sum(rounds(searcher), [])
+        slices = sorted({trial.proposal.portion for trial in trials} - {(0, 1)})
         starts, stops = zip(*slices)
         assert starts == (0, *stops[:-1]) and stops[-1] == 1
 
     def test_finds_what_greedy_finds_for_less(self):
         """Where candidates differ by more than their slices scatter."""
         space = operation_space([2, 3])
-        gain = {
-            (c.name, v): Random(f'{c.name}{v}').random()
-            for c in space.choices
-            for v in c.values
-        }
+        gain = additive(space)
         spent = []
 
         def evaluate(proposals):
             for p in proposals:
                 start, stop = p.portion
                 spent.append(stop - start)
-                slices = range(round(start * 10), round(stop * 10))
                 scores = []
-                for i in slices:
+                for i in range(round(start * 10), round(stop * 10)):
                     # how hard the images are counts for all; a little is its own
                     own = 0.02 * Random(f'{p.candidate.arch}{i}').random()
-                    value = sum(gain[item] for item in p.candidate.arch.items())
-                    scores.append(value + Random(i).random() + own)
+                    scores.append(gain(p.candidate.arch) + Random(i).random() + own)
                 yield Trial(p, sum(scores) / len(scores))
 
-        greedy = run_search(GreedySearcher(space), evaluate, {}, record)
+        greedy = find(GreedySearcher(space), evaluate)
         cost = sum(spent)
         spent.clear()
-        best = run_search(RacingGreedySearcher(space), evaluate, {}, record)
+        best = find(RacingGreedySearcher(space), evaluate)
         assert best.proposal == greedy.proposal
         assert sum(spent) < 0.65 * cost
 
 
-class TestOptions:
-    SPACE = operation_space([2])
-
-    @pytest.mark.parametrize(
-        'options, said',
-        [
-            (dict(k=0), 'k must be an integer'),
-            (dict(slices=2.5), 'slices must be an integer'),
-            (dict(slices=0), 'slices must be an integer of at least 1'),
-            (dict(slices=4), r'slices must be from 5, .*level=0.05, to 24, but got 4'),
-            (dict(slices=25), 'to 24, but got 25'),
-            (dict(level=0.001, slices=9), 'slices must be from 10, .*but got 9'),
-            (dict(level=0), '0 < level <= 0.5 must hold'),
-            (dict(level=0.6), '0 < level <= 0.5 must hold, but got level=0.6'),
-            (dict(level='5%'), '0 < level <= 0.5 must hold'),
-        ],
-    )
-    def test_are_checked(self, options, said):
-        with pytest.raises(UserError, match=said):
-            RacingGreedySearcher(self.SPACE, **options)
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        (dict(k=0), 'k must be an integer'),
+        (dict(slices=2.5), 'slices must be an integer'),
+        (dict(slices=0), 'slices must be an integer of at least 1'),
+        (dict(slices=4), r'slices must be from 5, .*level=0.05, to 24, but got 4'),
+        (dict(slices=25), 'to 24, but got 25'),
+        (dict(level=0.001, slices=9), 'slices must be from 10, .*but got 9'),
+        (dict(level=0), '0 < level <= 0.5 must hold'),
+        (dict(level=0.6), '0 < level <= 0.5 must hold, but got level=0.6'),
+        (dict(level='5%'), '0 < level <= 0.5 must hold'),
+    ],
+)
+def test_options_are_checked(options, said):
+    with pytest.raises(UserError, match=said):
+        RacingGreedySearcher(operation_space([2]), **options)
