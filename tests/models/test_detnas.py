@@ -113,12 +113,10 @@ def test_layers_of_the_xception_block():
 
 def test_stem_and_last_conv():
     net = build(dict(FIXED, out_indices=(4,), last_channels=20))
-    for module, size in ((net.conv1, (3, 4, 3, 2)), (net.conv2, (64, 20, 1, 1))):
-        conv = module.conv
-        assert conv.bias is not None
-        assert (
-            conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0]
-        ) == size  # fmt: skip
+    stem, last = (net.conv1, (4, 3, 3, 3), 2), (net.conv2, (20, 64, 1, 1), 1)
+    for module, shape, stride in (stem, last):
+        assert module.conv.weight.shape == shape and module.conv.stride[0] == stride
+        assert module.conv.bias is not None
         assert isinstance(module.bn, _BatchNorm)
         assert isinstance(module.activate, nn.ReLU)
     (out,) = net(images(64))
@@ -197,20 +195,10 @@ def test_a_budget_keeps_the_members_within_it():
     assert 1 < len(expected) < net.space.size == 4**6
 
 
-def test_outputs():
-    net = build(FIXED, out_indices=(3, 0, 4), last_channels=12)
-    assert [tuple(out.shape) for out in net(images(64))] == [
-        (2, 8, 16, 16),
-        (2, 64, 2, 2),
-        (2, 12, 2, 2),
-    ]
-    assert net.out_channels == (8, 64, 12)
-
-
 @pytest.mark.parametrize(
     'options',
     [
-        dict(out_indices=(1, 4), last_channels=12),
+        dict(out_indices=(4, 1), last_channels=12),
         dict(frozen_stages=3, norm_eval=True),
         dict(norm_cfg=dict(type='GN', num_groups=2)),
         dict(norm_cfg=None),
@@ -232,11 +220,8 @@ def test_frozen_stages_and_norms_that_stay(cfg):
             assert parameter.requires_grad is not name.startswith(frozen)
     before = snapshot(net)
     loss_of(net(images())).backward()
-    changed = {
-        name.split('.')[0]
-        for name, value in net.state_dict().items()
-        if not torch.equal(value, before[name])
-    }
+    state = net.state_dict().items()
+    changed = {n.split('.')[0] for n, v in state if not torch.equal(v, before[n])}
     assert changed == {'stage3', 'stage4'}
     net = in_mode(build(cfg, norm_eval=True), True)
     before = snapshot(net)
@@ -305,10 +290,7 @@ def test_a_baselines_weights_are_of_no_use():
         (dict(supernet='block', out_indices=3), ['out_indices', '3']),
         (dict(supernet='block', out_indices=()), ['out_indices', '()']),
         (dict(supernet='block', frozen_stages=5), ['frozen_stages', '5']),
-        (
-            dict(supernet='block', stage_channels=(8, 7, 6, 5)),
-            ['wider', '(8, 7, 6, 5)'],
-        ),
+        (dict(supernet='block', stage_channels=(8, 7, 6, 5)), ['wider', '7, 6, 5']),
     ],
 )
 def test_bad_arguments_get_a_clear_message(arguments, words):
@@ -317,15 +299,9 @@ def test_bad_arguments_get_a_clear_message(arguments, words):
     assert all(word in str(error.value) for word in words), error.value
 
 
-def test_a_fixed_network_has_no_space():
-    with pytest.raises(UserError, match="Build it with supernet='block'"):
-        build(FIXED).set_arch(block_arch(BLOCKS))
-
-
 def test_scores_are_those_of_the_fixed_networks(shapes):
     candidates = candidate_evaluator(build_detector(SUPERNET), shapes, plain=True)
-    proposals = [
-        Proposal(Complete(arch)) for arch in some_archs(candidates.backbone.space, 2)
-    ]
+    archs = some_archs(candidates.backbone.space, 2)
+    proposals = [Proposal(Complete(arch)) for arch in archs]
     for trial in candidates.evaluate(proposals):
         assert trial.metrics == alone(candidates, trial.proposal, shapes)
