@@ -342,21 +342,25 @@ def test_init_cfg(baseline, tmp_path):
             reallocated(cfg, init_cfg=wrong).init_weights()
 
 
-def test_init_cfg_needs_no_import(tmp_path):
+def test_a_fresh_process_finds_mmcrs_types_by_their_scope(tmp_path):
     """In a config of mmdet's names alone, and a log says what came from where."""
     init = dict(type='mmcr.ReallocatedInit', checkpoint=save_classifier(tmp_path, R18))
-    script = (
-        'from mmdet.utils import register_all_modules\n'
-        'from mmdet.registry import MODELS\n'
-        'register_all_modules()\n'
-        f'net = MODELS.build(dict({R18}, type="ResNet", init_cfg={init}))\n'
-        'net.init_weights()\n'
-        'print(float(net.conv1.weight.sum()))\n'
-    )
+    # mmengine's registries find mmcr's through mmdet's, its default scope in a Runner
+    script = f"""
+from mmdet.utils import register_all_modules
+from mmengine.registry import HOOKS, LOOPS, METRICS, MODELS
+register_all_modules()
+for registry, kind in ((HOOKS, 'ArchSamplingHook'), (LOOPS, 'ArchSearchLoop'),
+                       (METRICS, 'UnroundedCocoMetric'), (MODELS, 'CRResNet')):
+    with registry.switch_scope_and_registry(None) as mmdets:
+        assert mmdets.get(f'mmcr.{{kind}}') is not None, kind
+net = MODELS.build(dict({R18}, type="ResNet", init_cfg={init}))
+net.init_weights()
+print(float(net.conv1.weight.sum()))
+"""
     done = subprocess.run(
-        [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     total = float(done.stdout.splitlines()[-1])
     assert total == pytest.approx(float(source(R18).conv1.weight.detach().sum()))

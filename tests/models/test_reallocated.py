@@ -1,8 +1,6 @@
 """Every backbone of mmdet's that is reallocated: mmdet's options, blocks, dilations."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -185,10 +183,9 @@ def test_named_regnets_are_mmdets_and_in_their_own_space(name):
     with torch.device('meta'):
         ours, reference = MODELS.build(cfg), MODELS.build(mmdets(cfg))
         net = MODELS.build(dict(cfg, supernet='stage', share='prefix'))
-    shapes, theirs = (
-        {n: w.shape for n, w in each.state_dict().items()} for each in (ours, reference)
-    )
-    assert shapes == theirs
+    theirs = reference.state_dict()
+    assert ours.state_dict().keys() == theirs.keys()
+    assert all(theirs[name].shape == w.shape for name, w in ours.state_dict().items())
     own = {f'stage{i}': n for i, n in enumerate(reference.stage_blocks, 1)}
     assert Arch(own) in net.space
 
@@ -200,15 +197,10 @@ def test_any_number_of_blocks(family):
         assert net.stage_blocks == blocks
         single = (1,) * (family == 'mobilenetv2')
         assert tuple(map(len, rates_of(net))) == single + blocks + single
-        assert [tuple(out.shape) for out in net(images(70))] == [
-            (2, channels, -(-70 // stride), -(-70 // stride))
-            for channels, stride in zip(net.out_channels, net.out_strides)
-        ]
+        assert [out.shape[1] for out in net(images())] == list(net.out_channels)
     # mmdet's tables, and Bottleneck, are mmdet's
-    assert equal(
-        seeded(mmdets(FAMILIES[family])).state_dict(),
-        seeded(FAMILIES[family]).state_dict(),
-    )
+    reference, ours = map(seeded, (mmdets(FAMILIES[family]), FAMILIES[family]))
+    assert equal(ours.state_dict(), reference.state_dict())
 
 
 def test_all_outputs_of_mobilenet_v2_and_both_notations():
@@ -252,10 +244,10 @@ def test_a_stage_dilated_block_by_block_is_mmdets_dilated_stage(family, more):
 
 def test_one_int_for_a_basic_stage_dilates_what_mmdet_dilates():
     net = CRResNet(18, base_channels=8, dilations=(1, 2, (1, 3), 1))
-    assert [b.conv1.dilation for b in net.layer2] == [(2, 2)] * 2
-    assert [b.conv2.dilation for b in net.layer2] == [(1, 1)] * 2
-    assert [b.conv1.dilation for b in net.layer3] == [(1, 1)] * 2
-    assert [b.conv2.dilation for b in net.layer3] == [(1, 1), (3, 3)]
+    rates = [(b.conv1.dilation[0], b.conv2.dilation[0]) for b in net.layer2]
+    assert rates == [(2, 1), (2, 1)]
+    rates = [(b.conv1.dilation[0], b.conv2.dilation[0]) for b in net.layer3]
+    assert rates == [(1, 1), (1, 3)]
 
 
 @pytest.mark.parametrize(
@@ -399,8 +391,7 @@ def test_the_default_resnext_is_32x4d_and_a_half_width_supernet_32x2d():
     narrow = dict(base_channels=32, groups=16, base_width=4)
     net = conv_of(**narrow, supernet='operation')
     assert of(net) == (16, (64, 4, 3, 3))
-    cfg = net.arch_cfg(net.arch)
-    assert (cfg['groups'], cfg['base_width']) == (16, 4)
+    assert narrow.items() <= net.arch_cfg(net.arch).items()
 
 
 def choices(given):
@@ -471,22 +462,3 @@ def test_every_reallocated_backbone_is_tested():
         if issubclass(kind, ReallocatedBackbone)
     }
     assert kinds == {cfg['type'] for cfg in FAMILIES.values()}
-
-
-def test_a_fresh_process_finds_mmcrs_types_by_their_scope():
-    # mmengine's registries find mmcr's through mmdet's, its default scope in a Runner
-    code = """
-from mmengine.registry import HOOKS, LOOPS, METRICS, MODELS, DefaultScope
-DefaultScope.get_instance('test', scope_name='mmdet')
-for registry, kind in ((HOOKS, 'ArchSamplingHook'), (LOOPS, 'ArchSearchLoop'),
-                       (METRICS, 'UnroundedCocoMetric')):
-    with registry.switch_scope_and_registry(None) as mmdets:
-        assert mmdets.get(f'mmcr.{kind}') is not None, kind
-net = MODELS.build(dict(type='mmcr.CRResNet', depth=18, base_channels=8))
-print(type(net).__module__)
-"""
-    result = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == 'mmcr.models.backbones.resnet'
