@@ -80,13 +80,8 @@ def open_dilation_choice(
 ) -> None:
     """Turns a 3x3 conv and its norm into a choice of dilation (CR-NAS, Sec. 3.3).
 
-    Args:
-        parent: The module that has both; it is changed in place.
-        conv: Its name in `parent`.
-        norm: Likewise; ``None`` where there is no norm.
-        choice: Name of the choice.
-        dilations: The rates to choose among.
-        share_weights: Whether the convs share one weight; norms never do.
+    `conv` and `norm` (``None``: there is none) are their names in `parent`, which is
+    changed in place. Convs may share one weight; norms never do.
     """
     source = getattr(parent, conv)
     convs = {d: dilate(copy.deepcopy(source), d) for d in dilations}

@@ -73,14 +73,9 @@ class ReallocatedBackbone(SearchableBackbone):
     ) -> dict:
         """Checks and keeps the options, before mmdet's constructor runs.
 
-        Args:
-            network: Arguments that say which network it is (`depth`).
-            stage_blocks: Checked.
-            dilations: As the user gave them.
-            paper: The paper's choices of numbers of blocks.
-
-        Returns:
-            What is left for mmdet's constructor.
+        `network` has the arguments that say which network it is (`depth`), `paper` the
+        paper's choices of numbers of blocks; `stage_blocks` are checked already.
+        Returns what is left for mmdet's constructor.
         """
         first = self.first_stage
         # a stage 0, and one after the last, are single blocks that dilate alone

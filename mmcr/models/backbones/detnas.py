@@ -41,8 +41,6 @@ class ShuffleBlock(nn.Module):
         place: Its channels and stride.
         kind: 0, 1 or 2 for a depthwise 3x3, 5x5 or 7x7, 3 for Xception's three 3x3.
         shuffle: Of 8 channels, 1 passes 0, 4, 1, 5 and 2 passes 0, 2, 4, 6.
-        norm_cfg: As in mmdet's backbones.
-        with_cp: Likewise.
     """
 
     def __init__(
@@ -138,7 +136,7 @@ class DetNASNet(SearchableBackbone, BaseModule):
         frozen_stages: How many stages are frozen together with the stem, weights
             and statistics; 0 freezes the stem alone, -1 nothing.
         norm_cfg: As in mmdet's backbones.
-        norm_eval: Whether norms stay on their stored statistics in training.
+        norm_eval: Likewise.
         with_cp: As in `ReallocatedBackbone`.
         init_cfg: As in mmengine; ``None`` is `DetNASInit`.
         sizes: Fields of `DetNASSize`, where not the net's own; 1024 `last_channels`
@@ -170,7 +168,6 @@ class DetNASNet(SearchableBackbone, BaseModule):
         self.norm_cfg = norm_cfg
         self.norm_eval = norm_eval
         self.with_cp = with_cp
-        options = ('out_indices', 'frozen_stages', 'norm_cfg', 'norm_eval', 'with_cp')
         self.size = size = detnas_size(net, **sizes)
         self.supernet = supernet
         self.shuffle = shuffle or (2 if supernet is None else 1)
@@ -179,9 +176,10 @@ class DetNASNet(SearchableBackbone, BaseModule):
             self.blocks = nested_blocks(blocks, size.stage_blocks)
         else:
             self.space = detnas_space(size)
-        given = {name: value for name, value in sizes.items() if value is not None}
-        given.update((name, getattr(self, name)) for name in options)
-        self._remember(net=net, shuffle=self.shuffle, **given)
+        shared = {name: value for name, value in sizes.items() if value is not None}
+        options = ('out_indices', 'frozen_stages', 'norm_cfg', 'norm_eval', 'with_cp')
+        shared.update((name, getattr(self, name)) for name in options)
+        self._remember(net=net, shuffle=self.shuffle, **shared)
         self.register_buffer('shuffle_method', torch.tensor(self.shuffle))
         self.conv1 = self._conv(3, size.stem_channels, 3, stride=2, padding=1)
         self.stages = []  # their names

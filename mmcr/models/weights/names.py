@@ -42,9 +42,10 @@ def backbone_weights(
     firsts = (FIRST_BLOCK.match(name) for name in weights)
     found = sorted({first[1] for first in firsts if first})
     if not found:
+        some = ', '.join(list(weights)[:3])
         raise CheckpointError(
             f'{origin} must hold a ResNet, ResNeXt, RegNet or MobileNetV2, but no '
-            f'weight is named like their first block (layer1.0...): {_some(weights)}.'
+            f'weight is named like their first block (layer1.0...): {some}, ...'
         )
     if prefix is None and len(found) > 1:
         raise CheckpointError(
@@ -66,10 +67,6 @@ def backbone_weights(
         name.split('.')[0] for name in weights if not name.startswith(prefix)
     )
     return inside, others
-
-
-def _some(names: Mapping) -> str:
-    return ', '.join(list(names)[:3]) + (', ...' if len(names) > 3 else '')
 
 
 def _mobilenet_names() -> dict[str, str]:
