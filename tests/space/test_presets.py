@@ -1,5 +1,3 @@
-from itertools import product
-
 import pytest
 
 from mmcr.space import (
@@ -49,12 +47,6 @@ def test_mobilenetv2_stage_space():
     assert mobilenetv2_stage_space().size == 5**5
     space = mobilenetv2_stage_space(16)
     assert space.size == 43
-    by_hand = [
-        m
-        for m in product(*(choice.values for choice in MOBILENETV2_STAGES))
-        if 1.5 * m[0] + m[1] + m[2] + 0.75 * m[3] + 1.25 * m[4] == 16
-    ]
-    assert [stage_blocks_of(arch) for arch in space] == by_hand
     assert stage_arch([2, 3, 4, 3, 3]) in space
     assert stage_arch([2, 3, 4, 3, 4]) not in space
 

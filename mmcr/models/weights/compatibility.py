@@ -1,7 +1,5 @@
 """Whether weights are those of a network, before they are loaded."""
 
-import re
-from collections import Counter
 from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
@@ -69,15 +67,11 @@ def check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
     own = backbone.state_dict().keys()
     if not own.isdisjoint(weights):
         return
-    prefixes = Counter(
-        name[: dot.end()]
-        for name in weights
-        for dot in re.finditer(r'\.', name)
-        if name[dot.end() :] in own
-    )
-    remedy = f'Its own begin with {next(iter(own))}'
-    if prefixes:
-        remedy = f'Give Pretrained prefix={prefixes.most_common(1)[0][0]!r}'
+    first = next(iter(own))
+    remedy = f'Its own begin with {first}'
+    if prefixed := [name for name in weights if name.endswith(f'.{first}')]:
+        prefix = min(prefixed, key=len).removesuffix(first)  # a block's is longer
+        remedy = f'Give Pretrained prefix={prefix!r}'
     raise CheckpointError(
         f'Weights for a {type(backbone).__name__} must have its names, but none of the '
         f'{len(weights)} given has ({next(iter(weights))}, ...). {remedy}.'
