@@ -149,14 +149,8 @@ class TestMembership:
     @pytest.mark.parametrize(
         ('arch', 'message'),
         [
-            (
-                stage_arch([3, 4, 4, 5]),
-                'stage3=4 is not in .* one of 2, 3, 5, 6',
-            ),
-            (
-                {'stage1': 3, 'stage5': 1},
-                'no choice stage5; .* are stage1, stage2',
-            ),
+            (stage_arch([3, 4, 4, 5]), 'stage3=4 is not in .* one of 2, 3, 5, 6'),
+            ({'stage1': 3, 'stage5': 1}, 'no choice stage5; .* are stage1, stage2'),
             (stage_arch([3, 4]), 'stage3 is missing; stage3 must be one of 2, 3, 5, 6'),
             (stage_arch([3, 4, 6, 4]), 'costs 17 and misses the budget: .* exactly 16'),
             ([3, 4, 6, 3], r'mapping .* but got \[3, 4, 6, 3\]'),
@@ -170,9 +164,6 @@ class TestMembership:
         with pytest.raises(ArchError, match=message):
             space.validate(arch)
 
-    def test_accepts_plain_mappings(self):
-        assert resnet_stage_space(16).check(dict(stage_arch([3, 4, 6, 3]))) is None
-
     def test_a_partial_architecture_needs_a_completion_within_the_budget(self):
         space = resnet_stage_space(16)
         members = [dict(arch) for arch in space]
@@ -181,9 +172,7 @@ class TestMembership:
             error = space.check({'stage1': one, 'stage2': two}, partial=True)
             assert (error is None) == completed
         assert space.check({}, partial=True) is None
-        with pytest.raises(
-            ArchError, match='costs 13 .* every completion.* exactly 16'
-        ):
+        with pytest.raises(ArchError, match='costs 13 .* every completion.*ly 16'):
             space.validate({'stage1': 7, 'stage2': 6}, partial=True)
 
 
@@ -203,12 +192,10 @@ class TestSampling:
     @pytest.mark.parametrize('name', SMALL_SPACES)
     def test_draws_follow_the_generator(self, name):
         space = SMALL_SPACES[name]
-        draws = [
-            [space.sample(rng) for _ in range(40)] for rng in (Random(3), Random(3))
-        ]
-        assert draws[0] == draws[1]
-        assert len(set(draws[0])) > 4
-        assert set(draws[0]) <= set(space)
+        one, other = Random(3), Random(3)
+        draws = [space.sample(one) for _ in range(40)]
+        assert draws == [space.sample(other) for _ in range(40)]
+        assert len(set(draws)) > 4 and set(draws) <= set(space)
 
     def test_without_a_budget_choices_are_drawn_one_by_one(self):
         space = operation_space([2, 2])
