@@ -237,7 +237,7 @@ def test_starts_as_the_authors_classifier():
 def test_another_start():
     net = build(FIXED, init_cfg=dict(type='Constant', layer='Conv2d', val=2))
     net.init_weights()
-    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    convs = (m for m in net.modules() if isinstance(m, nn.Conv2d))
     assert all((conv.weight == 2).all() for conv in convs)
 
 

@@ -25,7 +25,6 @@ from mmcr.space import (
 )
 from mmcr.space.detnas import KERNELS, XCEPTION, Place, block_places, nested_blocks
 
-SHUFFLES = (1, 2)
 STRIDES = (4, 8, 16, 32)  # of the stages
 LAST = 4  # index of the conv after the four stages
 
@@ -161,8 +160,8 @@ class DetNASNet(SearchableBackbone, BaseModule):
     ) -> None:
         super().__init__(init_cfg or dict(type='mmcr.DetNASInit'))
         self._check_mode(supernet)
-        _check_blocks(supernet, blocks, shuffle)
-        _check_indices(out_indices, frozen_stages)
+        _check_blocks(supernet, blocks)
+        _check_numbers(shuffle, out_indices, frozen_stages)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_cfg = norm_cfg
@@ -268,9 +267,7 @@ class DetNASNet(SearchableBackbone, BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _check_blocks(
-    supernet: str | None, blocks: Sequence | None, shuffle: int | None
-) -> None:
+def _check_blocks(supernet: str | None, blocks: Sequence | None) -> None:
     if supernet is None and blocks is None:
         raise UserError(
             'A fixed DetNASNet needs blocks, the kind (0 to 3) of every block by '
@@ -281,11 +278,13 @@ def _check_blocks(
             f'The supernet chooses the kind of every block, but got blocks={blocks!r}. '
             f'Leave blocks out.'
         )
-    if shuffle is not None and shuffle not in SHUFFLES:
+
+
+def _check_numbers(
+    shuffle: int | None, out_indices: Sequence[int], frozen_stages: int
+) -> None:
+    if shuffle not in (None, 1, 2):
         raise UserError(f'shuffle must be 1 or 2, but got {shuffle!r}.')
-
-
-def _check_indices(out_indices: Sequence[int], frozen_stages: int) -> None:
     known = isinstance(out_indices, Sequence) and set(out_indices) <= set(range(5))
     if not known or not out_indices:
         raise UserError(
