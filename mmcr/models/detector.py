@@ -20,11 +20,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def find_backbone(model: nn.Module) -> nn.Module:
-    """The supernet backbone inside a detector, wrapped or not.
-
-    Raises:
-        UserError: The detector has no backbone in supernet mode.
-    """
+    """The supernet backbone inside a detector, wrapped or not."""
     model = unwrapped(model)
     backbone = getattr(model, 'backbone', None)
     if getattr(backbone, 'space', None) is None:
@@ -38,14 +34,7 @@ def find_backbone(model: nn.Module) -> nn.Module:
 
 
 def supernet_of(cfg: Config) -> tuple[nn.Module, dict]:
-    """Returns a config's supernet backbone, without weights, and `final_backbone`.
-
-    Args:
-        cfg: Of a supernet, or of a search in one.
-
-    Raises:
-        UserError: The config has no supernet.
-    """
+    """Returns a config's supernet backbone, without weights, and `final_backbone`."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     backbone_cfg = cfg.get('model', {}).get('backbone')
     if backbone_cfg is None:
@@ -62,15 +51,12 @@ def supernet_of(cfg: Config) -> tuple[nn.Module, dict]:
 
 
 def has_rois(detector: nn.Module) -> bool:
-    """Whether an RPN passes RoIs on to heads in the way of mmdet's two-stage kinds.
-
-    A forward or proposals of their own feed the heads of some others.
-    """
-    return getattr(
-        type(detector), '_forward', None
-    ) is TwoStageDetector._forward and 'max_per_img' in (
-        detector.test_cfg.get('rpn') or {}
-    )
+    """Whether an RPN passes RoIs on to heads in the way of mmdet's two-stage kinds."""
+    # a forward or proposals of their own feed the heads of some others
+    forward = getattr(type(detector), '_forward', None)
+    if forward is not TwoStageDetector._forward:
+        return False
+    return 'max_per_img' in (detector.test_cfg.get('rpn') or {})
 
 
 class _Given(nn.Module):

@@ -17,8 +17,8 @@ class LayerChoice(BaseModule):
     no gradient, no momentum and no weight decay.
 
     Args:
-        choice: Name of the choice of the search space that decides here.
-            Several places may share one choice (a conv and its norm).
+        choice: Name of the choice that decides here. Several places may share one (a
+            conv and its norm).
         options: The layer that runs for each value of the choice.
     """
 
@@ -37,10 +37,7 @@ class LayerChoice(BaseModule):
         return self.active_option(x)
 
     def fixed_name(self, name: str, value: int) -> str | None:
-        """What a fixed network of `value` calls the weight `name` of this module.
-
-        ``None``: it has no such weight.
-        """
+        """What a fixed network of `value` calls a weight of this, if it has it."""
         kept = f'options.{value}.'
         return name.removeprefix(kept) if name.startswith(kept) else None
 
@@ -49,20 +46,12 @@ class LayerChoice(BaseModule):
 
 
 class ChainChoice(LayerChoice):
-    """Runs as many of the first blocks of one chain as the choice says.
+    """Runs as many of the first blocks of one chain as the choice says."""
 
-    The blocks after them take no part, as the other options of a `LayerChoice`.
-
-    Args:
-        choice: Name of the choice of the search space that decides here.
-        chain: The blocks, as many as the largest value of the choice.
-        active: How many run at first.
-    """
-
-    def __init__(self, choice: str, chain: nn.Sequential, active: int) -> None:
+    def __init__(self, choice: Choice, build: Callable[[int], nn.Sequential]) -> None:
         # "options" in a weight's name says that it is a supernet's
-        super().__init__(choice, dict(chain=chain))
-        self.active = active
+        super().__init__(choice.name, dict(chain=build(max(choice.values))))
+        self.active = choice.values[0]
 
     @property
     def active_option(self) -> nn.Module:
@@ -73,26 +62,9 @@ class ChainChoice(LayerChoice):
         return name if int(name.split('.')[0]) < value else None
 
 
-def choice_of_stage(
-    choice: Choice, build: Callable[[int], nn.Sequential], share: str
-) -> LayerChoice:
-    """The choice of a stage's number of blocks (CR-NAS, Sec. 3.2).
-
-    Args:
-        choice: Its name and the numbers of blocks.
-        build: Makes a stage of so many blocks.
-        share: ``'branch'`` or ``'prefix'``, as in `ReallocatedBackbone`.
-    """
-    if share == 'prefix':
-        return ChainChoice(choice.name, build(max(choice.values)), choice.values[0])
-    return LayerChoice(choice.name, {n: build(n) for n in choice.values})
-
-
 def dilate(conv: nn.Module, dilation: int) -> nn.Module:
-    """Dilates a 3x3 conv in place, its output size kept; returns it.
-
-    A deformable one with the conv of its offsets, as mmdet does.
-    """
+    """Dilates a 3x3 conv in place, its output size kept; returns it."""
+    # a deformable one with the conv of its offsets, as mmdet does
     for layer in (conv, *conv.children()):
         layer.dilation = layer.padding = (dilation, dilation)
     return conv
@@ -108,13 +80,8 @@ def open_dilation_choice(
 ) -> None:
     """Turns a 3x3 conv and its norm into a choice of dilation (CR-NAS, Sec. 3.3).
 
-    Args:
-        parent: The module that has both; it is changed in place.
-        conv: The conv's name in `parent`.
-        norm: The norm's name in `parent`; ``None`` where there is no norm.
-        choice: Name of the choice.
-        dilations: The rates to choose among.
-        share_weights: Whether the convs share one weight; norms never do.
+    `conv` and `norm` (``None``: there is none) are their names in `parent`, which is
+    changed in place. Convs may share one weight; norms never do.
     """
     source = getattr(parent, conv)
     convs = {d: dilate(copy.deepcopy(source), d) for d in dilations}

@@ -6,12 +6,18 @@ from torch import nn
 
 from mmcr.checks import is_integer, is_list
 from mmcr.errors import UserError
-from mmcr.models.layer_choice import choice_of_stage, dilate, open_dilation_choice
+from mmcr.models.layer_choice import (
+    ChainChoice,
+    LayerChoice,
+    dilate,
+    open_dilation_choice,
+)
 from mmcr.models.searchable import SearchableBackbone
 from mmcr.space import (
     Arch,
     Choice,
     SearchSpace,
+    blocks_cost,
     dilations_of,
     operation_space,
     stage_blocks_of,
@@ -24,7 +30,7 @@ class ReallocatedBackbone(SearchableBackbone):
     """Mixin: a backbone of mmdet with any number of blocks and any dilations.
 
     Without the options below it is mmdet's network: same keys, same outputs. mmdet's
-    own arguments keep their meaning in every mode.
+    own arguments keep their meaning in every mode. Bad options are a `UserError`.
 
     Args:
         stage_blocks: tau, the number of blocks of each stage (CR-NAS, Sec. 3.2).
@@ -39,20 +45,17 @@ class ReallocatedBackbone(SearchableBackbone):
             paper's choices.
         share: What the choices of a stage share in the stage supernet: with
             ``'branch'`` nothing (the paper), with ``'prefix'`` their first blocks
-            (elastic depth): k blocks are the first k of one chain, which is as long
-            as the largest choice. Elsewhere it has no meaning.
+            (elastic depth): k blocks are the first k of one chain.
         dilation_choices: For the operation supernet.
         share_dilation_weights: Whether the 3x3 convolutions of a block share one
             weight; the norms stay separate.
         with_cp: Whether blocks keep their inputs alone for the backward pass and
             compute the rest again. Unlike mmdet's, also under DDP with
             ``find_unused_parameters``, and with norms that count each batch once.
-
-    Raises:
-        UserError: An argument breaks its rule; the message says which.
     """
 
     modes = ('stage', 'operation')
+    stage_cost = staticmethod(blocks_cost)  # what a stage of so many blocks costs
 
     def _reallocate(
         self,
@@ -60,7 +63,6 @@ class ReallocatedBackbone(SearchableBackbone):
         stage_blocks: tuple[int, ...],
         dilations: Sequence[int | Sequence[int]] | None,
         paper: Sequence[Choice],
-        cost: Callable[[str, int], float],
         *,
         supernet: str | None = None,
         stage_choices: Mapping[str, Sequence[int]] | None = None,
@@ -71,15 +73,9 @@ class ReallocatedBackbone(SearchableBackbone):
     ) -> dict:
         """Checks and keeps the options, before mmdet's constructor runs.
 
-        Args:
-            network: Arguments that say which network it is (`depth`).
-            stage_blocks: Checked.
-            dilations: As the user gave them.
-            paper: The paper's choices of numbers of blocks.
-            cost: What a stage of so many blocks costs.
-
-        Returns:
-            What is left for mmdet's constructor.
+        `network` has the arguments that say which network it is (`depth`), `paper` the
+        paper's choices of numbers of blocks; `stage_blocks` are checked already.
+        Returns what is left for mmdet's constructor.
         """
         first = self.first_stage
         # a stage 0, and one after the last, are single blocks that dilate alone
@@ -96,7 +92,7 @@ class ReallocatedBackbone(SearchableBackbone):
         self.share_dilation_weights = share_dilation_weights
         self.space = None
         if supernet == 'stage':
-            self.space = _stage_space(stage_choices, paper, cost)
+            self.space = _stage_space(stage_choices, paper, self.stage_cost)
         elif supernet == 'operation':
             self.space = operation_space(all_blocks, dilation_choices, first)
         self._dilations = dict(enumerate(dilations, first))
@@ -114,10 +110,7 @@ class ReallocatedBackbone(SearchableBackbone):
     ) -> nn.Module:
         """Builds a stage, or the choice of it.
 
-        Args:
-            stage: Its number in the names of the choices.
-            blocks: How many it has, if no choice decides that.
-            build: Makes the stage of so many blocks, as mmdet does.
+        `build` makes one of so many blocks, as mmdet does.
         """
 
         def dilated(blocks: int) -> nn.Sequential:
@@ -125,13 +118,9 @@ class ReallocatedBackbone(SearchableBackbone):
             for i, block in enumerate(layer):
                 parent, conv, norm = self._dilating(block)
                 if self.supernet == 'operation':
+                    options = self.dilation_choices, self.share_dilation_weights
                     open_dilation_choice(
-                        parent,
-                        conv,
-                        norm,
-                        f'stage{stage}.{i}',
-                        self.dilation_choices,
-                        self.share_dilation_weights,
+                        parent, conv, norm, f'stage{stage}.{i}', *options
                     )
                 elif rates != 1:
                     rate = rates if isinstance(rates, int) else rates[i]
@@ -140,8 +129,11 @@ class ReallocatedBackbone(SearchableBackbone):
 
         if self.supernet == 'stage':
             for choice in self.space.choices:
-                if choice.name == f'stage{stage}':
-                    return choice_of_stage(choice, dilated, self.share)
+                if choice.name != f'stage{stage}':
+                    continue
+                if self.share == 'prefix':
+                    return ChainChoice(choice, dilated)
+                return LayerChoice(choice.name, {n: dilated(n) for n in choice.values})
         return dilated(blocks)
 
     def _arguments_of(self, arch: Arch) -> dict:
@@ -153,12 +145,7 @@ class ReallocatedBackbone(SearchableBackbone):
 def checked_blocks(
     stage_blocks: Sequence[int] | None, baseline: Sequence[int]
 ) -> tuple[int, ...]:
-    """Returns the numbers of blocks, one per stage.
-
-    Args:
-        stage_blocks: What the user gave; ``None``: as in the baseline.
-        baseline: The baseline's own.
-    """
+    """Returns the numbers of blocks, one per stage; ``None``: the baseline's."""
     if stage_blocks is None:
         return tuple(baseline)
     if not _are_positive(stage_blocks, len(baseline)):
@@ -187,7 +174,6 @@ def _checked_dilations(
 
 
 def _check_meaning(supernet: str | None, dilations: tuple, share: str) -> None:
-    """Raises where the mode leaves `dilations` no meaning, or `share` has none."""
     if supernet is not None and any(not isinstance(d, int) for d in dilations):
         raise UserError(
             f'dilations per block describe a fixed network, but this is a '
@@ -207,31 +193,26 @@ def _stage_space(
     paper: Sequence[Choice],
     cost: Callable[[str, int], float],
 ) -> SearchSpace:
-    stage_choices = {} if stage_choices is None else stage_choices
+    given = {} if stage_choices is None else stage_choices
     defaults = {choice.name: choice.values for choice in paper}
-    if (
-        not isinstance(stage_choices, Mapping)
-        or not stage_choices.keys() <= defaults.keys()
-    ):
+    if not isinstance(given, Mapping) or not given.keys() <= defaults.keys():
         raise UserError(
             f'stage_choices must map some of {list(defaults)} to numbers '
-            f'of blocks, but got {stage_choices!r}.'
+            f'of blocks, but got {given!r}.'
         )
-    chosen = {**defaults, **stage_choices}
+    chosen = {**defaults, **given}
     for name, values in chosen.items():
         if not _are_positive(values):
             raise UserError(
                 f'stage_choices of {name} must be numbers of blocks, each '
                 f'at least 1, but got {values!r}.'
             )
-    return SearchSpace(
-        [Choice(name, values) for name, values in chosen.items()], cost=cost
-    )
+    return SearchSpace((Choice(*item) for item in chosen.items()), cost)
 
 
 def _are_positive(values: object, length: int | None = None) -> bool:
     return (
         is_list(values)
-        and len(values) == (len(values) if length is None else length)
+        and length in (None, len(values))
         and all(is_integer(value, 1) for value in values)
     )

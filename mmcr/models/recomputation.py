@@ -40,10 +40,7 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
 
 
 class _Again:
-    """The second forward: the path is that of the first, and no buffer moves.
-
-    Entered once for every backward pass.
-    """
+    """The second forward: the path is that of the first, and no buffer moves."""
 
     def __init__(self, block: nn.Module) -> None:
         places = (m for m in block.modules() if isinstance(m, LayerChoice))

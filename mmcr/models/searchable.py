@@ -22,9 +22,8 @@ class FixedNetworkError(UserError, AttributeError):
 class ForwardStep(NamedTuple):
     """One step of a backbone's forward.
 
-    Running all steps in order on an image batch is the backbone's forward; what a
-    step returns depends on the choices of the steps up to it alone, so candidates
-    that agree so far can share the result.
+    What a step returns depends on the choices of the steps up to it alone, so
+    candidates that agree so far can share the result.
 
     Attributes:
         run: From ``N x C x H x W`` features to the next.
@@ -53,9 +52,8 @@ class SearchableBackbone:
     """Mixin: a backbone whose supernet mode runs one architecture at a time.
 
     A subclass has `supernet` (its mode: ``None`` or one of `modes`), `space`
-    (``None`` outside supernet mode), `out_indices`, `_stem_step` and `_stages`; it
-    calls `_remember` with the arguments that all its fixed networks share, and
-    `_complete` when it is built.
+    (``None`` outside supernet mode) and `out_indices`; it calls `_remember` with the
+    arguments that all its fixed networks share, and `_complete` when it is built.
     """
 
     modes: tuple[str, ...]
@@ -87,11 +85,7 @@ class SearchableBackbone:
 
     @property
     def arch(self) -> Arch:
-        """The active architecture: what the next forward runs.
-
-        Raises:
-            FixedNetworkError: The backbone is no supernet.
-        """
+        """The active architecture: what the next forward runs."""
         space = self._require_space()
         active = {place.choice: place.active for place in self._layer_choices}
         return Arch({choice.name: active[choice.name] for choice in space.choices})
@@ -102,12 +96,7 @@ class SearchableBackbone:
         return super().__getattr__(name)
 
     def set_arch(self, arch: Arch) -> None:
-        """Makes `arch` the path of every forward from now on.
-
-        Raises:
-            ArchError: It is not a member of the space; the message names the
-                choice, the value and what is allowed.
-        """
+        """Makes a member of the space the path of every forward from now on."""
         self._require_space().validate(arch)
         for place in self._layer_choices:
             place.active = arch[place.choice]
@@ -129,11 +118,8 @@ class SearchableBackbone:
                 parts = list(stage)
             for part in parts:
                 is_output = i in self.out_indices and part is parts[-1]
-                output = _unchanged if is_output else None
-                choices = _choices_in(part)
-                steps.append(
-                    ForwardStep(part, (part,), choices, channels, stride, output)
-                )
+                more = channels, stride, _unchanged if is_output else None
+                steps.append(ForwardStep(part, (part,), _choices_in(part), *more))
         return steps
 
     @property
@@ -166,13 +152,9 @@ class SearchableBackbone:
 
     def active_parameters(self) -> list[nn.Parameter]:
         """Those that a forward under the active architecture runs, each once."""
-        return list(
-            dict.fromkeys(
-                parameter
-                for module in _active_modules(self)
-                for parameter in module.parameters(recurse=False)
-            )
-        )
+        modules = _active_modules(self)
+        parameters = (p for module in modules for p in module.parameters(recurse=False))
+        return list(dict.fromkeys(parameters))
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Tensor], prefix: str, *args
@@ -214,8 +196,6 @@ def _choices_in(module: nn.Module) -> tuple[str, ...]:
 
 def _active_modules(module: nn.Module) -> Iterator[nn.Module]:
     yield module
-    inside = (
-        [module.active_option] if isinstance(module, LayerChoice) else module.children()
-    )
-    for child in inside:
+    is_choice = isinstance(module, LayerChoice)
+    for child in [module.active_option] if is_choice else module.children():
         yield from _active_modules(child)

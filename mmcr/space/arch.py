@@ -1,8 +1,8 @@
 """An architecture: the value that every choice took."""
 
-import operator
 from collections.abc import Iterator, Mapping
 
+from mmcr.checks import is_integer
 from mmcr.errors import UserError
 
 
@@ -12,20 +12,15 @@ class ArchError(UserError):
 
 def as_integer(value, name: str) -> int:
     """Returns `value` as a plain int; booleans and fractions are refused."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise ArchError(f'{name} must be an integer, but got {value!r}') from None
+    if not is_integer(value):
+        raise ArchError(f'{name} must be an integer, but got {value!r}')
+    return int(value)
 
 
 class Arch(Mapping[str, int]):
     """An immutable, hashable mapping from the name of a choice to its value.
 
-    Two architectures are equal when they decide the same, in whatever order;
-    the order of insertion is kept for reading. A partial architecture is an
-    `Arch` that leaves some choices of its space out.
+    Equal in whatever order. A partial one leaves some choices of its space out.
 
     Raises:
         ArchError: `values` is not a mapping from names to integers.

@@ -109,12 +109,7 @@ class FeasibleSet:
 
     @classmethod
     def within(cls, budget: Budget | None, options: Options) -> 'FeasibleSet':
-        """Makes the set of all paths whose costs add up to something in a budget.
-
-        Args:
-            budget: None for no limit.
-            options: For every choice its values, each with what it costs.
-        """
+        """Makes the set of all paths whose costs add up to something in a budget."""
         if budget is None:
             free = [[(value, 0) for value, _ in row] for row in options]
             return cls(free, 0, 0, Fraction(1))
@@ -166,10 +161,7 @@ class FeasibleSet:
         return [end(of) * self._unit for end, of in ((max, below), (min, above)) if of]
 
     def walk(self, level: int = 0, spent: int = 0) -> Iterator[tuple]:
-        """Yields the members in order, and enters no branch that holds none.
-
-        Only where they have a `size`.
-        """
+        """Yields the members in order; only where they have a `size`."""
         if level == len(self._rows):
             yield ()
             return

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
-from mmcr.checks import check_integer
+from mmcr.checks import check_integer, is_list
 from mmcr.errors import UserError
 from mmcr.space.arch import Arch, ArchError, as_integer
 from mmcr.space.presets import dilations_of
@@ -45,7 +45,7 @@ class DetNASSize:
     def __post_init__(self):
         for name in ('stage_blocks', 'stage_channels'):
             values = getattr(self, name)
-            if not isinstance(values, (list, tuple)) or len(values) != 4:
+            if not is_list(values) or len(values) != 4:
                 raise UserError(f'{name} must hold four numbers, but got {values!r}')
             for value in values:
                 check_integer(f'each of {name}', value)
@@ -75,14 +75,9 @@ DETNAS_NETS = {
 
 
 def detnas_size(net: str, **changes) -> DetNASSize:
-    """Returns the size of a published net, or one derived from it.
+    """Returns the size of a published net ('300M', '1.3G', '3.8G'), or one derived.
 
-    Args:
-        net: '300M', '1.3G' or '3.8G'.
-        changes: Fields of `DetNASSize` to replace; None keeps the net's own.
-
-    Raises:
-        UserError: There is no such net, or a number breaks its rule.
+    `changes` are fields of `DetNASSize` to replace; None keeps the net's own.
     """
     if net not in DETNAS_NETS:
         raise UserError(f'net must be one of {", ".join(DETNAS_NETS)}, but got {net!r}')
@@ -96,12 +91,11 @@ def detnas_space(size: DetNASSize) -> SearchSpace:
     It has no cost: networks are counted where they are built (`mmcr.cost`).
     """
     kinds = range(len(KERNELS))
-    choices = [Choice(place.choice, kinds) for place in block_places(size)]
-    return SearchSpace(choices)
+    return SearchSpace(Choice(place.choice, kinds) for place in block_places(size))
 
 
 class Place(NamedTuple):
-    """Where a block is: its choice, and what goes in and comes out."""
+    """Where a block is: its choice, and the channels that go in and come out."""
 
     choice: str
     inputs: int
@@ -125,20 +119,16 @@ def block_places(size: DetNASSize) -> Iterator[Place]:
 
 
 def nested_blocks(blocks: Sequence, stage_blocks: Sequence[int]) -> Blocks:
-    """Returns the kinds of the blocks by stage.
-
-    Args:
-        blocks: Kinds, one list per stage or one list in all.
-        stage_blocks: How many each stage has.
+    """Returns the kinds of the blocks by stage, given so or as one list.
 
     Raises:
-        ArchError: There are too few, too many, or others than 0, 1, 2, 3.
+        ArchError: There are not `stage_blocks`, or others than 0, 1, 2, 3.
     """
-    stages = blocks if isinstance(blocks, (list, tuple)) else ()
-    if len(stages) == sum(stage_blocks) and not isinstance(stages[0], (list, tuple)):
+    stages = blocks if is_list(blocks) else ()
+    if len(stages) == sum(stage_blocks) and not is_list(stages[0]):
         flat = iter(stages)
         stages = [tuple(islice(flat, number)) for number in stage_blocks]
-    found = [len(s) if isinstance(s, (list, tuple)) else None for s in stages]
+    found = [len(stage) if is_list(stage) else None for stage in stages]
     if found != list(stage_blocks):
         raise ArchError(
             'blocks must hold the kind of every block, by stage or in one list, for '
@@ -159,11 +149,7 @@ def block_arch(blocks: Sequence[Sequence[int]]) -> Arch:
 
 
 def blocks_of(arch: Mapping[str, int]) -> Blocks:
-    """Returns the kinds of the blocks of a complete architecture, by stage.
-
-    Raises:
-        ArchError: `arch` decides anything but consecutive blocks of all stages.
-    """
+    """Returns the kinds of the blocks of a complete architecture, by stage."""
     stages = dilations_of(arch)  # named alike, so nested alike
     return tuple(tuple(map(_kind, stage)) for stage in stages)
 

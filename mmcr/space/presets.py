@@ -3,7 +3,8 @@
 Stage choices are `stage1`, `stage2`, ... with the number of blocks as value;
 operation choices are `stage1.0`, `stage1.1`, ... with the dilation rate as value.
 MobileNetV2 has an inverted residual before and one after the searched stages; their
-dilations are `stage0.0` and `stage6.0`.
+dilations are `stage0.0` and `stage6.0`. What is written in another way is an
+`ArchError`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,34 +43,23 @@ def blocks_cost(choice: str, blocks: int) -> int:
 def resnet_stage_space(blocks: int | None = None) -> SearchSpace:
     """Returns the stage reallocation space of ResNet and ResNeXt.
 
-    Args:
-        blocks: How many blocks an architecture has in all (8 as ResNet-18, 16 as
-            ResNet-50, 33 as ResNet-101); None for any number, as a supernet has.
-
-    Raises:
-        BudgetError: No architecture has so many; the nearest numbers are named.
+    `blocks` is how many an architecture has in all (8 as ResNet-18, 16 as ResNet-50, 33
+    as ResNet-101); None for any number, as a supernet has.
     """
     budget = None if blocks is None else Budget.exactly(blocks)
     return SearchSpace(RESNET_STAGES, blocks_cost, budget)
 
 
 def mobilenetv2_cost(stage: str, blocks: int) -> float:
-    """Returns the cost of a MobileNetV2 stage; a block of stage 2 or 3 costs 1.
-
-    The channels do not double from stage to stage, so blocks cost differently.
-    """
+    """Returns the cost of a MobileNetV2 stage; a block of stage 2 or 3 costs 1."""
     return MOBILENETV2_COSTS[stage] * blocks
 
 
 def mobilenetv2_stage_space(cost: float | None = None) -> SearchSpace:
     """Returns the stage reallocation space of MobileNetV2.
 
-    Args:
-        cost: What an architecture costs (16 as MobileNetV2 itself, which leaves
-            43 architectures); None for any cost, as a supernet has.
-
-    Raises:
-        BudgetError: No architecture costs that; the nearest costs are named.
+    `cost` is that of an architecture (16 as MobileNetV2 itself, which leaves 43); None
+    for any cost, as a supernet has.
     """
     budget = None if cost is None else Budget.exactly(cost)
     return SearchSpace(MOBILENETV2_STAGES, mobilenetv2_cost, budget)
@@ -78,12 +68,8 @@ def mobilenetv2_stage_space(cost: float | None = None) -> SearchSpace:
 def mobilenetv2_stage_blocks(code: Sequence[int]) -> tuple[int, ...]:
     """Returns the blocks of the five searched stages.
 
-    Args:
-        code: Those five numbers, or the paper's ten: stem, first inverted
-            residual, the five, last inverted residual, 1x1 conv, classifier.
-
-    Raises:
-        ArchError: It has another length, or one of the other five is not 1.
+    `code` is those five numbers, or the paper's ten: stem, first inverted residual, the
+    five, last inverted residual, 1x1 conv, classifier.
     """
     numbers = stage_blocks_of(stage_arch(code))
     searched = numbers[2:7] if len(numbers) == 10 else numbers
@@ -107,9 +93,6 @@ def operation_space(
         dilations: The rates to choose among.
         first: The number of the first stage; 0 for MobileNetV2, with one block there
             and one in the last stage.
-
-    Raises:
-        ArchError: One of them is not a list of positive integers.
     """
     rates = [_positive(rate, 'dilations') for rate in _list(dilations, 'dilations')]
     return SearchSpace(
@@ -120,11 +103,7 @@ def operation_space(
 
 
 def stage_arch(stage_blocks: Sequence[int]) -> Arch:
-    """Returns the architecture with so many blocks per stage, as [3, 4, 6, 3].
-
-    Raises:
-        ArchError: `stage_blocks` is not a list of positive integers.
-    """
+    """Returns the architecture with so many blocks per stage, as [3, 4, 6, 3]."""
     return Arch(
         {
             f'stage{stage}': _positive(blocks, f'stage_blocks of stage {stage}')
@@ -134,11 +113,7 @@ def stage_arch(stage_blocks: Sequence[int]) -> Arch:
 
 
 def stage_blocks_of(arch: Mapping[str, int]) -> tuple[int, ...]:
-    """Returns the blocks per stage of a stage architecture.
-
-    Raises:
-        ArchError: `arch` decides anything but `stage1` to the last stage.
-    """
+    """Returns the blocks per stage of a complete stage architecture."""
     names = [f'stage{stage}' for stage in range(1, len(arch) + 1)]
     if not names or set(names) != set(arch):
         raise ArchError(
@@ -151,12 +126,7 @@ def stage_blocks_of(arch: Mapping[str, int]) -> tuple[int, ...]:
 def dilation_arch(dilations: Sequence[Sequence[int]], first: int = 1) -> Arch:
     """Returns the architecture with these dilation rates, a list per stage.
 
-    Args:
-        dilations: By stage.
-        first: The number of the first stage; 0 for MobileNetV2.
-
-    Raises:
-        ArchError: `dilations` is not a list of lists of positive integers.
+    `first` is the number of the first stage, 0 for MobileNetV2.
     """
     return Arch(
         {
@@ -168,11 +138,7 @@ def dilation_arch(dilations: Sequence[Sequence[int]], first: int = 1) -> Arch:
 
 
 def dilations_of(arch: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
-    """Returns the dilation rates of a complete operation architecture, by stage.
-
-    Raises:
-        ArchError: `arch` decides anything but consecutive blocks of all stages.
-    """
+    """Returns the dilation rates of a complete operation architecture, by stage."""
     dilations = []
     first = 0 if 'stage0.0' in arch else 1
     while f'stage{first + len(dilations)}.0' in arch:

@@ -40,10 +40,10 @@ class Choice:
 class SearchSpace:
     """The architectures that take one value per choice and meet the budget.
 
-    The only authority on what is a member. Sizes, lists and draws are exact and
-    never enumerate the product of the choices. Under a budget, a space whose
-    architectures have too many different costs has no size and no list; members are
-    told and drawn all the same, and that none meets a budget may show in a draw alone.
+    Sizes, lists and draws are exact and never enumerate the product of the choices.
+    Under a budget, a space whose architectures have too many different costs has no
+    size and no list; members are told and drawn all the same, and that none meets a
+    budget may show in a draw alone.
 
     Args:
         choices: In the order in which architectures are written and searched.
@@ -88,10 +88,7 @@ class SearchSpace:
     def check(self, arch: Mapping[str, int], partial: bool = False) -> ArchError | None:
         """Returns what keeps `arch` out of the space, or None for a member.
 
-        Args:
-            arch: The architecture.
-            partial: Whether choices may be left out; then a member is what some
-                member of the space completes.
+        With `partial` choices may be left out, if some member completes the rest.
         """
         try:
             arch = Arch(arch)
@@ -137,11 +134,7 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """How many members there are, exactly and of any magnitude.
-
-        Raises:
-            UserError: The space is not countable.
-        """
+        """How many members there are; a `UserError` where it is not countable."""
         if not self.countable:
             raise UserError(
                 f'the members of this space under its budget ({self.budget}) cannot be '
@@ -159,11 +152,7 @@ class SearchSpace:
         return True
 
     def __iter__(self) -> Iterator[Arch]:
-        """Yields the members lazily, the last choice varying fastest.
-
-        Raises:
-            UserError: The space is not countable.
-        """
+        """Yields the members lazily, the last choice varying fastest."""
         self.size  # noqa: B018, raises
         return map(self._arch, self._members.walk())
 
@@ -188,12 +177,8 @@ class SearchSpace:
         equal states of `rng` decide equal sets of undecided choices alike. In a space
         that is not countable that is repeated until the budget is met.
 
-        Args:
-            rng: The only source of chance.
-            given: A partial architecture that the member must agree with.
-
         Raises:
-            ArchError: No member agrees with `given`.
+            ArchError: No member agrees with `given`, a partial architecture.
             BudgetError: Hardly any architecture meets the budget of a space that is
                 not countable.
         """
@@ -220,12 +205,7 @@ class SearchSpace:
     def member(self, values: Mapping[str, int] | Sequence[int] | int) -> Arch:
         """Returns a member from what users write, its choices in the space's order.
 
-        Args:
-            values: A mapping from choice to value, a list of the values in the order
-                of the choices, or one value for all.
-
-        Raises:
-            ArchError: It is no member.
+        They write a mapping, a list of the values in that order, or one value for all.
         """
         names = list(self._by_name)
         if isinstance(values, int):
@@ -242,22 +222,14 @@ class SearchSpace:
         return Arch({name: values[name] for name in names})
 
     def cost_of(self, arch: Mapping[str, int]) -> float:
-        """Returns the summed cost of what `arch` decides, member or not.
-
-        Raises:
-            BudgetError: The space has no cost.
-        """
+        """Returns the summed cost of what `arch` decides, member or not."""
         if self.cost is None:
             raise BudgetError('this space has no cost')
         costs = (exact(self.cost(name, value)) for name, value in arch.items())
         return plain(sum(costs, Fraction(0)))
 
     def under(self, budget: Budget) -> 'SearchSpace':
-        """Returns this space with `budget` in place of its own.
-
-        Raises:
-            BudgetError: No architecture meets it; the nearest costs are named.
-        """
+        """Returns this space with `budget` in place of its own."""
         return SearchSpace(self.choices, self.cost, budget)
 
     @cached_property

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from itertools import islice
 
-from mmcr.space.arch import ArchError
-from mmcr.space.detnas import Blocks, detnas_size, nested_blocks
-from mmcr.space.presets import mobilenetv2_stage_space, stage_arch
+from mmcr.space.detnas import Blocks
 
 
 @dataclass(frozen=True)
@@ -18,34 +16,12 @@ class Published:
         stage_cr: Blocks per stage after stage reallocation, as many in all.
         dilation_code: For every block of `stage_cr` 0, 1 or 2 for dilation 1, 2
             or 3; None where the paper publishes none.
-
-    Raises:
-        ArchError: The block counts and the code do not fit each other.
     """
 
     depth: int | None
     baseline: tuple[int, ...]
     stage_cr: tuple[int, ...]
     dilation_code: tuple[int, ...] | None = None
-
-    def __post_init__(self):
-        costs = [self.cost_of(blocks) for blocks in (self.baseline, self.stage_cr)]
-        if costs[0] != costs[1]:
-            raise ArchError(
-                f'reallocation keeps the cost, but got {costs[0]} and {costs[1]} for '
-                f'{self.baseline} and {self.stage_cr}'
-            )
-        code, blocks = self.dilation_code, sum(self._coded)
-        if code is not None and (len(code) != blocks or not {0, 1, 2}.issuperset(code)):
-            raise ArchError(
-                f'a dilation code has one entry 0, 1 or 2 for each of the {blocks} '
-                f'blocks of {self._coded}, but got {code}'
-            )
-
-    @staticmethod
-    def cost_of(stage_blocks: tuple[int, ...]) -> float:
-        """What such a network costs, in blocks."""
-        return sum(stage_blocks)
 
     @property
     def _coded(self) -> tuple[int, ...]:
@@ -70,20 +46,6 @@ class PublishedMobileNetV2(Published):
     1x1 conv and the classifier. `dilations` are those of the seven stages with a
     depthwise 3x3: stage 0, the searched ones, stage 6.
     """
-
-    def __post_init__(self):
-        super().__post_init__()
-        code = self.dilation_code
-        if code is not None and (code[0], *code[-2:]) != (0, 0, 0):
-            raise ArchError(
-                'the stem, the 1x1 conv and the classifier do not dilate: the first '
-                f'and the last two entries must be 0, but got {code}'
-            )
-
-    @staticmethod
-    def cost_of(stage_blocks: tuple[int, ...]) -> float:
-        """What such a network costs, in weighted blocks."""
-        return mobilenetv2_stage_space().cost_of(stage_arch(stage_blocks))
 
     @property
     def _coded(self) -> tuple[int, ...]:
@@ -147,9 +109,6 @@ class PublishedDetNAS:
         top1_error: On ImageNet, in percent.
         ap: On COCO minival, or mAP on VOC 2007 test, in percent.
         ap_pytorch: The same of the authors' second implementation; None: none.
-
-    Raises:
-        ArchError: `blocks` are none of such a net.
     """
 
     net: str
@@ -161,9 +120,6 @@ class PublishedDetNAS:
     top1_error: float
     ap: float
     ap_pytorch: float | None = None
-
-    def __post_init__(self):
-        nested_blocks(self.blocks, detnas_size(self.net).stage_blocks)
 
 
 # The two of VOC are beyond the 300M of the backbone that bound a search.

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
 from nets import (
     DETNAS,
     SUPERNETS,
@@ -22,9 +21,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmcr.cost.budget import budget_space, own_costs
+from mmcr.cost.budget import own_costs
 from mmcr.cost.units import count
-from mmcr.engine.export import arch_fragment
 from mmcr.errors import UserError
 from mmcr.models import DetNASNet, reallocate
 from mmcr.models.backbones.detnas import ShuffleBlock
@@ -66,13 +64,14 @@ def layers_of(chain, x):
     return ', '.join(seen)
 
 
-@pytest.mark.parametrize('shuffle, passes', [(1, [0, 4, 1, 5]), (2, [0, 2, 4, 6])])
-def test_which_channels_pass_and_which_are_convolved(shuffle, passes):
+@pytest.mark.parametrize(
+    'shuffle, order', [(1, [0, 4, 1, 5, 2, 6, 3, 7]), (2, [0, 2, 4, 6, 1, 3, 5, 7])]
+)
+def test_the_first_half_passes_and_the_second_is_convolved(shuffle, order):
     block = block_of(0, shuffle=shuffle)
     block.branch = nn.Identity()
     x = torch.arange(8.0).view(1, 8, 1, 1)
-    convolved = {1: [2, 6, 3, 7], 2: [1, 3, 5, 7]}[shuffle]
-    assert block(x).flatten().tolist() == passes + convolved
+    assert block(x).flatten().tolist() == order
 
 
 def test_a_block_that_halves_the_resolution_splits_nothing():
@@ -113,12 +112,10 @@ def test_layers_of_the_xception_block():
 
 def test_stem_and_last_conv():
     net = build(dict(FIXED, out_indices=(4,), last_channels=20))
-    for module, size in ((net.conv1, (3, 4, 3, 2)), (net.conv2, (64, 20, 1, 1))):
-        conv = module.conv
-        assert conv.bias is not None
-        assert (
-            conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0]
-        ) == size  # fmt: skip
+    stem, last = (net.conv1, (4, 3, 3, 3), 2), (net.conv2, (20, 64, 1, 1), 1)
+    for module, shape, stride in (stem, last):
+        assert module.conv.weight.shape == shape and module.conv.stride[0] == stride
+        assert module.conv.bias is not None
         assert isinstance(module.bn, _BatchNorm)
         assert isinstance(module.activate, nn.ReLU)
     (out,) = net(images(64))
@@ -186,31 +183,10 @@ def test_budgets_count_what_is_published():
             assert round(without_bias / 1e6, 3) == found.backbone_params
 
 
-def test_a_budget_keeps_the_members_within_it():
-    net = build(SUPERNET)
-    cost = count(net, {}, 'macs', (64, 64)).total
-    value = cost(net.arch)
-    budget = dict(type='macs', value=value, tolerance=5, shape=(64, 64))
-    space = budget_space(net, {}, budget)
-    expected = [a for a in net.space if abs(cost(a) - value) <= 0.05 * value]
-    assert list(space) == expected
-    assert 1 < len(expected) < net.space.size == 4**6
-
-
-def test_outputs():
-    net = build(FIXED, out_indices=(3, 0, 4), last_channels=12)
-    assert [tuple(out.shape) for out in net(images(64))] == [
-        (2, 8, 16, 16),
-        (2, 64, 2, 2),
-        (2, 12, 2, 2),
-    ]
-    assert net.out_channels == (8, 64, 12)
-
-
 @pytest.mark.parametrize(
     'options',
     [
-        dict(out_indices=(1, 4), last_channels=12),
+        dict(out_indices=(4, 1), last_channels=12),
         dict(frozen_stages=3, norm_eval=True),
         dict(norm_cfg=dict(type='GN', num_groups=2)),
         dict(norm_cfg=None),
@@ -232,11 +208,8 @@ def test_frozen_stages_and_norms_that_stay(cfg):
             assert parameter.requires_grad is not name.startswith(frozen)
     before = snapshot(net)
     loss_of(net(images())).backward()
-    changed = {
-        name.split('.')[0]
-        for name, value in net.state_dict().items()
-        if not torch.equal(value, before[name])
-    }
+    state = net.state_dict().items()
+    changed = {n.split('.')[0] for n, v in state if not torch.equal(v, before[n])}
     assert changed == {'stage3', 'stage4'}
     net = in_mode(build(cfg, norm_eval=True), True)
     before = snapshot(net)
@@ -264,19 +237,8 @@ def test_starts_as_the_authors_classifier():
 def test_another_start():
     net = build(FIXED, init_cfg=dict(type='Constant', layer='Conv2d', val=2))
     net.init_weights()
-    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    convs = (m for m in net.modules() if isinstance(m, nn.Conv2d))
     assert all((conv.weight == 2).all() for conv in convs)
-
-
-def test_the_fragment_of_a_found_network():
-    supernet = build(SUPERNET)
-    cfg = {**supernet.arch_cfg(supernet.arch), 'shuffle': 2}
-    fragment = Config.fromstring(arch_fragment(cfg, 'Found.'), '.py')
-    backbone = dict(fragment.cr_backbone)
-    assert backbone.pop('_delete_')
-    net = MODELS.build(backbone)
-    assert block_arch(net.blocks) == supernet.arch and net.shuffle == 2
-    assert list(net.out_channels) == fragment.cr_neck_in_channels
 
 
 def test_lists_as_in_a_config_file():
@@ -305,10 +267,7 @@ def test_a_baselines_weights_are_of_no_use():
         (dict(supernet='block', out_indices=3), ['out_indices', '3']),
         (dict(supernet='block', out_indices=()), ['out_indices', '()']),
         (dict(supernet='block', frozen_stages=5), ['frozen_stages', '5']),
-        (
-            dict(supernet='block', stage_channels=(8, 7, 6, 5)),
-            ['wider', '(8, 7, 6, 5)'],
-        ),
+        (dict(supernet='block', stage_channels=(8, 7, 6, 5)), ['wider', '7, 6, 5']),
     ],
 )
 def test_bad_arguments_get_a_clear_message(arguments, words):
@@ -317,15 +276,9 @@ def test_bad_arguments_get_a_clear_message(arguments, words):
     assert all(word in str(error.value) for word in words), error.value
 
 
-def test_a_fixed_network_has_no_space():
-    with pytest.raises(UserError, match="Build it with supernet='block'"):
-        build(FIXED).set_arch(block_arch(BLOCKS))
-
-
 def test_scores_are_those_of_the_fixed_networks(shapes):
     candidates = candidate_evaluator(build_detector(SUPERNET), shapes, plain=True)
-    proposals = [
-        Proposal(Complete(arch)) for arch in some_archs(candidates.backbone.space, 2)
-    ]
+    archs = some_archs(candidates.backbone.space, 2)
+    proposals = [Proposal(Complete(arch)) for arch in archs]
     for trial in candidates.evaluate(proposals):
         assert trial.metrics == alone(candidates, trial.proposal, shapes)

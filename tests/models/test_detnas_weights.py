@@ -38,54 +38,56 @@ def test_supernets_shuffle_by_method_1_and_fixed_networks_by_2():
     assert build(SUPERNET, shuffle=2).arch_cfg(arch)['shuffle'] == 2
 
 
-def strictly(net, state, folder):
+def strictly(net, state, path):
     net.load_state_dict(state)
 
 
-def loosely(net, state, folder):
+def loosely(net, state, path):
     net.load_state_dict(state, strict=False)
 
 
-def by_mmengine(net, state, folder):
+def by_mmengine(net, state, path):
     detector = nn.Module()
     detector.backbone = net
-    inside = {f'backbone.{name}': value for name, value in state.items()}
-    torch.save(dict(state_dict=inside), folder / 'detector.pth')
-    load_checkpoint(detector, str(folder / 'detector.pth'))
+    load_checkpoint(detector, path)
 
 
-def as_pretrained(net, state, folder):
-    inside = {f'backbone.{name}': value for name, value in state.items()}
-    torch.save(dict(state_dict=inside), folder / 'detector.pth')
-    checkpoint = str(folder / 'detector.pth')
-    net.init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+def as_pretrained(net, state, path):
+    net.init_cfg = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
     net.init_weights()
 
 
-WAYS = [strictly, loosely, by_mmengine, as_pretrained]
+@pytest.fixture(params=[strictly, loosely, by_mmengine, as_pretrained])
+def load(request, tmp_path):
+    """A way to load a backbone's weights, in memory or as a detector's checkpoint."""
+
+    def call(net, state):
+        inside = {f'backbone.{name}': value for name, value in state.items()}
+        torch.save(dict(state_dict=inside), tmp_path / 'detector.pth')
+        request.param(net, state, str(tmp_path / 'detector.pth'))
+
+    return call
 
 
-@pytest.mark.parametrize('way', WAYS)
-def test_weights_of_the_other_shuffle_are_refused(way, tmp_path):
+def test_weights_of_the_other_shuffle_are_refused(load):
     one, two = build(FIXED, shuffle=1), build(FIXED, shuffle=2)
     for theirs, net in ((one, two), (two, one)):
         before = snapshot(net)
         words = f'trained with shuffle={theirs.shuffle} .* has shuffle={net.shuffle}'
         with pytest.raises(CheckpointError, match=words):
-            way(net, theirs.state_dict(), tmp_path)
+            load(net, theirs.state_dict())
         assert equal(net.state_dict(), before)
     fresh = MODELS.build(dict(FIXED, shuffle=1))
-    way(fresh, one.state_dict(), tmp_path)
+    load(fresh, one.state_dict())
     assert equal(fresh.state_dict(), one.state_dict())
 
 
-@pytest.mark.parametrize('way', WAYS)
-def test_weights_must_say_how_they_were_shuffled(way, tmp_path):
+def test_weights_must_say_how_they_were_shuffled(load):
     net = build(FIXED)
     state = {n: v for n, v in snapshot(net).items() if n != 'shuffle_method'}
     with pytest.raises(CheckpointError, match=r'must say .*shuffle_method'):
-        way(net, state, tmp_path)
-    way(net, {**state, 'shuffle_method': torch.tensor(2)}, tmp_path)
+        load(net, state)
+    load(net, {**state, 'shuffle_method': torch.tensor(2)})
 
 
 def test_a_checkpoint_without_the_backbone_says_nothing(tmp_path):
@@ -111,14 +113,9 @@ def test_training_by_macs_that_is_resumed(shapes, tmp_path):
     def train(folder, **more):
         cfg = train_cfg(shapes, tmp_path / folder, SUPERNET, iterations=4, **more)
         sampler = dict(type='mmcr.CostUniformSampler', bins=2)
+        options = dict(seed=3, sampler=sampler, cost='macs', shape=(224, 224))
         cfg.custom_hooks = [
-            dict(
-                type='mmcr.ArchSamplingHook',
-                seed=3,
-                sampler=sampler,
-                cost='macs',
-                shape=(224, 224),
-            ),
+            dict(type='mmcr.ArchSamplingHook', **options),
             dict(type='mmcr.ExactResumeHook'),
         ]
         runner = Runner.from_cfg(cfg)

@@ -44,10 +44,10 @@ def write_config(path, **content):
 @pytest.mark.parametrize('kind', ('fragment', 'config'))
 def test_reallocate_weights(tool, tmp_path, capsys, kind):
     cfg = dict(R50, type='mmcr.CRResNet', stage_blocks=(3, 5, 6, 4))
-    content = dict(cr_backbone=dict(cfg, _delete_=True)) if kind == 'fragment' else (
-        dict(model=dict(type='FasterRCNN', backbone=dict(cfg, init_cfg=dict(
-            type='Pretrained', checkpoint='other.pth'))))
-    )  # fmt: skip
+    content = dict(cr_backbone=dict(cfg, _delete_=True))
+    if kind == 'config':
+        other = dict(cfg, init_cfg=dict(type='Pretrained', checkpoint='other.pth'))
+        content = dict(model=dict(type='FasterRCNN', backbone=other))
     config = write_config(tmp_path / 'arch.py', **content)
     tool('reallocate_weights', save_classifier(tmp_path, R50), config, 'out.pth')
     written = torch.load('out.pth', weights_only=True)
@@ -74,12 +74,8 @@ def test_reallocate_weights(tool, tmp_path, capsys, kind):
 def test_reallocate_weights_refuses(tool, tmp_path, capsys, checkpoint, content, words):
     config = write_config(tmp_path / 'arch.py', **content)
     with pytest.raises(SystemExit):
-        tool(
-            'reallocate_weights',
-            checkpoint or save_classifier(tmp_path, R50),
-            config,
-            'out.pth',
-        )
+        given = checkpoint or save_classifier(tmp_path, R50)
+        tool('reallocate_weights', given, config, 'out.pth')
     assert words in capsys.readouterr().err
     assert not list(tmp_path.glob('*out.pth*'))
 
@@ -92,7 +88,6 @@ SUPERNET = dict(
 @pytest.mark.parametrize('share', ('branch', 'prefix'))
 def test_extract_subnet(tool, tmp_path, share):
     backbone = dict(SUPERNET, share=share)
-    cfg = detector_cfg(backbone).backbone
     checkpoint = write_checkpoint(tmp_path / 'supernet.pth', backbone)
     config = write_config(tmp_path / 'config.py', model=detector_cfg(backbone))
     (tmp_path / 'best_arch.json').write_text(
@@ -100,15 +95,9 @@ def test_extract_subnet(tool, tmp_path, share):
     )
     tool('extract_subnet', config, checkpoint, 'best_arch.json', 'out.pth')
 
-    supernet = MODELS.build(cfg)
-    weights = read_weights(checkpoint).items()
-    supernet.load_state_dict(
-        {
-            n.removeprefix('backbone.'): w
-            for n, w in weights
-            if n.startswith('backbone.')
-        }
-    )
+    detector = MODELS.build(detector_cfg(backbone))
+    detector.load_state_dict(read_weights(checkpoint))
+    supernet = detector.backbone
     arch = Arch(dict(stage1=2, stage2=1, stage3=1, stage4=2))
     fixed = MODELS.build(supernet.arch_cfg(arch))
     inherit_weights(supernet, fixed, arch)

@@ -113,19 +113,13 @@ def test_report_names_new_blocks_that_cannot_learn(options, frozen):
 
 
 def test_a_new_block_needs_a_norm_with_a_weight():
-    affineless = dict(norm_cfg=dict(type='BN', affine=False))
-    net = MODELS.build(
-        dict(R18, type='mmcr.CRResNet', stage_blocks=(3, 2, 2, 2), **affineless)
-    )
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    weights = {
-        name: value
-        for name, value in source(R18).state_dict().items()
-        if name in before
-    }
+    affineless = dict(stage_blocks=(3, 2, 2, 2), norm_cfg=dict(type='BN', affine=False))
+    net = MODELS.build(dict(R18, type='mmcr.CRResNet', **affineless))
+    before = snapshot(net)
+    weights = {n: w for n, w in source(R18).state_dict().items() if n in before}
     with pytest.raises(UserError, match='layer1.2 has no weight.*affine=True'):
         reallocate(weights, net)
-    assert all(map(torch.equal, before.values(), net.state_dict().values()))
+    assert equal(before, net.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -157,16 +151,12 @@ def test_first_blocks_stay_and_dilation_changes_no_weight():
         dilations=((1,), (1, 2, 1), (1, 1, 2, 3, 1), (1, 2, 1, 3, 2, 2, 3)),
     )
     report = reallocate(before, net)
-    assert [(c.name, c.copied, c.new, c.left_out) for c in report.chains] == [
-        ('layer1', 1, 0, 2),
-        ('layer2', 3, 0, 1),
-        ('layer3', 5, 0, 1),
-        ('layer4', 3, 4, 0),
-    ]
+    counts = [(chain.copied, chain.new, chain.left_out) for chain in report.chains]
+    assert counts == [(1, 0, 2), (3, 0, 1), (5, 0, 1), (3, 4, 0)]
     after = net.state_dict()
-    common = [name for name in after if name in before]
+    common = {name: weight for name, weight in after.items() if name in before}
     assert len(common) == report.copied
-    assert all(torch.equal(after[name], before[name]) for name in common)
+    assert equal(common, {name: before[name] for name in common})
     for name in after.keys() - before.keys():
         assert int(name.split('.')[1]) >= 3 and name.startswith('layer4')
         if 'bn' in name and 'var' not in name and name.endswith(('weight', 'bias')):
@@ -195,12 +185,10 @@ def test_stage_supernet_gives_every_branch_its_blocks(cfg, supernet):
     for arch in (deepest, Arch({c.name: min(c.values) for c in net.space.choices})):
         fixed = MODELS.build(net.arch_cfg(arch))
         reallocate(before.state_dict(), fixed)
-        path, wanted = path_state_dict(net, arch), fixed.state_dict()
-        assert all(
-            torch.equal(path[name], wanted[name])
-            for name in path
-            if name in before.state_dict() or wanted[name].dim() < 2
-        )
+        wanted = fixed.state_dict()
+        for name, weight in path_state_dict(net, arch).items():
+            if name in before.state_dict() or weight.dim() < 2:
+                assert torch.equal(weight, wanted[name])
 
 
 @pytest.mark.parametrize('share', (False, True), ids=('alone', 'shared'))
@@ -240,12 +228,6 @@ def test_mobilenet_of_mmpretrain():
     assert equal(outputs(net), outputs(before))
 
 
-def fpn():
-    return MODELS.build(
-        dict(type='mmdet.FPN', in_channels=[8, 16], out_channels=8, num_outs=2)
-    )
-
-
 @pytest.mark.parametrize(
     'given, here, words',
     [
@@ -257,6 +239,8 @@ def fpn():
         (dict(R50, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1),
               out_indices=(0, 1, 2)), R50, ['lacks layer4.0']),
         (dict(R50, base_channels=16), R50, ['[64, 128', '[32, 64', '2 times']),
+        (R50, dict(R50, base_channels=4, supernet='operation'),
+         ['2 times; base_channels', 'half width']),
         (dict(MOBILE, widen_factor=1.0), MOBILE, ['[16, 24, 32', 'widen_factor']),
     ],
 )  # fmt: skip
@@ -269,14 +253,9 @@ def test_other_networks_are_refused(given, here, words):
     assert equal(before, net.state_dict())
 
 
-def test_half_width_supernet_needs_a_checkpoint_of_its_width():
-    net = reallocated(dict(R50, base_channels=4), supernet='operation')
-    with pytest.raises(CheckpointError, match='2 times; base_channels.*half width'):
-        reallocate(source(R50).state_dict(), net)
-
-
 def test_ambiguous_and_foreign_weights_are_refused():
     net, state = reallocated(R18), source(R18).state_dict()
+    fpn = dict(type='mmdet.FPN', in_channels=[8, 16], out_channels=8, num_outs=2)
     two = {f'{who}.backbone.{n}': w for who in ('student', 'teacher') for n, w in
            state.items()}  # fmt: skip
     with pytest.raises(CheckpointError, match="'student.backbone.'.*'teacher.backbone"):
@@ -291,7 +270,7 @@ def test_ambiguous_and_foreign_weights_are_refused():
     with pytest.raises(CheckpointError, match='supernet.*extract_subnet'):
         reallocate(supernet, net)
     with pytest.raises(UserError, match='CRResNet, not FPN.*init_cfg'):
-        reallocate(state, fpn())
+        reallocate(state, MODELS.build(fpn))
 
 
 @pytest.mark.parametrize(
@@ -359,21 +338,25 @@ def test_init_cfg(baseline, tmp_path):
             reallocated(cfg, init_cfg=wrong).init_weights()
 
 
-def test_init_cfg_needs_no_import(tmp_path):
+def test_a_fresh_process_finds_mmcrs_types_by_their_scope(tmp_path):
     """In a config of mmdet's names alone, and a log says what came from where."""
     init = dict(type='mmcr.ReallocatedInit', checkpoint=save_classifier(tmp_path, R18))
-    script = (
-        'from mmdet.utils import register_all_modules\n'
-        'from mmdet.registry import MODELS\n'
-        'register_all_modules()\n'
-        f'net = MODELS.build(dict({R18}, type="ResNet", init_cfg={init}))\n'
-        'net.init_weights()\n'
-        'print(float(net.conv1.weight.sum()))\n'
-    )
+    # mmengine's registries find mmcr's through mmdet's, its default scope in a Runner
+    script = f"""
+from mmdet.utils import register_all_modules
+from mmengine.registry import HOOKS, LOOPS, METRICS, MODELS
+register_all_modules()
+for registry, kind in ((HOOKS, 'ArchSamplingHook'), (LOOPS, 'ArchSearchLoop'),
+                       (METRICS, 'UnroundedCocoMetric'), (MODELS, 'CRResNet')):
+    with registry.switch_scope_and_registry(None) as mmdets:
+        assert mmdets.get(f'mmcr.{{kind}}') is not None, kind
+net = MODELS.build(dict({R18}, type="ResNet", init_cfg={init}))
+net.init_weights()
+print(float(net.conv1.weight.sum()))
+"""
     done = subprocess.run(
-        [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     total = float(done.stdout.splitlines()[-1])
     assert total == pytest.approx(float(source(R18).conv1.weight.detach().sum()))
@@ -406,7 +389,6 @@ def test_detector_starts_from_a_reallocated_classifier(tmp_path):
     cfg = dict(R18, norm_eval=False)
     init = dict(type='mmcr.ReallocatedInit', checkpoint=save_classifier(tmp_path, cfg))
     backbone = dict(stage_blocks=(2, 3, 2, 4), init_cfg=init)
-    detector = MODELS.build(detector_cfg(backbone))
+    detector = in_mode(MODELS.build(detector_cfg(backbone)), False)
     detector.init_weights()
-    in_mode(detector, False)
     assert equal(outputs(detector.backbone), outputs(source(cfg)))

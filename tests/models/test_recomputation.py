@@ -5,31 +5,18 @@ from collections import Counter
 
 import pytest
 import torch
-from nets import DETNAS, SUPERNETS, build, equal, images, loss_of, some_archs
+from nets import DETNAS, FAMILIES, SUPERNETS, build, equal, images, loss_of, some_archs
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
-FIXED = {
-    f'{name.split("-")[0]}-fixed': {
-        key: value
-        for key, value in cfg.items()
-        if key not in ('supernet', 'stage_choices')
-    }
-    for name, cfg in SUPERNETS.items()
-    if name.endswith('-stage') and 'prefix' not in name
+NETS = {
+    **SUPERNETS,
+    **{f'{family}-fixed': cfg for family, cfg in FAMILIES.items()},
+    'detnas-fixed': dict(DETNAS, stage_blocks=(1, 2, 1, 2), blocks=(0, 1, 2, 3, 0, 3)),
 }
-FIXED['detnas-fixed'] = dict(
-    DETNAS, stage_blocks=(1, 2, 1, 2), blocks=(0, 1, 2, 3, 0, 3)
-)
-NETS = {**SUPERNETS, **FIXED}
-ONE_OF_EACH = (
-    'r18-stage',
-    'r50-prefix-stage',
-    'mobilenetv2-operation',
-    'detnas-block',
-)
+ONE_OF_EACH = ('r18-stage', 'r50-prefix-stage', 'mobilenetv2-operation', 'detnas-block')
 
 
 @pytest.fixture
@@ -117,7 +104,8 @@ def test_a_copy_recomputes_its_own_blocks(name):
 
 def kept_bytes(net):
     """What the graph of the blocks keeps for the backward pass, weights aside."""
-    stem, *stages = [step for step in net.steps() if step.modules[0] is not last(net)]
+    unblocked = getattr(net, 'conv2', None)  # MobileNetV2's last conv
+    stem, *stages = (step for step in net.steps() if step.modules[0] is not unblocked)
     own = {p.data_ptr() for p in net.parameters()}
     kept = {}
 
@@ -149,11 +137,6 @@ def test_all_blocks_behind_frozen_ones_run_twice(name):
     assert frozen and len(frozen) < len(runs)
     for conv, count in runs.items():
         assert count == 1 + conv.weight.requires_grad
-
-
-def last(net):
-    """MobileNetV2's last conv, which is in no block."""
-    return getattr(net, 'conv2', None)
 
 
 @pytest.mark.parametrize('name', NETS)

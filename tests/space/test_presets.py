@@ -1,5 +1,3 @@
-from itertools import product
-
 import pytest
 
 from mmcr.space import (
@@ -44,22 +42,11 @@ def test_operation_space_has_one_choice_per_block():
 
 
 def test_mobilenetv2_stage_space():
-    assert [list(choice.values) for choice in MOBILENETV2_STAGES] == [
-        [1, 2, 3, 4, 5],
-        [1, 2, 3, 4, 5],
-        [3, 4, 5, 6, 7],
-        [2, 3, 4, 5, 6],
-        [2, 3, 4, 5, 6],
-    ]
+    ends = [(choice.values[0], choice.values[-1]) for choice in MOBILENETV2_STAGES]
+    assert ends == [(1, 5), (1, 5), (3, 7), (2, 6), (2, 6)]
     assert mobilenetv2_stage_space().size == 5**5
     space = mobilenetv2_stage_space(16)
     assert space.size == 43
-    by_hand = [
-        m
-        for m in product(*(choice.values for choice in MOBILENETV2_STAGES))
-        if 1.5 * m[0] + m[1] + m[2] + 0.75 * m[3] + 1.25 * m[4] == 16
-    ]
-    assert [stage_blocks_of(arch) for arch in space] == by_hand
     assert stage_arch([2, 3, 4, 3, 3]) in space
     assert stage_arch([2, 3, 4, 3, 4]) not in space
 
@@ -83,12 +70,8 @@ def test_mobilenetv2_notations():
 
 def test_operation_space_of_mobilenetv2_counts_from_stage_0():
     space = operation_space([1, 1, 2, 1, 1, 1, 1], first=0)
-    assert [choice.name for choice in space.choices][:4] == [
-        'stage0.0',
-        'stage1.0',
-        'stage2.0',
-        'stage2.1',
-    ]
+    names = [choice.name for choice in space.choices]
+    assert names[:4] == ['stage0.0', 'stage1.0', 'stage2.0', 'stage2.1']
     dilations = ((2,), (1,), (1, 3), (1,), (1,), (2,), (3,))
     arch = dilation_arch(dilations, first=0)
     assert arch in space
@@ -105,23 +88,14 @@ def test_operation_space_of_mobilenetv2_counts_from_stage_0():
         (lambda: mobilenetv2_stage_blocks(5), 'must be a list .* but got 5'),
         (lambda: mobilenetv2_stage_blocks([1, 1, 0, 1, 1]), 'at least 1, but got 0'),
         (lambda: dilations_of({'stage0.0': 1, 'stage2.0': 1}), 'without a gap'),
-        (
-            lambda: stage_arch([3, 0]),
-            'stage 2 must be an integer of at least 1, but got 0',
-        ),
-        (
-            lambda: stage_arch([3, '4']),
-            "stage 2 must be an integer of at least 1, but got '4'",
-        ),
+        (lambda: stage_arch([3, 0]), 'stage 2 must be .* at least 1, but got 0'),
+        (lambda: stage_arch([3, '4']), "stage 2 must be .* at least 1, but got '4'"),
         (lambda: stage_arch([]), r'list and not empty, but got \[\]'),
         (lambda: stage_arch('3463'), "list and not empty, but got '3463'"),
         (lambda: dilation_arch([[1], []]), 'stage 2 must be a list and not empty'),
         (lambda: dilation_arch([1, 2]), 'stage 1 must be a list .* but got 1'),
         (lambda: dilation_arch([[0]]), 'at least 1, but got 0'),
-        (
-            lambda: operation_space([2, 2], (0, 1)),
-            'dilations must be an integer of at least 1',
-        ),
+        (lambda: operation_space([2], (0, 1)), 'dilations must be an integer of at le'),
         (lambda: operation_space([2, -1]), 'at least 1, but got -1'),
         (lambda: operation_space(8), 'stage_blocks must be a list .* but got 8'),
         (lambda: stage_blocks_of({'stage1': 3, 'stage3': 1}), 'without a gap'),

@@ -18,21 +18,13 @@ from mmcr.models.weights.checkpoint import CheckpointError
 from mmcr.registry import MODELS, WEIGHT_INITIALIZERS
 from mmcr.space import (
     Arch,
-    DetNASSize,
     block_arch,
     blocks_of,
     detnas_size,
     detnas_space,
 )
-from mmcr.space.detnas import (
-    KERNELS,
-    XCEPTION,
-    Place,
-    block_places,
-    nested_blocks,
-)
+from mmcr.space.detnas import KERNELS, XCEPTION, Place, block_places, nested_blocks
 
-SHUFFLES = (1, 2)
 STRIDES = (4, 8, 16, 32)  # of the stages
 LAST = 4  # index of the conv after the four stages
 
@@ -45,11 +37,9 @@ class ShuffleBlock(nn.Module):
     the projection and through the branch. Both parts together are the output.
 
     Args:
-        place: Channels and stride.
+        place: Its channels and stride.
         kind: 0, 1 or 2 for a depthwise 3x3, 5x5 or 7x7, 3 for Xception's three 3x3.
         shuffle: Of 8 channels, 1 passes 0, 4, 1, 5 and 2 passes 0, 2, 4, 6.
-        norm_cfg: As in mmdet's backbones.
-        with_cp: As in `DetNASNet`.
     """
 
     def __init__(
@@ -82,17 +72,16 @@ class ShuffleBlock(nn.Module):
             inputs, outputs = place.inputs, place.outputs - place.inputs
             self.projection = separable(inputs, inputs, stride)
         if kind == XCEPTION:
-            layers = [
+            self.branch = nn.Sequential(
                 separable(inputs, middle, stride),
                 separable(middle, middle),
                 separable(middle, outputs),
-            ]
+            )
         else:
-            layers = [
+            self.branch = nn.Sequential(
                 ConvModule(inputs, middle, 1, norm_cfg=norm_cfg),
                 separable(middle, outputs, stride),
-            ]
-        self.branch = nn.Sequential(*layers)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.projection is None:
@@ -146,15 +135,11 @@ class DetNASNet(SearchableBackbone, BaseModule):
         frozen_stages: How many stages are frozen together with the stem, weights
             and statistics; 0 freezes the stem alone, -1 nothing.
         norm_cfg: As in mmdet's backbones.
-        norm_eval: Whether norms stay on their stored statistics in training.
-        with_cp: Whether blocks keep their inputs alone for the backward pass and
-            compute the rest again.
+        norm_eval: Likewise.
+        with_cp: As in `ReallocatedBackbone`.
         init_cfg: As in mmengine; ``None`` is `DetNASInit`.
         sizes: Fields of `DetNASSize`, where not the net's own; 1024 `last_channels`
             fit the number of parameters that is published for 3.8G.
-
-    Raises:
-        UserError: An argument breaks its rule; the message says which.
     """
 
     modes = ('block',)
@@ -175,15 +160,13 @@ class DetNASNet(SearchableBackbone, BaseModule):
     ) -> None:
         super().__init__(init_cfg or dict(type='mmcr.DetNASInit'))
         self._check_mode(supernet)
-        _check_blocks(supernet, blocks, shuffle)
-        _check_indices(out_indices, frozen_stages)
-        options = dict(
-            out_indices=tuple(out_indices),
-            frozen_stages=frozen_stages,
-            norm_cfg=norm_cfg,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-        )
+        _check_blocks(supernet, blocks)
+        _check_numbers(shuffle, out_indices, frozen_stages)
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_cfg = norm_cfg
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
         self.size = size = detnas_size(net, **sizes)
         self.supernet = supernet
         self.shuffle = shuffle or (2 if supernet is None else 1)
@@ -192,19 +175,11 @@ class DetNASNet(SearchableBackbone, BaseModule):
             self.blocks = nested_blocks(blocks, size.stage_blocks)
         else:
             self.space = detnas_space(size)
-        given = {name: value for name, value in sizes.items() if value is not None}
-        self._remember(net=net, shuffle=self.shuffle, **given, **options)
-        self.out_indices = options['out_indices']
-        self.frozen_stages = frozen_stages
-        self.norm_cfg = norm_cfg
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        shared = {name: value for name, value in sizes.items() if value is not None}
+        options = ('out_indices', 'frozen_stages', 'norm_cfg', 'norm_eval', 'with_cp')
+        shared.update((name, getattr(self, name)) for name in options)
+        self._remember(net=net, shuffle=self.shuffle, **shared)
         self.register_buffer('shuffle_method', torch.tensor(self.shuffle))
-        self._build(size)
-        self._complete()
-        self._freeze()
-
-    def _build(self, size: DetNASSize) -> None:
         self.conv1 = self._conv(3, size.stem_channels, 3, stride=2, padding=1)
         self.stages = []  # their names
         for stage, places in groupby(block_places(size), lambda place: place.stage):
@@ -212,6 +187,8 @@ class DetNASNet(SearchableBackbone, BaseModule):
             self.stages.append(stage)
         if LAST in self.out_indices:
             self.conv2 = self._conv(size.stage_channels[-1], size.last_channels, 1)
+        self._complete()
+        self._freeze()
 
     def _stem_step(self) -> ForwardStep:
         return ForwardStep(self.conv1, (self.conv1,), (), self.size.stem_channels, 2)
@@ -225,12 +202,10 @@ class DetNASNet(SearchableBackbone, BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.conv1(x)
         outs = []
-        for i, stage in enumerate(self.stages):
-            x = getattr(self, stage)(x)
+        for i, (stage, *_) in enumerate(self._stages()):
+            x = stage(x)
             if i in self.out_indices:
                 outs.append(x)
-        if LAST in self.out_indices:
-            outs.append(self.conv2(x))
         return tuple(outs)
 
     def train(self, mode: bool = True) -> 'DetNASNet':
@@ -260,9 +235,8 @@ class DetNASNet(SearchableBackbone, BaseModule):
 
         if self.supernet is None:
             return build(block_arch(self.blocks)[place.choice])
-        return LayerChoice(
-            place.choice, {kind: build(kind) for kind in range(len(KERNELS))}
-        )
+        kinds = range(len(KERNELS))
+        return LayerChoice(place.choice, {kind: build(kind) for kind in kinds})
 
     def _freeze(self) -> None:
         frozen = ('conv1', *self.stages)[: self.frozen_stages + 1]
@@ -273,32 +247,27 @@ class DetNASNet(SearchableBackbone, BaseModule):
         self, state_dict: Mapping[str, Tensor], prefix: str, *args
     ) -> None:
         # before anything is copied, as in the base
-        self._check_shuffle(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _check_shuffle(self, state_dict: Mapping[str, Tensor], prefix: str) -> None:
         mark = f'{prefix}shuffle_method'
-        if mark in state_dict:
-            theirs = int(state_dict[mark])
-            if theirs != self.shuffle:
-                raise CheckpointError(
-                    f'Weights must be used with the channel shuffle that they were '
-                    f'trained with, but these were trained with shuffle={theirs} and '
-                    f'this DetNASNet has shuffle={self.shuffle}. Build it with '
-                    f'shuffle={theirs}, or give it other weights.'
-                )
-        elif any(prefix + name in state_dict for name, _ in self.named_parameters()):
+        theirs = int(state_dict.get(mark, self.shuffle))
+        if theirs != self.shuffle:
+            raise CheckpointError(
+                f'Weights must be used with the channel shuffle that they were '
+                f'trained with, but these were trained with shuffle={theirs} and '
+                f'this DetNASNet has shuffle={self.shuffle}. Build it with '
+                f'shuffle={theirs}, or give it other weights.'
+            )
+        own = (prefix + name for name, _ in self.named_parameters())
+        if mark not in state_dict and any(name in state_dict for name in own):
             raise CheckpointError(
                 f'Weights of a DetNASNet must say with which channel shuffle they '
                 f'were trained, but these do not. Put it beside them as {mark!r}, '
                 f'torch.tensor(1) or torch.tensor(2); the authors trained supernets '
                 f'with 1 and fixed networks with 2.'
             )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _check_blocks(
-    supernet: str | None, blocks: Sequence | None, shuffle: int | None
-) -> None:
+def _check_blocks(supernet: str | None, blocks: Sequence | None) -> None:
     if supernet is None and blocks is None:
         raise UserError(
             'A fixed DetNASNet needs blocks, the kind (0 to 3) of every block by '
@@ -309,11 +278,13 @@ def _check_blocks(
             f'The supernet chooses the kind of every block, but got blocks={blocks!r}. '
             f'Leave blocks out.'
         )
-    if shuffle is not None and shuffle not in SHUFFLES:
+
+
+def _check_numbers(
+    shuffle: int | None, out_indices: Sequence[int], frozen_stages: int
+) -> None:
+    if shuffle not in (None, 1, 2):
         raise UserError(f'shuffle must be 1 or 2, but got {shuffle!r}.')
-
-
-def _check_indices(out_indices: Sequence[int], frozen_stages: int) -> None:
     known = isinstance(out_indices, Sequence) and set(out_indices) <= set(range(5))
     if not known or not out_indices:
         raise UserError(

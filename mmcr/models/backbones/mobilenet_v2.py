@@ -28,20 +28,19 @@ class CRMobileNetV2(ReallocatedBackbone, MobileNetV2):
     and after them, of 16 and 320 channels, stay single, but their depthwise 3x3
     dilates like all others: they are stage 0 and 6 where dilations are named.
 
-    Forward takes images, an ``N x 3 x H x W`` tensor, and returns a tuple with
-    one ``N x out_channels[i] x H/s x W/s`` tensor per entry of `out_indices`, s =
-    ``out_strides[i]``. mmdet counts layers from 0 (stage 0) to 7 (the conv to 1280
-    channels); their strides are 2, 4, 8, 16, 16, 32, 32, 32.
+    Forward takes ``N x 3 x H x W`` images and returns one ``N x out_channels[i] x H/s x
+    W/s`` tensor per entry of `out_indices`, s = ``out_strides[i]``. mmdet counts layers
+    from 0 (stage 0) to 7 (the conv to 1280 channels).
 
     Args:
         stage_blocks: The numbers of blocks [m1, ..., m5] of the searched stages,
             or the paper's code [1, 1, m1, ..., m5, 1, 1, 1] (Sec. 3.2).
         dilations: One entry per stage, either for the searched five or for all
             seven; each is one int or one int per block.
-        options: The others of `ReallocatedBackbone`, and mmdet's.
     """
 
     first_stage = 0
+    stage_cost = staticmethod(mobilenetv2_cost)
 
     def __init__(
         self,
@@ -56,12 +55,7 @@ class CRMobileNetV2(ReallocatedBackbone, MobileNetV2):
         if is_list(dilations) and len(dilations) == len(stage_blocks):
             dilations = (1, *dilations, 1)
         mmdets = self._reallocate(
-            {},
-            stage_blocks,
-            dilations,
-            MOBILENETV2_STAGES,
-            mobilenetv2_cost,
-            **options,
+            {}, stage_blocks, dilations, MOBILENETV2_STAGES, **options
         )
         self._stage_channels = []
         # mmdet's constructor builds what this table says

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from mmdet.models.backbones.regnet import RegNet
-from torch import Tensor
 
 from mmcr.errors import UserError
 from mmcr.models.backbones.resnet import ResNetStages
 from mmcr.models.reallocated_backbone import checked_blocks
-from mmcr.models.searchable import ForwardStep
 from mmcr.registry import MODELS
-from mmcr.space import RESNET_STAGES, Choice, blocks_cost
+from mmcr.space import RESNET_STAGES, Choice
 
 PARAMETERS = {'w0', 'wa', 'wm', 'depth', 'group_w', 'bot_mul'}
 
@@ -22,14 +20,8 @@ class CRRegNet(ResNetStages, RegNet):
     The 3x3 that dilates is the grouped one. The stage supernet chooses among the
     numbers of blocks of ResNet's and the baseline's own. Channels do not double from
     stage to stage, so blocks cost differently: give a search a budget in MACs,
-    parameters or milliseconds.
-
-    Args:
-        arch: A name ('regnetx_3.2gf') or parameters, as in mmdet: decides the widths
-            of the stages and the default of `stage_blocks`.
-        stage_blocks: As in `ReallocatedBackbone`.
-        dilations: Likewise.
-        options: The others of `ReallocatedBackbone`, and mmdet's.
+    parameters or milliseconds. `arch` is a name ('regnetx_3.2gf') or parameters, as in
+    mmdet, and decides the widths of the stages and the default of `stage_blocks`.
     """
 
     stem_stride = 2  # it does not pool
@@ -46,13 +38,9 @@ class CRRegNet(ResNetStages, RegNet):
             Choice(choice.name, sorted({*choice.values, blocks}))
             for choice, blocks in zip(RESNET_STAGES, baseline)
         ]
+        stage_blocks = checked_blocks(stage_blocks, baseline)
         mmdets = self._reallocate(
-            dict(arch=arch),
-            checked_blocks(stage_blocks, baseline),
-            dilations,
-            choices,
-            blocks_cost,
-            **options,
+            dict(arch=arch), stage_blocks, dilations, choices, **options
         )
         super().__init__(arch, dilations=self._mmdets_dilations(), **mmdets)
         self._complete()
@@ -77,11 +65,3 @@ class CRRegNet(ResNetStages, RegNet):
     def stage_channels(self) -> Sequence[int]:
         """Channels of each stage's result."""
         return self.stage_widths
-
-    def _stem_step(self) -> ForwardStep:
-        modules = self.conv1, self.norm1  # whatever deep_stem says
-        stride = self.stem_stride
-        return ForwardStep(self._forward_stem, modules, (), self.stem_channels, stride)
-
-    def _forward_stem(self, x: Tensor) -> Tensor:
-        return self.relu(self.norm1(self.conv1(x)))

@@ -12,7 +12,7 @@ from mmcr.errors import UserError
 from mmcr.models.reallocated_backbone import ReallocatedBackbone, checked_blocks
 from mmcr.models.searchable import ForwardStep
 from mmcr.registry import MODELS
-from mmcr.space import RESNET_STAGES, blocks_cost
+from mmcr.space import RESNET_STAGES
 
 
 class ResNetStages(ReallocatedBackbone):
@@ -54,13 +54,16 @@ class ResNetStages(ReallocatedBackbone):
         return block, 'conv2', block.norm2_name
 
     def _stem_step(self) -> ForwardStep:
-        modules = (self.stem,) if self.deep_stem else (self.conv1, self.norm1)
+        # RegNet's is never deep, whatever deep_stem says, and does not pool
+        is_deep = hasattr(self, 'stem')
+        modules = (self.stem,) if is_deep else (self.conv1, self.norm1)
         stride = self.stem_stride
         return ForwardStep(self._forward_stem, modules, (), self.stem_channels, stride)
 
     def _forward_stem(self, x: Tensor) -> Tensor:
-        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
-        return self.maxpool(x)
+        is_deep = hasattr(self, 'stem')
+        x = self.stem(x) if is_deep else self.relu(self.norm1(self.conv1(x)))
+        return self.maxpool(x) if hasattr(self, 'maxpool') else x
 
     def _stages(self) -> Iterator[tuple[nn.Module, int, int]]:
         layers = map(self.get_submodule, self.res_layers)
@@ -72,12 +75,8 @@ class ResNetStages(ReallocatedBackbone):
 class CRResNet(ResNetStages, ResNet):
     """mmdet's `ResNet`, reallocated or searchable; options in `ReallocatedBackbone`.
 
-    Args:
-        depth: 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks); decides the
-            kind of block and the default of `stage_blocks`.
-        stage_blocks: As in `ReallocatedBackbone`.
-        dilations: Likewise; what they dilate: `ResNetStages`.
-        options: The others of `ReallocatedBackbone`, and mmdet's.
+    `depth` is 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks) and decides the
+    default of `stage_blocks`.
     """
 
     def __init__(
@@ -94,13 +93,9 @@ class CRResNet(ResNetStages, ResNet):
         num_stages = options.get('num_stages', 4)
         block, baseline = self.arch_settings[depth]
         stage_blocks = checked_blocks(stage_blocks, baseline[:num_stages])
+        paper = RESNET_STAGES[:num_stages]
         mmdets = self._reallocate(
-            dict(depth=depth),
-            stage_blocks,
-            dilations,
-            RESNET_STAGES[:num_stages],
-            blocks_cost,
-            **options,
+            dict(depth=depth), stage_blocks, dilations, paper, **options
         )
         # mmdet's constructor looks its variant up in this table
         self.arch_settings = {depth: (block, stage_blocks)}

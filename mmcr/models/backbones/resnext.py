@@ -15,11 +15,10 @@ class CRResNeXt(CRResNet, ResNeXt):
     The 3x3 that dilates is the grouped one in the middle of the bottleneck. With
     `depth` alone it is ResNeXt-32x4d.
 
-    mmdet makes the inner width of a bottleneck of stage i ``groups * base_width
-    * 2**i``, whatever `base_channels` is. Here `base_width`, unless it is given,
-    follows `base_channels`: a half-width supernet (``base_channels=32``) is 32x2d,
-    and every convolution of its stages costs a quarter, as in ResNet's supernet. To
-    keep the width of the groups and halve their number, set ``groups=16,
+    In mmdet the inner width of a bottleneck does not depend on `base_channels`. Here
+    `base_width`, unless it is given, follows: a half-width supernet
+    (``base_channels=32``) is 32x2d, and every convolution of its stages costs a
+    quarter, as in ResNet's. To halve the number of groups instead, set ``groups=16,
     base_width=4``.
 
     Args:
@@ -28,8 +27,6 @@ class CRResNeXt(CRResNet, ResNeXt):
         base_width: Channels of a group in the first stage; ``None``: 4 for
             ``base_channels=64``, and in proportion for others, at least 1.
         base_channels: Width of the stages, as in ResNet.
-        args: As in `CRResNet`.
-        options: Likewise.
     """
 
     def __init__(

@@ -27,8 +27,7 @@ class CheckpointError(UserError):
 def history_globals() -> list:
     """What `torch.load` must allow to read the loss histories in a checkpoint.
 
-    It makes arrays, `HistoryBuffer` and references to its statistics, nothing else:
-    of `getattr`, by which pickle refers to a method, only those four are left.
+    Of `getattr`, by which pickle refers to a method, four statistics are left.
     """
     array, scalar = (x.__reduce__()[0] for x in (np.zeros(1), np.float64(0)))
     return [
@@ -59,11 +58,7 @@ if digit_version(torch.__version__) >= digit_version('2.6.0') and not hasattr(
 
 
 def check_there(checkpoint: str) -> None:
-    """Raises unless there is such a file; addresses (``https://...``) pass.
-
-    Raises:
-        CheckpointError: There is none.
-    """
+    """Raises `CheckpointError` unless it is a file or an address (``https://...``)."""
     if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
         raise CheckpointError(
             f'The checkpoint must be a file or an address such as '
@@ -77,7 +72,7 @@ def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor
     Args:
         checkpoint: A file, or an address that mmengine knows, such as
             ``torchvision://resnet50`` or ``https://...``.
-        map_location: Device of the tensors, as in `torch.load`.
+        map_location: As in `torch.load`.
 
     Raises:
         CheckpointError: It is missing, unreadable or without weights.
@@ -111,13 +106,7 @@ def unwrapped_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], **meta: object) -> None:
-    """Writes a checkpoint, the whole of it or nothing.
-
-    Args:
-        path: The file.
-        weights: A state dict.
-        meta: What else to say; plain values.
-    """
+    """Writes a checkpoint, the whole of it or nothing; `meta` has plain values."""
     file = BytesIO()
     torch.save(dict(meta=meta, state_dict=OrderedDict(weights)), file)
     try:

@@ -1,7 +1,5 @@
 """Whether weights are those of a network, before they are loaded."""
 
-import re
-from collections import Counter
 from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
@@ -14,15 +12,9 @@ from mmcr.models.weights.checkpoint import (
 
 
 def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
-    """Raises unless the checkpoint holds the weights of this supernet.
+    """Raises `CheckpointError` unless a file holds the weights of this supernet.
 
-    Args:
-        model: A detector with a supernet backbone, not wrapped.
-        path: The checkpoint; a file, not an address.
-
-    Raises:
-        CheckpointError: It is missing, unreadable, of a fixed network or of
-            another supernet or detector.
+    `model` is a detector with a supernet backbone, not wrapped.
     """
     if path is None:
         raise CheckpointError(
@@ -46,13 +38,9 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
 
 
 def check_checkpoint(model: nn.Module, path: str) -> None:
-    """Raises unless the checkpoint holds every weight of `model`, and no other.
+    """Raises `CheckpointError` unless a file holds just the weights of `model`.
 
-    mmengine loads whatever matches and goes on with the rest at random: what is
-    then measured means nothing.
-
-    Raises:
-        CheckpointError: It is missing, unreadable or of another network.
+    mmengine loads whatever matches and goes on with the rest at random.
     """
     _compare(_finite_weights(path), model.state_dict(), path)
 
@@ -60,27 +48,18 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
 def backbone_of_detector(
     weights: Mapping[str, Tensor], backbone: nn.Module, path: str
 ) -> dict[str, Tensor]:
-    """A detector's weights of its backbone, which are to be those of `backbone`.
-
-    Args:
-        weights: State dict of a whole detector; of what stands behind its backbone
-            anything may differ.
-        backbone: A supernet.
-        path: Where they come from, for the message.
+    """Returns what a detector's state dict holds of its backbone, a supernet.
 
     Raises:
-        CheckpointError: The backbone is another one, or its weights are not finite.
+        CheckpointError: It is another than `backbone`, or not finite.
     """
     prefix = 'backbone.'
-    inside = {
-        name: weight
-        for name, weight in unwrapped_names(weights).items()
-        if name.startswith(prefix)
-    }
+    weights = unwrapped_names(weights)
+    inside = {name: w for name, w in weights.items() if name.startswith(prefix)}
     _check_finite(inside, path)
     wanted = {prefix + name: weight for name, weight in backbone.state_dict().items()}
     _compare(inside, wanted, path)
-    return {name.removeprefix(prefix): weight for name, weight in inside.items()}
+    return {name.removeprefix(prefix): w for name, w in inside.items()}
 
 
 def check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
@@ -88,15 +67,11 @@ def check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
     own = backbone.state_dict().keys()
     if not own.isdisjoint(weights):
         return
-    prefixes = Counter(
-        name[: dot.end()]
-        for name in weights
-        for dot in re.finditer(r'\.', name)
-        if name[dot.end() :] in own
-    )
-    remedy = f'Its own begin with {next(iter(own))}'
-    if prefixes:
-        remedy = f'Give Pretrained prefix={prefixes.most_common(1)[0][0]!r}'
+    first = next(iter(own))
+    remedy = f'Its own begin with {first}'
+    if prefixed := [name for name in weights if name.endswith(f'.{first}')]:
+        prefix = min(prefixed, key=len).removesuffix(first)  # a block's is longer
+        remedy = f'Give Pretrained prefix={prefix!r}'
     raise CheckpointError(
         f'Weights for a {type(backbone).__name__} must have its names, but none of the '
         f'{len(weights)} given has ({next(iter(weights))}, ...). {remedy}.'
@@ -143,11 +118,8 @@ def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
 def _compare(
     given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str
 ) -> None:
-    shapes = {
-        key: (tuple(given[key].shape), tuple(wanted[key].shape))
-        for key in wanted
-        if key in given
-    }
+    both = [key for key in wanted if key in given]
+    shapes = {key: (tuple(given[key].shape), tuple(wanted[key].shape)) for key in both}
     problems = [
         *(f'{key} is missing' for key in wanted if key not in given),
         *(f'{key} is unknown' for key in given if key not in wanted),

@@ -34,11 +34,6 @@ def path_state_dict(supernet: nn.Module, arch: Arch) -> OrderedDict:
 def inherit_weights(supernet: nn.Module, fixed: nn.Module, arch: Arch) -> None:
     """Copies the weights and BN buffers of `arch` into its fixed network.
 
-    Args:
-        supernet: A searchable backbone in supernet mode.
-        fixed: The network that `supernet.arch_cfg(arch)` describes.
-        arch: A complete member of the supernet's space.
-
     Raises:
         ArchError: `arch` is not a member of the space.
         UserError: `fixed` is another network: some key has no partner or

@@ -28,14 +28,10 @@ def backbone_weights(
         weights: Of a classifier, a detector or a backbone alone.
         origin: Where they come from, for messages.
         prefix: What the names of the backbone's weights begin with; ``None``:
-            found out.
+            found out, a `CheckpointError` where that leaves a choice.
 
     Returns:
-        The weights, and how many others there are by the part of their name
-        before the first dot.
-
-    Raises:
-        CheckpointError: There is no such backbone, or more than one.
+        The weights, and how many others there are by the first part of their name.
     """
     if any(OPTION.search(name) for name in weights):
         raise CheckpointError(
@@ -46,9 +42,10 @@ def backbone_weights(
     firsts = (FIRST_BLOCK.match(name) for name in weights)
     found = sorted({first[1] for first in firsts if first})
     if not found:
+        some = ', '.join(list(weights)[:3])
         raise CheckpointError(
             f'{origin} must hold a ResNet, ResNeXt, RegNet or MobileNetV2, but no '
-            f'weight is named like their first block (layer1.0...): {_some(weights)}.'
+            f'weight is named like their first block (layer1.0...): {some}, ...'
         )
     if prefix is None and len(found) > 1:
         raise CheckpointError(
@@ -72,27 +69,19 @@ def backbone_weights(
     return inside, others
 
 
-def _some(names: Mapping) -> str:
-    return ', '.join(list(names)[:3]) + (', ...' if len(names) > 3 else '')
-
-
 def _mobilenet_names() -> dict[str, str]:
     """From torchvision's and mmpretrain's names of MobileNetV2 to mmdet's."""
-    names = {}
-    index = 1
+    names, index = {}, 1
     for layer, blocks in enumerate(INVERTED_RESIDUALS, start=1):
         convs = CONVS[1:] if layer == 1 else CONVS  # the first expands nothing
         for block in range(blocks):
-            torchvision = f'features.{index}.conv'
             for i, name in enumerate(convs):
-                conv, bn = (f'layer{layer}.{block}.{name}.{part}' for part in PARTS)
-                is_last = name == CONVS[-1]
-                names[f'{torchvision}.{i}' + '.0' * (not is_last)] = conv
-                names[
-                    f'{torchvision}.{i + 1}' if is_last else f'{torchvision}.{i}.1'
-                ] = bn
-                mmpretrain = f'layer{layer}.{block}.conv.{i}'
-                names[f'{mmpretrain}.conv'], names[f'{mmpretrain}.bn'] = conv, bn
+                # torchvision has no module around the last conv and its norm
+                torchvisions = (i, i + 1) if name == CONVS[-1] else (f'{i}.0', f'{i}.1')
+                for part, place in zip(PARTS, torchvisions):
+                    ours = f'layer{layer}.{block}.{name}.{part}'
+                    names[f'features.{index}.conv.{place}'] = ours
+                    names[f'layer{layer}.{block}.conv.{i}.{part}'] = ours
             index += 1
     for place, name in ((0, 'conv1'), (index, 'conv2')):
         for i, part in enumerate(PARTS):

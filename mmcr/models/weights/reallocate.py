@@ -33,13 +33,11 @@ class ReallocatedInit:
     """Starts a backbone from a public checkpoint of its baseline (`reallocate`).
 
     In a backbone's config: ``init_cfg=dict(type='mmcr.ReallocatedInit',
-    checkpoint='torchvision://resnet50')``. In a list of initializers it is the
-    last one, since the others would write over its weights.
+    checkpoint='torchvision://resnet50')``; in a list of initializers the last one.
 
     Args:
-        checkpoint: A file or an address, as in `read_weights`.
-        prefix: What the names of the backbone's weights begin with, if that
-            leaves a choice.
+        checkpoint: As in `read_weights`.
+        prefix: As in `backbone_weights`.
         map_location: Device of the weights while they are read.
     """
 
@@ -91,15 +89,14 @@ def reallocate(
     Args:
         weights: A state dict, as `backbone_weights` takes it.
         backbone: A `ReallocatedBackbone`, fixed or supernet, or mmdet's own; changed
-            in place.
+            in place, but not where an error is raised.
         origin: Where the weights come from, for messages.
         prefix: As in `backbone_weights`.
 
     Raises:
-        CheckpointError: The weights are of another kind of network or of
-            another width; the backbone is unchanged.
+        CheckpointError: The weights are of another kind of network or another width.
         UserError: `backbone` is no such network, or a new block has no norm to
-            make it the identity; the backbone is unchanged.
+            make it the identity.
     """
     target = backbone.state_dict()
     chains = _chains(target)
@@ -110,7 +107,7 @@ def reallocate(
             f'mmcr.ReallocatedInit belongs in the init_cfg of the backbone.'
         )
     source, others = backbone_weights(weights, origin, prefix)
-    depths = {stage: blocks for (_, stage), blocks in _chains(source).items()}
+    depths = _depths(source)
     _check_fit(source, target, backbone, origin)
     new = {
         f'{chain}.{i}': backbone.get_submodule(f'{chain}.{i}')
@@ -119,7 +116,12 @@ def reallocate(
     }
     frozen = _frozen_identities(new)
 
-    copied, kept = _taken(source, target, depths)
+    copied, kept = {}, []
+    for name, value in target.items():
+        if OPTION.sub('', name) in source:
+            copied[name] = source[OPTION.sub('', name)].to(value.dtype)
+        elif not _is_new(name, depths):
+            kept.append(name)
     backbone.load_state_dict({**target, **copied})
     for block in new.values():
         _start_as_identity(block)
@@ -136,21 +138,6 @@ def reallocate(
     )
 
 
-def _taken(
-    source: Mapping[str, Tensor], target: Mapping[str, Tensor], depths: Mapping
-) -> tuple[dict[str, Tensor], list[str]]:
-    """What a backbone takes over, and the names of what it keeps though not new."""
-    copied, kept = {}, []
-    for name, value in target.items():
-        if _is_new(name, depths):
-            continue
-        if OPTION.sub('', name) in source:
-            copied[name] = source[OPTION.sub('', name)].to(value.dtype)
-        else:
-            kept.append(name)
-    return copied, kept
-
-
 def _check_fit(
     source: Mapping[str, Tensor],
     target: Mapping[str, Tensor],
@@ -158,11 +145,8 @@ def _check_fit(
     origin: str,
 ) -> None:
     """Raises unless every weight of a common block or of the stem fits."""
-    depths = {stage: blocks for (_, stage), blocks in _chains(source).items()}
-    here = {}
-    for (_, stage), blocks in _chains(target).items():
-        here[stage] = max(blocks, here.get(stage, 0))
-        depths.setdefault(stage, blocks)  # all of them are missing
+    here = _depths(target)
+    depths = {**here, **_depths(source)}  # of a stage that it lacks all is missing
     own = set(map(_first, target))
     wanted = {OPTION.sub('', n): w for n, w in target.items() if not _is_new(n, depths)}
     given = {
@@ -216,6 +200,12 @@ def _chains(names: Mapping[str, Tensor]) -> dict[tuple[str, str], int]:
             chain = block[1], block[2]
             chains[chain] = max(chains.get(chain, 0), int(block[3]) + 1)
     return chains
+
+
+def _depths(names: Mapping[str, Tensor]) -> dict[str, int]:
+    """Number of blocks of each stage, that of its longest branch."""
+    chains = sorted(_chains(names).items(), key=lambda chain: chain[1])
+    return {stage: blocks for (_, stage), blocks in chains}
 
 
 def _is_new(name: str, depths: Mapping[str, int]) -> bool:

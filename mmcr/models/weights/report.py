@@ -1,10 +1,9 @@
 """What came from where when weights were reallocated."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class ChainReport:
+class ChainReport(NamedTuple):
     """Where the blocks of one stage, or of one branch of it, come from."""
 
     name: str  # of the module that holds the blocks
@@ -26,28 +25,15 @@ class ChainReport:
         return max(0, self.source_blocks - self.blocks)
 
 
-@dataclass(frozen=True)
-class WeightReport:
-    """What came from where; as a string a table.
+class WeightReport(NamedTuple):
+    """What came from where; as a string a table."""
 
-    Attributes:
-        origin: The checkpoint.
-        chains: Of every stage, or of every branch in a stage supernet.
-        copied: How many tensors of the backbone were taken over.
-        kept: Names of tensors that the checkpoint lacks and need not have.
-        frozen: Names of blocks that start as the identity and stay it: the weight
-            of their last norm is not trained (`frozen_stages`, or norms without
-            gradient).
-        ignored: How many tensors are not of the backbone, by where they belong
-            (``fc``, ``head``, ``neck``).
-    """
-
-    origin: str
+    origin: str  # the checkpoint
     chains: tuple[ChainReport, ...]
-    copied: int
-    kept: tuple[str, ...]
-    frozen: tuple[str, ...]
-    ignored: dict[str, int]
+    copied: int  # tensors of the backbone
+    kept: tuple[str, ...]  # tensors that the checkpoint lacks and need not have
+    frozen: tuple[str, ...]  # blocks that stay the identity: their norm is not trained
+    ignored: dict[str, int]  # tensors of others, by where they belong (``fc``)
 
     def __str__(self) -> str:
         width = max(len(chain.name) for chain in self.chains)
