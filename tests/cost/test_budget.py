@@ -2,19 +2,14 @@
 
 import random
 import re
-from collections import Counter
-from functools import partial
 
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
 from nets import SUPERNETS, WIDER, counted, in_mode, some_archs
 from torch import nn
 
 from mmcr.cost.budget import CostBudget, budget_name, budget_space
-from mmcr.cost.complexity import TRACED_ROIS, _run_all_layers
-from mmcr.cost.macs import shapes_only
 from mmcr.cost.units import (
     CostUnit,
     count,
@@ -119,55 +114,6 @@ def test_the_members_are_those_within_the_budget(name, kind):
     assert [arch for arch in archs if arch in space] == expected
     assert 1 <= len(expected) < len(archs)
     assert all(space.cost_of(arch) == cost(arch) for arch in expected)
-
-
-def by_hooks(model, shape):
-    """Multiply-accumulates of convs and linear layers, by part of the detector."""
-    macs = Counter()
-
-    def count(part, layer, inputs, output):
-        is_transposed = isinstance(layer, nn.ConvTranspose2d)
-        times = inputs[0] if is_transposed else output
-        macs[part] += times.numel() * layer.weight[0].numel()
-
-    with torch.device('meta'), torch.no_grad():
-        detector = MODELS.build(model).eval()
-        for name, layer in detector.named_modules():
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                part = name.removeprefix('roi_head.').split('.')[0]
-                layer.register_forward_hook(partial(count, part))
-        with shapes_only(detector):
-            _run_all_layers(detector, torch.zeros(1, 3, *shape))
-    return macs
-
-
-@pytest.mark.parametrize(
-    'base, name',
-    [
-        ('faster-rcnn_r50_fpn', 'r50-stage'),
-        ('faster-rcnn_r50_fpn', 'detnas-block'),
-        ('retinanet_r50_fpn', 'detnas-block'),
-        ('cascade-mask-rcnn_r50_fpn', 'mobilenetv2-stage'),
-    ],
-)
-def test_macs_of_the_whole_detector(base, name):
-    path, _ = Config._get_cfg_path(f'mmdet::_base_/models/{base}.py', '')
-    model = Config.fromfile(path).model
-    net = supernet(name)
-    budget = dict(type='macs', limit=1e12, shape=(64, 96), of='detector')
-    # the neck of the supernet takes other channels than that of what is found
-    supernet_model = dict(model, backbone=SUPERNETS[name])
-    space = budget_space(net, wider(net), budget, supernet_model)
-    for arch in some_archs(net.space, 2):
-        model.backbone = {**net.arch_cfg(arch), **wider(net)}
-        model.neck.in_channels = list(MODELS.build(model.backbone).out_channels)
-        macs = by_hooks(model, (64, 96))
-        if 'roi_head' in model:
-            box, mask = macs.pop('bbox_head'), macs.pop('mask_head', 0)
-            macs['per RoI'] = (box * 1000 + mask * 100) // TRACED_ROIS
-        assert space.cost_of(arch) == macs.total()
-    with pytest.raises(UserError, match='needs the detector'):
-        budget_space(net, wider(net), budget)
 
 
 def test_without_tolerance_a_cost_is_met_exactly():

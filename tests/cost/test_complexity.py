@@ -1,13 +1,22 @@
+from collections import Counter
+from functools import partial
+
 import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
-from nets import counted
+from nets import SUPERNETS, WIDER, counted, some_archs
 from torch import nn
 
-from mmcr.cost.complexity import macs_beside_backbone, measure
-from mmcr.cost.macs import CONVENTIONS, MacsCounter
+from mmcr.cost.budget import budget_space
+from mmcr.cost.complexity import (
+    TRACED_ROIS,
+    _run_all_layers,
+    macs_beside_backbone,
+    measure,
+)
+from mmcr.cost.macs import CONVENTIONS, MacsCounter, shapes_only
 from mmcr.errors import UserError
 from mmcr.space import PUBLISHED
 
@@ -30,21 +39,24 @@ def detector(base, **backbone):
     return cfg
 
 
-def counted_by_hooks(backbone, shape):
-    """Multiply-accumulates of convs plus the elements of norms and ReLUs."""
-    total = 0
+def by_hooks(net, run):
+    """Products of convs and linear layers by part; elements of norms and ReLUs."""
+    macs = Counter()
 
-    def count(layer, inputs, output):
-        nonlocal total
-        each = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 1
-        total += output.numel() * each
+    def count(part, layer, inputs, output):
+        if isinstance(layer, (nn.BatchNorm2d, nn.ReLU)):
+            macs['elements'] += output.numel()
+        elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            times = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+            macs[part] += times.numel() * layer.weight[0].numel()
 
-    for layer in backbone.modules():
-        if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)):
-            layer.register_forward_hook(count)
-    backbone.eval()
-    backbone(torch.zeros(1, 3, *shape))
-    return total
+    net.eval()
+    for name, layer in net.named_modules():
+        part = name.removeprefix('roi_head.').split('.')[0]
+        layer.register_forward_hook(partial(count, part))
+    with torch.no_grad():
+        run()
+    return macs
 
 
 @pytest.mark.parametrize('base, heads', [(FASTER, 'bbox'), (MASK, 'bbox mask')])
@@ -117,7 +129,44 @@ def test_modules_of_two_parts_are_of_the_first():
 def test_the_papers_count_agrees_with_one_by_hooks():
     cfg = detector(FASTER, stage_blocks=(1, 3, 2, 2))
     found = measure(cfg, (64, 96), 'paper').parts['backbone'].macs
-    assert found == counted_by_hooks(MODELS.build(cfg.model.backbone), (64, 96))
+    net = MODELS.build(cfg.model.backbone)
+    macs = by_hooks(net, lambda: net(torch.zeros(1, 3, 64, 96)))
+    assert macs['elements'] > 0 and found == macs.total()
+
+
+@pytest.mark.parametrize(
+    'base, name',
+    [
+        ('faster-rcnn_r50_fpn', 'r50-stage'),
+        ('faster-rcnn_r50_fpn', 'detnas-block'),
+        ('retinanet_r50_fpn', 'detnas-block'),
+        ('cascade-mask-rcnn_r50_fpn', 'mobilenetv2-stage'),
+    ],
+)
+def test_macs_of_the_whole_detector(base, name):
+    path, _ = Config._get_cfg_path(f'mmdet::_base_/models/{base}.py', '')
+    model = Config.fromfile(path).model
+    net = MODELS.build(SUPERNETS[name])
+    final = WIDER[SUPERNETS[name]['type']]
+    budget = dict(type='macs', limit=1e12, shape=(64, 96), of='detector')
+    # the neck of the supernet takes other channels than that of what is found
+    supernet_model = dict(model, backbone=SUPERNETS[name])
+    space = budget_space(net, final, budget, supernet_model)
+    for arch in some_archs(net.space, 2):
+        model.backbone = {**net.arch_cfg(arch), **final}
+        model.neck.in_channels = list(MODELS.build(model.backbone).out_channels)
+        with torch.device('meta'):
+            detector = MODELS.build(model)
+            images = torch.zeros(1, 3, 64, 96)
+        with shapes_only(detector):
+            macs = by_hooks(detector, partial(_run_all_layers, detector, images))
+        del macs['elements']
+        if 'roi_head' in model:
+            box, mask = macs.pop('bbox_head'), macs.pop('mask_head', 0)
+            macs['per RoI'] = (box * 1000 + mask * 100) // TRACED_ROIS
+        assert space.cost_of(arch) == macs.total()
+    with pytest.raises(UserError, match='needs the detector'):
+        budget_space(net, final, budget)
 
 
 def test_the_plain_count_is_mmengines():
