@@ -189,15 +189,14 @@ def _draw(space: SearchSpace, number: int) -> list[Arch]:
 def _medians(runs: Sequence[Callable], device: str, repeats: int) -> list[float]:
     """Seconds that each takes: the median over rounds in which all take turns."""
     is_cuda = device.startswith('cuda')
+    synchronize = torch.cuda.synchronize if is_cuda else torch.cpu.synchronize
 
     def seconds(run: Callable, calls: int = 1) -> float:
-        if is_cuda:
-            torch.cuda.synchronize(device)
+        synchronize(device)
         start = time.perf_counter()
         for _ in range(calls):
             run()
-        if is_cuda:
-            torch.cuda.synchronize(device)
+        synchronize(device)
         return (time.perf_counter() - start) / calls
 
     # the first calls choose algorithms and fill caches

@@ -9,8 +9,7 @@ from torch import nn
 from mmcr.cost.units import build_fixed, count
 from mmcr.space import Arch
 
-#: Of the last three outputs (C3, C4, C5) in the sum; MAE-DET's.
-SCALE_WEIGHTS = (1, 1, 6)
+SCALE_WEIGHTS = (1, 1, 6)  # of the last three outputs (C3, C4, C5); MAE-DET's
 
 
 def training_free_scores(

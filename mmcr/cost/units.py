@@ -1,8 +1,7 @@
 """A backbone as a sum of cost units: its blocks and what lies between them.
 
-Costs are those of the network that is built in the end, at its own width, not of the
-supernet. Units that read alike and take inputs of one size cost the same, so each kind
-is counted once, and a choice's value costs what its units cost.
+Costs are those of the network that is built in the end, at its own width. Units that
+read alike and take inputs of one size cost the same, so each kind is counted once.
 """
 
 from collections import defaultdict
@@ -136,10 +135,9 @@ def tabulate(
 def build_fixed(
     backbone: nn.Module, final_backbone: Mapping, arch: Arch, device: str = 'meta'
 ) -> nn.Module:
-    """Builds the network that a member of the supernet's space becomes in the end.
+    """Builds the network that a member of the space becomes in the end, for evaluation.
 
-    It is in evaluation mode. The first two arguments are `count`'s; ``meta`` is a
-    device of shapes without numbers.
+    The first two arguments are `count`'s; ``meta`` is a device of shapes alone.
     """
     with torch.random.fork_rng(devices=[]), torch.device(device):
         net = MODELS.build({**backbone.arch_cfg(arch), **final_backbone})
