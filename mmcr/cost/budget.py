@@ -1,14 +1,13 @@
 """What the networks to be found may cost: blocks, MACs, parameters or time.
 
-A budget in a config is a number of blocks or a dict, whose ``type`` is the name of a
-kind in the registry `BUDGETS`. A new kind is a subclass of `CostBudget`, registered.
+A new kind is a subclass of `CostBudget`, registered in `BUDGETS`.
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from inspect import signature
 from numbers import Real
 
 from torch import nn
@@ -23,9 +22,6 @@ from mmcr.space.detnas import SHAPE as DETNAS_SHAPE
 from mmcr.space.space import SearchSpace
 from mmcr.space.table import CostTable
 
-BOUNDS = ('value', 'tolerance', 'limit')
-PARTS = ('backbone', 'detector')
-
 
 class CostBudget(ABC):
     """What the networks to be found may cost, in the unit of its kind.
@@ -36,26 +32,21 @@ class CostBudget(ABC):
     Args:
         bounds: Either ``limit``, the most that is allowed, or ``value`` and
             ``tolerance``, percent of the value up and down.
-
-    Raises:
-        UserError: A number breaks its rule.
     """
 
     kind: str  # its name in the registry
     default_tolerance = 1.0  # percent
 
     def __init__(self, **bounds: float) -> None:
-        for name in ('value', 'limit'):
-            if name in bounds:
-                check_number(name, bounds[name], BudgetError)
-                if bounds[name] <= 0:
-                    raise UserError(
-                        f'the {name} of a budget must be above 0, but got '
-                        f'{bounds[name]}'
-                    )
+        for name in bounds.keys() & {'value', 'limit'}:
+            check_number(name, bounds[name])
+            if bounds[name] <= 0:
+                raise UserError(
+                    f'the {name} of a budget must be above 0, but got {bounds[name]}'
+                )
         self.limit, self.value = bounds.get('limit'), bounds.get('value')
         self.tolerance = bounds.get('tolerance', self.default_tolerance)
-        check_number('tolerance', self.tolerance, BudgetError)
+        check_number('tolerance', self.tolerance)
         if not 0 <= self.tolerance <= 100:
             raise UserError(
                 f'tolerance must be from 0 to 100 percent, but got {self.tolerance}'
@@ -97,11 +88,7 @@ class CostBudget(ABC):
         final_backbone: Mapping,
         detector: Mapping | None = None,
     ) -> SearchSpace:
-        """Returns the members of the supernet's space that meet it.
-
-        Raises:
-            BudgetError: There are none, or all architectures cost the same.
-        """
+        """Returns the members of the supernet's space that meet it."""
         space = backbone.space
         table = self.table(backbone, final_backbone, detector)
         if table.is_constant:
@@ -151,21 +138,21 @@ class MacsBudget(CostBudget):
 
     kind = 'macs'
 
-    def __init__(self, shape=SHAPE, of: str = PARTS[0], **bounds: float) -> None:
+    def __init__(self, shape=SHAPE, of: str = 'backbone', **bounds: float) -> None:
         super().__init__(**bounds)
         self.shape, self.of = checked_shape(shape), of
-        if of not in PARTS:
+        if of not in ('backbone', 'detector'):
             raise UserError(
-                f'a budget must be of the {" or the ".join(PARTS)}, but got of={of!r}'
+                f'a budget must be of the backbone or the detector, but got of={of!r}'
             )
 
     def marks(self):
-        of = [] if self.of == PARTS[0] else [self.of]
+        of = [] if self.of == 'backbone' else [self.of]
         return of if self.shape == SHAPE else [*of, '{}x{}'.format(*self.shape)]
 
     def table(self, backbone, final_backbone, detector=None):
         table = count(backbone, final_backbone, 'macs', self.shape)
-        if self.of == PARTS[0] or table.is_constant:
+        if self.of == 'backbone' or table.is_constant:
             return table
         if detector is None:
             raise UserError(
@@ -173,9 +160,9 @@ class MacsBudget(CostBudget):
                 'none here: give a budget of the backbone'
             )
         arch = next(iter(backbone.space))
+        channels = list(build_fixed(backbone, final_backbone, arch).out_channels)
         net_cfg = {**backbone.arch_cfg(arch), **final_backbone}
-        channels = build_fixed(backbone, final_backbone, arch).out_channels
-        others = macs_beside_backbone(detector, net_cfg, list(channels), self.shape)
+        others = macs_beside_backbone(detector, net_cfg, channels, self.shape)
         # neck and heads cost the same for all
         return replace(table, fixed=table.fixed + others)
 
@@ -198,19 +185,13 @@ def budget_space(
 ) -> SearchSpace:
     """Returns the supernet's space with only the architectures of a cost.
 
-    Costs other than blocks are those of the network that is built in the end.
-
     Args:
-        backbone: A searchable backbone in supernet mode.
-        final_backbone: Arguments that found networks get in the place of the
-            supernet's (usually their full width).
+        backbone: As `count` takes it, and `final_backbone`.
         budget: As `read_budget` takes it; None: all architectures.
-        detector: Config of the detector that has the supernet; only for costs of the
-            whole of it.
+        detector: Config of the supernet's; only for costs of the whole of it.
 
     Raises:
-        BudgetError: No architecture meets the budget, or it bounds nothing because
-            all architectures cost the same.
+        BudgetError: No architecture meets the budget, or all cost the same.
         UserError: The budget breaks its rule, or a latency table is none of this
             backbone, or the detector is not given or cannot be counted.
     """
@@ -224,26 +205,19 @@ def budget_name(budget: float | Mapping | None) -> str:
 
     Budgets of one search have different names unless they differ in the folder of
     their latency tables alone. None, no budget, is ``all``.
-
-    Raises:
-        UserError: `read_budget` does not take it.
     """
     return 'all' if budget is None else read_budget(budget).name
 
 
 def read_budget(budget: float | Mapping) -> CostBudget:
-    """Builds a budget as users write it.
+    """Builds a budget as users write it; a `UserError` where it breaks its rule.
 
     Args:
         budget: A number: the cost in the space's own unit, blocks, met exactly. Or a
             dict of ``type``, a name in `BUDGETS`, and the kind's arguments.
-
-    Raises:
-        UserError: There is no such kind, or an option is missing, unknown or breaks
-            its rule.
     """
     if not isinstance(budget, Mapping):
-        check_number('budget', budget, BudgetError)
+        check_number('budget', budget)
         return BlocksBudget(value=budget)
     options = dict(budget)
     kind = options.pop('type', None)
@@ -253,7 +227,19 @@ def read_budget(budget: float | Mapping) -> CostBudget:
             f'the type of a budget must be one of {", ".join(BUDGETS.module_dict)}, '
             f'but got {kind!r} in {dict(budget)}; a budget in blocks is a plain number'
         )
-    _check_names(kind, options, found)
+    own = [p for p in signature(found).parameters.values() if p.kind != p.VAR_KEYWORD]
+    required = {option.name for option in own if option.default is option.empty}
+    known = {'value', 'tolerance', 'limit', *(option.name for option in own)}
+    names = options.keys()
+    bounds = names & {'value', 'tolerance', 'limit'}
+    has_one = bounds in ({'value'}, {'value', 'tolerance'}, {'limit'})
+    if not has_one or not required <= names <= known:
+        raise UserError(
+            f'a budget of type {kind} takes {", ".join(sorted(known))} and needs '
+            f'{", ".join([*sorted(required), "value or limit"])} (a limit, from 0 to '
+            f'which costs may be, has no value or tolerance beside it), but got '
+            f'{options}'
+        )
     return found(**options)
 
 
@@ -267,29 +253,6 @@ def own_costs(backbone: nn.Module) -> SearchSpace:
     if space.cost is None and backbone.supernet == 'block':
         return SearchSpace(space.choices, count(backbone, {}, 'macs', DETNAS_SHAPE))
     return space
-
-
-def _check_names(kind: str, options: Mapping, found: type[CostBudget]) -> None:
-    own = [
-        option
-        for option in inspect.signature(found).parameters.values()
-        if option.kind is not option.VAR_KEYWORD
-    ]
-    required = {option.name for option in own if option.default is option.empty}
-    known = {*BOUNDS, *(option.name for option in own)}
-    names = set(options)
-    has_all = names >= required and names & {'value', 'limit'}
-    if not has_all or not names <= known:
-        raise UserError(
-            f'a budget of type {kind} takes {", ".join(sorted(known))} and needs '
-            f'{", ".join([*sorted(required), "value or limit"])}, but got '
-            f'{dict(options)}'
-        )
-    if 'limit' in names and names & {'value', 'tolerance'}:
-        raise UserError(
-            f'a budget has a value, with a tolerance up and down, or a limit, from 0 '
-            f'to which costs may be, but got both: {dict(options)}'
-        )
 
 
 def _short(number: Real) -> str:

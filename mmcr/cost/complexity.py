@@ -13,16 +13,23 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from mmcr.checks import checked_shape
-from mmcr.cost.macs import CONVENTIONS, PRODUCTS, Convention, MacsCounter, shapes_only
+from mmcr.cost.macs import (
+    CONVENTIONS,
+    PRODUCTS,
+    Convention,
+    MacsCounter,
+    params_of,
+    shapes_only,
+)
 from mmcr.errors import UserError
 from mmcr.models.detector import has_rois
 
-# Of one image. More than the 100 that mmdet's forward hands on to masks, so that a
-# part's batch tells for which it ran; what an RoI costs does not depend on the number.
+# more than the 100 that mmdet's forward hands on to masks, so that a part's batch tells
+# for which it ran; what an RoI costs does not depend on the number
 TRACED_ROIS = 101
-OTHER = 'other'
 
 
 @dataclass(frozen=True)
@@ -39,13 +46,10 @@ class Complexity:
 
     Attributes:
         parts: By name (``backbone``, ``neck``, ``rpn_head``,
-            ``roi_head.bbox_head``, ...), in the detector's order; they add up
-            to the whole.
-        shape: Height and width of the input in pixels, padded as the detector
-            pads.
-        convention: Name of the way of counting.
-        rois: How many went through the ``box`` and ``mask`` heads; empty for a
-            one-stage detector.
+            ``roi_head.bbox_head``, ...), in the detector's order.
+        shape: Height and width of the input in pixels, padded as the detector pads.
+        convention: One of `CONVENTIONS`.
+        rois: How many went through the ``box`` and ``mask`` heads, where there are any.
     """
 
     parts: dict[str, Cost]
@@ -65,22 +69,20 @@ class Complexity:
         """The parts and their sum as lines of text."""
         rows = [*self.parts.items(), ('total', Cost(self.macs, self.params))]
         width = max(len(name) for name, _ in rows)
-        lines = [f'{"part":{width}}  {"MACs (G)":>10}  {"params (M)":>10}']
-        lines += [
+        head = f'{"part":{width}}  {"MACs (G)":>10}  {"params (M)":>10}'
+        *lines, total = (
             f'{name:{width}}  {cost.macs / 1e9:10.3f}  {cost.params / 1e6:10.3f}'
             for name, cost in rows
-        ]
-        lines.insert(-1, '-' * len(lines[0]))
-        return '\n'.join([*lines, '', self.conditions])
+        )
+        line = '-' * len(head)
+        return '\n'.join([head, *lines, line, total, '', self.conditions])
 
     @property
     def conditions(self) -> str:
         """What was counted, in words."""
-        rois = ''.join(
-            f', {n} RoIs in the {kind} head' for kind, n in self.rois.items()
-        )
+        rois = [f', {n} RoIs in the {kind} head' for kind, n in self.rois.items()]
         return (
-            f'Input {self.shape[0]} x {self.shape[1]} (height x width){rois}; '
+            f'Input {self.shape[0]} x {self.shape[1]} (height x width){"".join(rois)}; '
             f'{CONVENTIONS[self.convention].meaning}.'
         )
 
@@ -90,13 +92,12 @@ def measure(
 ) -> Complexity:
     """Counts what the config's detector costs for one image.
 
-    The weights are random or none, so the regions that the RPN would find mean
-    nothing: the convention or the config gives their number, and what every part
-    costs per RoI is multiplied by it.
+    What a part costs per RoI is multiplied by the number that the convention or the
+    config gives. Of a supernet, one path's multiply-accumulates and all paths'
+    parameters are counted.
 
     Args:
-        cfg: A detector's config. Of a supernet, one path's multiply-accumulates
-            and all paths' parameters are counted.
+        cfg: A detector's config.
         shape: Height and width of the image in pixels.
         convention: One of `CONVENTIONS`.
 
@@ -123,9 +124,6 @@ def macs_beside_backbone(
 ) -> int:
     """Counts convolutions and matrix products of a detector's neck and heads.
 
-    RoIs are as many as the config's RPN passes on at test time and, in mask heads, as
-    it has detections per image.
-
     Args:
         model: Config of the detector of a supernet.
         backbone_cfg: Of the network to be found, in the place of the supernet.
@@ -135,10 +133,8 @@ def macs_beside_backbone(
     Raises:
         UserError: The detector cannot be built or run.
     """
-    cfg = copy.deepcopy(dict(model))
-    cfg['backbone'] = dict(backbone_cfg)
-    neck = cfg.get('neck')
-    if neck is not None:
+    cfg = copy.deepcopy(dict(model, backbone=dict(backbone_cfg)))
+    if neck := cfg.get('neck'):
         first = neck[0] if isinstance(neck, (list, tuple)) else neck
         first['in_channels'] = channels
     parts, _ = _count(cfg, shape, PRODUCTS)
@@ -169,14 +165,18 @@ def _count_on(
     with torch.random.fork_rng(devices=[]), torch.device(device):
         detector = revert_sync_batchnorm(MODELS.build(copy.deepcopy(model)))
         detector.to(device).eval().requires_grad_(False)
-        rois = _rois(detector, rule)
-        macs = dict.fromkeys(_parts(detector), 0)
+        rois, parts = {}, _parts(detector)
+        if has_rois(detector):
+            rois['box'] = rule.proposals or detector.test_cfg.rpn.max_per_img
+            rois['mask'] = rule.masks or detector.test_cfg.rcnn.max_per_img
+        macs = dict.fromkeys(parts, 0)
         used, seen = set(), 0
 
         def found(name: str, n: int, output: object) -> None:
             nonlocal seen
             seen += n
-            batch = _batch(output)
+            tensors = (x for x in tree_leaves(output) if isinstance(x, Tensor))
+            batch = next((len(x) for x in tensors if x.ndim), 1)
             if rois and name.startswith('roi_head.') and batch > 1:
                 is_mask = 'mask' in name or batch < TRACED_ROIS
                 used.add(kind := 'mask' if is_mask else 'box')
@@ -184,15 +184,13 @@ def _count_on(
             macs[name] += n
 
         with shapes_only(detector), MacsCounter(rule) as counter:
-            counter.watch(_parts(detector), found)
+            counter.watch(parts, found)
             _run_all_layers(detector, torch.zeros(1, 3, *shape))
-    costs = {
-        name: Cost(n, _params(detector.get_submodule(name))) for name, n in macs.items()
-    }
-    params = _params(detector) - sum(cost.params for cost in costs.values())
-    costs[OTHER] = Cost(counter.total - seen, params)
-    parts = {name: cost for name, cost in costs.items() if cost != Cost(0, 0)}
-    return parts, {kind: n for kind, n in rois.items() if kind in used}
+    costs = {name: Cost(n, params_of(parts[name])) for name, n in macs.items()}
+    params = params_of(detector) - sum(cost.params for cost in costs.values())
+    costs['other'] = Cost(counter.total - seen, params)
+    costs = {name: cost for name, cost in costs.items() if cost != Cost(0, 0)}
+    return costs, {kind: n for kind, n in rois.items() if kind in used}
 
 
 def _parts(detector: nn.Module) -> dict[str, nn.Module]:
@@ -202,31 +200,6 @@ def _parts(detector: nn.Module) -> dict[str, nn.Module]:
         inside = roi_head.named_children()
         parts.update((f'roi_head.{name}', child) for name, child in inside)
     return parts
-
-
-def _params(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _rois(detector: nn.Module, rule: Convention) -> dict[str, int]:
-    if not has_rois(detector):
-        return {}
-    test_cfg = detector.test_cfg
-    return {
-        'box': rule.proposals or test_cfg.rpn.max_per_img,
-        'mask': rule.masks or test_cfg.rcnn.max_per_img,
-    }
-
-
-def _batch(output: object) -> int:
-    """Length of the first tensor's first dimension; 1 where there is none."""
-    if isinstance(output, Tensor):
-        return len(output) if output.ndim else 1
-    if isinstance(output, Mapping):
-        output = output.values()
-    elif not isinstance(output, (list, tuple)):
-        return 1
-    return next((_batch(each) for each in output if each is not None), 1)
 
 
 def _run_all_layers(detector: nn.Module, images: Tensor) -> None:

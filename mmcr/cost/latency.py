@@ -1,18 +1,19 @@
 """How long the networks to be found take on a device, as a sum over their cost units.
 
-Every kind of block that a choice can bring is timed by itself. Whole networks are
-timed in the same rounds, so that what the sum misses (caches, overlap of launches) is
-measured under the same conditions and stated in the table.
+Whole networks are timed in the same rounds as the units, so that what the sum misses
+(caches, overlap of launches) is measured under the same conditions.
 """
 
 import os
 import platform
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from math import ceil, floor, log10
+from functools import partial
+from math import ceil, floor
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -24,20 +25,14 @@ from torch import nn
 
 from mmcr.checks import check_integer, checked_shape
 from mmcr.cost.budget import CostBudget
-from mmcr.cost.units import (
-    CostUnit,
-    build_fixed,
-    count,
-    tabulate,
-    units_of_choices,
-)
+from mmcr.cost.units import CostUnit, build_fixed, count, tabulate, units_of_choices
 from mmcr.errors import UserError
 from mmcr.registry import BUDGETS
 from mmcr.space.arch import Arch
 from mmcr.space.space import SearchSpace
 from mmcr.space.table import CostTable
 
-STEPS = 5000  # at least so many units of the table make up the slowest network
+STEPS = 5000  # at least so many make up the slowest network
 QUEUED = 0.005  # seconds of work handed to a GPU at once, so that launches overlap
 
 
@@ -65,7 +60,7 @@ class LatencyBudget(CostBudget):
     def table(self, backbone, final_backbone, detector=None):
         table = CostTable.read(self.path)
         macs = table.about.get('macs')
-        if table.kind != 'latency' or table.unit != 'ms' or None in (table.shape, macs):
+        if (table.kind, table.unit) != ('latency', 'ms') or None in (table.shape, macs):
             raise UserError(
                 f'a latency table must be of kind latency, in ms, with the shape of '
                 f'the image and about.macs, as tools/analysis_tools/latency_table.py '
@@ -77,15 +72,14 @@ class LatencyBudget(CostBudget):
             each.check_fits(backbone.space.choices)
         mine = count(backbone, final_backbone, 'macs', table.shape)
         for name, row in mine.costs.items():
-            for value, cost in row.items():
-                if theirs.fixed != mine.fixed or theirs.costs[name][value] != cost:
-                    raise UserError(
-                        f'a latency table must be of the backbone of the networks to '
-                        f'be found, but {self.path} was measured on another: with '
-                        f'{name}={value} it has {theirs.costs[name][value]} MACs (and '
-                        f'{theirs.fixed} that nothing decides), this one {cost} (and '
-                        f'{mine.fixed}). Measure again.'
-                    )
+            found = {value: theirs.costs[name][value] for value in row}
+            if (theirs.fixed, found) != (mine.fixed, row):
+                raise UserError(
+                    f'a latency table must be of the backbone of the networks to be '
+                    f'found, but {self.path} was measured on another: {name} has '
+                    f'{found} MACs there ({theirs.fixed} that nothing decides), {row} '
+                    f'here ({mine.fixed}). Measure again.'
+                )
         return table
 
 
@@ -104,37 +98,36 @@ def latency_table(
     timed once, in the order in which a network runs.
 
     Args:
-        backbone: A searchable backbone in supernet mode.
-        final_backbone: Arguments that found networks get in the place of the
-            supernet's (usually their full width).
-        shape: Height and width of the image in pixels.
+        backbone: As `count` takes it, `final_backbone` and `shape`.
         device: 'cpu', 'cuda' or 'cuda:1'.
         repeats: Rounds.
         check: How many whole networks, drawn from the space, to time as well.
 
     Returns:
-        The table; its `about` says where and how it was measured, has the
-        multiply-accumulates of the same values and, under ``check``, the error of
-        the sum in percent.
+        The table; `about` has where and how it was measured, the multiply-accumulates
+        of the same values and, under ``check``, the error of the sum in percent.
 
     Raises:
         UserError: There is no such device, or an argument breaks its rule.
     """
     shape = checked_shape(shape)
-    _check_arguments(device, repeats, check)
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', device):
+        raise UserError(f'device must be cpu, cuda or cuda:N, but got {device!r}.')
+    if device.startswith('cuda') and not torch.cuda.is_available():
+        raise UserError(f'device is {device}, but torch finds no CUDA device here.')
+    check_integer('repeats', repeats)
+    check_integer('check', check, at_least=0)
     about = _conditions(device, repeats)
     units = units_of_choices(backbone, final_backbone, shape)
-    kinds = {}
-    for _, unit in units:
-        kinds.setdefault(unit.kind, unit)
+    kinds = {unit.kind: unit for unit in units}
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         inputs = {u.input: torch.randn(u.input, device=device) for u in kinds.values()}
-        runs = [_ready(u, inputs[u.input], device) for u in kinds.values()]
+        runs = [partial(_ready(u, device), inputs[u.input]) for u in kinds.values()]
         archs = _draw(backbone.space, check)
-        image = torch.randn(units[0][1].input, device=device)
+        image = inputs[units[0].input]
         for arch in archs:
             net = build_fixed(backbone, final_backbone, arch, device)
-            runs.append(lambda net=net: net(image))
+            runs.append(partial(net, image))
         milliseconds = [1e3 * s for s in _medians(runs, device, repeats)]
 
     about['macs'] = count(backbone, final_backbone, 'macs', shape).to_json()
@@ -176,23 +169,14 @@ def summary(table: CostTable) -> str:
     return '\n'.join(lines)
 
 
-def _check_arguments(device: str, repeats: int, check: int) -> None:
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', device):
-        raise UserError(f'device must be cpu, cuda or cuda:N, but got {device!r}.')
-    if device.startswith('cuda') and not torch.cuda.is_available():
-        raise UserError(f'device is {device}, but torch finds no CUDA device here.')
-    check_integer('repeats', repeats)
-    check_integer('check', check, at_least=0)
-
-
-def _ready(unit: CostUnit, x: torch.Tensor, device: str) -> Callable[[], object]:
+def _ready(unit: CostUnit, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """Gives a unit random weights on the device; returns its forward."""
     for module in unit.modules:
         module.to_empty(device=device)
         for layer in module.modules():
             if hasattr(layer, 'reset_parameters'):
                 layer.reset_parameters()
-    return lambda: unit.run(x)
+    return unit.run
 
 
 def _draw(space: SearchSpace, number: int) -> list[Arch]:
@@ -205,15 +189,14 @@ def _draw(space: SearchSpace, number: int) -> list[Arch]:
 def _medians(runs: Sequence[Callable], device: str, repeats: int) -> list[float]:
     """Seconds that each takes: the median over rounds in which all take turns."""
     is_cuda = device.startswith('cuda')
+    synchronize = torch.cuda.synchronize if is_cuda else torch.cpu.synchronize
 
     def seconds(run: Callable, calls: int = 1) -> float:
-        if is_cuda:
-            torch.cuda.synchronize(device)
+        synchronize(device)
         start = time.perf_counter()
         for _ in range(calls):
             run()
-        if is_cuda:
-            torch.cuda.synchronize(device)
+        synchronize(device)
         return (time.perf_counter() - start) / calls
 
     # the first calls choose algorithms and fill caches
@@ -225,19 +208,16 @@ def _medians(runs: Sequence[Callable], device: str, repeats: int) -> list[float]
 
 
 def _rounded(
-    units: list[tuple[Arch, CostUnit]], milliseconds: Mapping[tuple, float]
+    units: list[CostUnit], milliseconds: Mapping[tuple, float]
 ) -> dict[tuple, int]:
-    """Whole microseconds by kind of unit, a few digits of them.
+    """Whole microseconds by kind of unit, multiples of one step.
 
-    Costs that are multiples of one step keep the exact counting under a budget
-    quick: it takes a step for every sum that the choices can make.
+    That keeps sums few, each of which is a step of the exact counting under a budget.
     """
-    slowest = {}
-    for arch, unit in units:
-        slowest[arch] = slowest.get(arch, 0) + milliseconds[unit.kind]
-    step = 1e3 * max(slowest.values()) / STEPS
-    power = 10 ** max(0, floor(log10(step)))
-    step = max(n * power for n in (1, 2, 5) if n == 1 or n * power <= step)
+    networks = Counter()
+    for unit in units:
+        networks[unit.arch] += milliseconds[unit.kind]
+    step = max(1, floor(1e3 * max(networks.values()) / STEPS))
     return {
         kind: max(1, round(1e3 * ms / step)) * step for kind, ms in milliseconds.items()
     }
@@ -279,9 +259,6 @@ def _conditions(device: str, repeats: int) -> dict:
 
 def cpu_name() -> str:
     """What the processor calls itself."""
-    try:
-        with open('/proc/cpuinfo') as file:
-            names = [line.split(':')[1] for line in file if line.startswith('model n')]
-        return names[0].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+    info = Path('/proc/cpuinfo')
+    found = re.search('model name.*: (.*)', info.read_text() if info.exists() else '')
+    return found[1] if found else platform.processor() or platform.machine()

@@ -1,11 +1,11 @@
-"""The counter of multiply-accumulates: torch's `FlopCounterMode`, part by part.
+"""Counts multiply-accumulates with torch's `FlopCounterMode`, part by part.
 
 Convolutions and matrix products are counted where they are dispatched; a `Convention`
 adds what else it counts. Shapes are enough, so networks run on torch's device meta.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -30,10 +30,8 @@ class Convention:
         operators: By operator, multiply-accumulates as a function of the shapes of its
             arguments and of ``out_shape``.
         layers: Those that count one per element of their output.
-        proposals: RoIs that go through the box head; ``None``: as many as
-            the config's RPN passes on at test time.
-        masks: RoIs that go through the mask head; ``None``: as many as the
-            config's detections per image.
+        proposals: RoIs of the box head; ``None``: those of the config's RPN in tests.
+        masks: RoIs of the mask head; ``None``: the config's detections per image.
     """
 
     meaning: str
@@ -89,17 +87,13 @@ CONVENTIONS = {
 
 
 class MacsCounter:
-    """Counts what runs in its context.
-
-    Args:
-        rule: What counts.
-    """
+    """Counts what runs in its context."""
 
     def __init__(self, rule: Convention = PRODUCTS) -> None:
         self._flops = FlopCounterMode(display=False, custom_mapping=_formulas(rule))
         self._layers = rule.layers
         self._elements = 0
-        self._hooks = []
+        self._hooks = ExitStack()
 
     @property
     def total(self) -> int:
@@ -112,8 +106,7 @@ class MacsCounter:
 
     def __exit__(self, *error) -> None:
         self._flops.__exit__(*error)
-        for hook in self._hooks:
-            hook.remove()
+        self._hooks.close()
 
     def watch(
         self, parts: Mapping[str, nn.Module], found: Callable[[str, int, object], None]
@@ -125,30 +118,24 @@ class MacsCounter:
 
         Args:
             parts: By name.
-            found: Takes the name of the part, the multiply-accumulates of one call
-                and its result.
+            found: Takes a part's name, what one call costs and its result.
         """
-        running, before = [], 0  # names and costs of the modules that are in a call
-
-        def settle() -> None:
-            nonlocal before
-            if running:
-                running[-1][1] += self.total - before
-            before = self.total
+        running = []  # modules in a call: part, total before, cost of other parts
 
         def enter(name: str, module: nn.Module, inputs: tuple) -> None:
-            settle()
-            running.append([name, 0])
+            running.append([name, self.total, 0])
 
         def leave(module: nn.Module, inputs: tuple, output: object) -> None:
             if isinstance(module, self._layers):
                 self._elements += output.numel()
-            settle()
-            name, macs = running.pop()
+            name, before, others = running.pop()
             if running and running[-1][0] == name:
-                running[-1][1] += macs
-            else:
-                found(name, macs, output)
+                running[-1][2] += others
+                return
+            macs = self.total - before
+            found(name, macs - others, output)
+            if running:
+                running[-1][2] += macs
 
         owners = {}
         for name, part in parts.items():
@@ -156,20 +143,22 @@ class MacsCounter:
                 owners.setdefault(module, name)
         for module, name in owners.items():
             before_call = partial(enter, name)
-            self._hooks.append(module.register_forward_pre_hook(before_call))
-            self._hooks.append(module.register_forward_hook(leave))
+            self._hooks.enter_context(module.register_forward_pre_hook(before_call))
+            self._hooks.enter_context(module.register_forward_hook(leave))
 
 
 def _formulas(rule: Convention) -> dict[object, Callable[..., int]]:
-    def flops(macs: Callable[..., int], *shapes, **named) -> int:
-        return 2 * macs(*shapes, **named)
-
     # torch looks for overloads too, lest it decompose an operator before it is counted
     return {
-        each: partial(flops, macs)
+        each: lambda *shapes, macs=macs, **named: 2 * macs(*shapes, **named)
         for op, macs in rule.operators.items()
         for each in (op, *(getattr(op, name) for name in op.overloads()))
     }
+
+
+def params_of(*modules: nn.Module) -> int:
+    """Returns how many parameters modules have, trained or not."""
+    return sum(p.numel() for module in modules for p in module.parameters())
 
 
 @contextmanager
@@ -179,14 +168,11 @@ def shapes_only(*modules: nn.Module) -> Iterator[None]:
     Deformable convolutions run as plain ones, and RoI extractors take all RoIs from
     one level. Numbers that come out are meaningless.
     """
-    stand_ins = dict(_stand_ins(modules))
-    for layer, forward in stand_ins.items():
-        layer.forward = forward
-    try:
+    with ExitStack() as stack:
+        for layer, forward in dict(_stand_ins(modules)).items():
+            layer.forward = forward
+            stack.callback(delattr, layer, 'forward')
         yield
-    finally:
-        for layer in stand_ins:
-            del layer.forward
 
 
 def _stand_ins(
@@ -199,7 +185,7 @@ def _stand_ins(
             for layer in module.roi_layers:
                 yield layer, partial(_regions, layer.output_size)
             if isinstance(module, SingleRoIExtractor):
-                yield module, partial(_first_level, module.roi_layers[0])
+                yield module, partial(_regions, module.roi_layers[0].output_size)
 
 
 def _plain_conv(layer: nn.Module, x: Tensor, *offsets: Tensor) -> Tensor:
@@ -209,11 +195,8 @@ def _plain_conv(layer: nn.Module, x: Tensor, *offsets: Tensor) -> Tensor:
     return functional.conv2d(x, layer.weight, None, *geometry)
 
 
-def _regions(size: tuple[int, int], features: Tensor, rois: Tensor) -> Tensor:
-    return rois.new_zeros(len(rois), features.shape[1], *size)
-
-
-def _first_level(
-    layer: nn.Module, features: tuple[Tensor, ...], rois: Tensor, *_, **__
+def _regions(
+    size: tuple[int, int], features: Tensor | Sequence[Tensor], rois: Tensor, *_, **__
 ) -> Tensor:
-    return layer(features[0], rois)
+    channels = features[0].shape[-3]  # of one image, or of the first level
+    return rois.new_zeros(len(rois), channels, *size)

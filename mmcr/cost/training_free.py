@@ -1,18 +1,15 @@
-"""What can be said of an architecture without any training.
-
-A supernet whose ranking is no better than these is not worth its training.
-"""
+"""Scores of an architecture without any training: what a supernet must beat."""
 
 from collections.abc import Mapping, Sequence
 from math import log
+from operator import mul
 
 from torch import nn
 
 from mmcr.cost.units import build_fixed, count
 from mmcr.space import Arch
 
-#: Of the last three outputs (C3, C4, C5) in the sum; MAE-DET's.
-SCALE_WEIGHTS = (1, 1, 6)
+SCALE_WEIGHTS = (1, 1, 6)  # of the last three outputs (C3, C4, C5); MAE-DET's
 
 
 def training_free_scores(
@@ -20,14 +17,9 @@ def training_free_scores(
 ) -> dict[str, dict[Arch, float]]:
     """Scores of each architecture by name of the score; larger is better.
 
-    - parameters: of the backbone to be built;
-    - blocks of the last stage;
-    - multi-scale entropy (`multi_scale_entropy`).
-
     Args:
         backbone: A searchable backbone in supernet mode whose choices are stages.
-        final_backbone: Arguments that found networks get in the place of the
-            supernet's.
+        final_backbone: As `count` takes it.
         archs: Complete members of its space.
     """
     parameters = count(backbone, final_backbone, 'params')
@@ -47,11 +39,10 @@ def multi_scale_entropy(net: nn.Module) -> float:
 
     The principle of MAE-DET (Sun et al., ICML 2022): of networks that cost alike, the
     one whose features have the larger differential entropy under Gaussian weights and
-    images. Of a chain without norms and shortcuts that entropy is half the logarithm
-    of the variance, and each convolution multiplies the variance by its fan-in, which
-    a ReLU before it halves. So it is counted here, not sampled, and with a ReLU before
-    every convolution, also where there is none (before the stem and the blocks of
-    MobileNetV2).
+    images. Of a chain without norms and shortcuts that is half the logarithm of the
+    variance, which each convolution multiplies by its fan-in and the ReLU before it
+    halves. It is counted, not sampled, and with a ReLU before every convolution, also
+    where there is none (before the stem and the blocks of MobileNetV2).
 
     Args:
         net: A fixed network of a searchable backbone; its weights do not matter.
@@ -61,9 +52,7 @@ def multi_scale_entropy(net: nn.Module) -> float:
         for module in step.modules:
             for name, conv in module.named_modules():
                 if isinstance(conv, nn.Conv2d) and 'downsample' not in name:
-                    fan_in = conv.weight[0].numel()
-                    entropy += 0.5 * log(fan_in / 2)
+                    entropy += 0.5 * log(conv.weight[0].numel() / 2)
         if step.is_output:
             outputs.append(entropy)
-    scales = zip(reversed(SCALE_WEIGHTS), reversed(outputs))
-    return sum(weight * output for weight, output in scales)
+    return sum(map(mul, reversed(SCALE_WEIGHTS), reversed(outputs)))

@@ -1,8 +1,7 @@
 """A backbone as a sum of cost units: its blocks and what lies between them.
 
-Costs are those of the network that is built in the end, at its own width, not of the
-supernet. Units that read alike and take inputs of one size cost the same, so each kind
-is counted once, and a choice's value costs what its units cost.
+Costs are those of the network that is built in the end, at its own width. Units that
+read alike and take inputs of one size cost the same, so each kind is counted once.
 """
 
 from collections import defaultdict
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcr.checks import checked_shape
-from mmcr.cost.macs import MacsCounter, shapes_only
+from mmcr.cost.macs import MacsCounter, params_of, shapes_only
 from mmcr.errors import UserError
 from mmcr.registry import MODELS
 from mmcr.space.arch import Arch
@@ -31,16 +30,18 @@ class CostUnit:
         modules: Those that `run` uses.
         choice: Name of the choice that decides it; None: no choice does.
         input: Shape of its input, ``1 x C x H x W``.
-        kind: The same for units that cost the same.
+        arch: Of the network that it is of.
     """
 
     run: Callable[[Tensor], Tensor]
     modules: tuple[nn.Module, ...]
     choice: str | None
     input: tuple[int, ...]
+    arch: Arch | None = None
 
     @property
     def kind(self) -> tuple:
+        """The same for units that cost the same."""
         return tuple(map(str, self.modules)), self.input
 
 
@@ -51,14 +52,9 @@ def macs_of(unit: CostUnit) -> int:
     return counter.total
 
 
-def params_of(unit: CostUnit) -> int:
-    """Returns how many parameters a unit has, trained or not."""
-    return sum(p.numel() for module in unit.modules for p in module.parameters())
-
-
 COUNTED = {
     'macs': ('multiply-accumulates', macs_of),
-    'params': ('parameters', params_of),
+    'params': ('parameters', lambda unit: params_of(*unit.modules)),
 }
 
 
@@ -89,29 +85,29 @@ def count(
 
 def units_of_choices(
     backbone: nn.Module, final_backbone: Mapping, shape: tuple[int, int]
-) -> list[tuple[Arch, CostUnit]]:
+) -> list[CostUnit]:
     """Returns the units of a few networks that have every value of every choice.
 
-    Each comes with the network that it is of, on the device ``meta``. The arguments
-    are `count`'s.
+    They are on the device ``meta``. The arguments are `count`'s.
     """
     choices = backbone.space.choices
     units, outputs = [], {}
     for i in range(max(len(choice.values) for choice in choices)):
         arch = Arch({c.name: c.values[min(i, len(c.values) - 1)] for c in choices})
         net = build_fixed(backbone, final_backbone, arch)
-        size = (1, _image_channels(net), *shape)
+        stem = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+        size = (1, stem.in_channels, *shape)
         for choice, run, modules in _cut(backbone, net):
-            unit = CostUnit(run, modules, choice, size)
+            unit = CostUnit(run, modules, choice, size, arch)
             if unit.kind not in outputs:
                 outputs[unit.kind] = tuple(run_on_meta(unit).shape)
             size = outputs[unit.kind]
-            units.append((arch, unit))
+            units.append(unit)
     return units
 
 
 def tabulate(
-    units: list[tuple[Arch, CostUnit]], cost_of: Callable[[CostUnit], float]
+    units: list[CostUnit], cost_of: Callable[[CostUnit], float]
 ) -> tuple[dict[str, dict[int, float]], float]:
     """Adds up what each value of each choice costs.
 
@@ -123,25 +119,25 @@ def tabulate(
         The costs by choice and value, and the fixed cost, which no choice decides.
     """
     costs, sums = {}, defaultdict(int)
-    for arch, unit in units:
+    for unit in units:
         if unit.kind not in costs:
             costs[unit.kind] = cost_of(unit)
-        sums[arch, unit.choice] += costs[unit.kind]
-    rows = {name: {} for name in units[0][0]}
+        sums[unit.arch, unit.choice] += costs[unit.kind]
+    first = units[0].arch
+    fixed = sums[first, None]  # the networks differ in their choices alone
+    rows = {name: {} for name in first}
     for (arch, name), cost in sums.items():
         if name is not None:
             rows[name][arch[name]] = cost
-    # the networks differ in their choices alone
-    return rows, next((cost for (_, name), cost in sums.items() if name is None), 0)
+    return rows, fixed
 
 
 def build_fixed(
     backbone: nn.Module, final_backbone: Mapping, arch: Arch, device: str = 'meta'
 ) -> nn.Module:
-    """Builds the network that a member of the supernet's space becomes in the end.
+    """Builds the network that a member of the space becomes in the end, for evaluation.
 
-    It is in evaluation mode. The first two arguments are `count`'s; ``meta`` is a
-    device of shapes without numbers.
+    The first two arguments are `count`'s; ``meta`` is a device of shapes alone.
     """
     with torch.random.fork_rng(devices=[]), torch.device(device):
         net = MODELS.build({**backbone.arch_cfg(arch), **final_backbone})
@@ -176,7 +172,3 @@ def _cut(
             if i > 0 and backbone.supernet != 'stage':  # its steps are blocks
                 choices = next(steps).choices
             yield choices[0], block, (block,)
-
-
-def _image_channels(net: nn.Module) -> int:
-    return next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))

@@ -11,10 +11,11 @@ from mmcr.space.arch import Arch
 from mmcr.space.cost import exact, plain
 from mmcr.space.space import Choice
 
+FIELDS = ('kind', 'unit', 'shape', 'rest', 'costs', 'about')
 RULE = (
-    'a cost table is a JSON object with kind and unit (strings), costs '
-    '({choice: {value: cost}}), rest (a number), shape ([height, width] or null) and '
-    'about (an object)'
+    'a cost table is a JSON object with kind and unit (strings), costs ({choice: '
+    '{value: cost}}, values integers, costs finite and at least 0), rest (a cost), '
+    'shape ([height, width] or null) and about (an object)'
 )
 
 
@@ -23,18 +24,16 @@ class CostTable:
     """What every value of every choice costs, and what no choice decides.
 
     Called as `table(choice, value)` it is the `cost` of a `SearchSpace`. The fixed
-    cost (of stem, last conv) is counted once, in the first choice's share, so that a
-    budget bounds what the whole backbone costs.
+    cost is counted once, in the first choice's share, so that a budget bounds what
+    the whole backbone costs.
 
     Args:
         kind: What is counted: 'macs', 'params', 'latency'.
         unit: Of the costs: 'ms' for a latency.
-        costs: By name of the choice and by value; none negative.
+        costs: By name of the choice and by value.
         fixed: Cost of all that no choice decides; in files ``rest``.
-        shape: Height and width in pixels of the image that it holds for; None where
-            the cost does not depend on the image.
-        about: How it came about (device, versions, checks), as JSON; never read
-            when costs are looked up.
+        shape: Height and width in pixels of the image, where the cost depends on it.
+        about: How it came about (device, versions, checks), as JSON.
 
     Raises:
         UserError: An argument breaks its rule.
@@ -48,32 +47,27 @@ class CostTable:
     about: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name, value in (('kind', self.kind), ('unit', self.unit)):
-            if not isinstance(value, str):
-                raise UserError(f'{name} must be a string, but got {value!r}')
-        if not isinstance(self.costs, Mapping) or not self.costs:
-            raise UserError(
-                f'costs must map one or more choices to costs, but got {self.costs!r}'
-            )
-        costs = {name: _row(name, row) for name, row in self.costs.items()}
+        for name in ('kind', 'unit'):
+            _require(isinstance(getattr(self, name), str), name, getattr(self, name))
+        _require(isinstance(self.costs, Mapping) and self.costs, 'costs', self.costs)
+        for name, row in self.costs.items():
+            _require(isinstance(row, Mapping) and row, f'costs of {name}', row)
+            for value, cost in row.items():
+                holds = is_integer(value) and _is_cost(cost)
+                _require(holds, f'the cost of {name}={value!r}', cost)
+        _require(_is_cost(self.fixed), 'rest', self.fixed)
+        _require(isinstance(self.about, Mapping), 'about', self.about)
+        costs = {name: dict(row) for name, row in self.costs.items()}
         object.__setattr__(self, 'costs', costs)
-        _check_cost('the fixed cost (rest)', self.fixed)
         if self.shape is not None:
             object.__setattr__(self, 'shape', checked_shape(self.shape))
-        if not isinstance(self.about, Mapping):
-            raise UserError(f'about must be a mapping, but got {self.about!r}')
 
     def __call__(self, choice: str, value: int) -> float:
         """Returns a value's share; the first choice's has the fixed cost in it."""
-        if choice not in self.costs:
+        if value not in self.costs.get(choice, ()):
             raise UserError(
-                f'this table has no choice {choice}; its choices are '
-                f'{", ".join(self.costs)}'
-            )
-        if value not in self.costs[choice]:
-            raise UserError(
-                f'{choice}={value} has no cost in this table; {choice} must be one of '
-                f'{", ".join(map(str, self.costs[choice]))}'
+                f'{choice}={value} has no cost in this table, which has those of '
+                f'{_listed(self.costs)}'
             )
         cost = exact(self.costs[choice][value])
         if choice == next(iter(self.costs)):
@@ -87,20 +81,14 @@ class CostTable:
 
     def check_fits(self, choices: Iterable[Choice]) -> None:
         """A `UserError` unless these are the table's choices, all values in it."""
-        choices = tuple(choices)
-        names = {choice.name for choice in choices}
-        if names != set(self.costs):
+        choices = {choice.name: choice.values for choice in choices}
+        if choices.keys() != self.costs.keys() or not all(
+            self.costs[name].keys() >= set(values) for name, values in choices.items()
+        ):
             raise UserError(
-                f'the {self.kind} table must be of the choices of the space, '
-                f'{", ".join(sorted(names))}, but it is of {", ".join(self.costs)}'
+                f'the {self.kind} table must hold the choices of the space with every '
+                f'value, {_listed(choices)}, but it holds {_listed(self.costs)}'
             )
-        for choice in choices:
-            missing = [v for v in choice.values if v not in self.costs[choice.name]]
-            if missing:
-                raise UserError(
-                    f'the {self.kind} table must hold every value of {choice.name}, '
-                    f'but it has none for {", ".join(map(str, missing))}'
-                )
 
     @property
     def is_constant(self) -> bool:
@@ -112,31 +100,24 @@ class CostTable:
             name: {str(value): cost for value, cost in row.items()}
             for name, row in self.costs.items()
         }
-        return dict(
-            kind=self.kind,
-            unit=self.unit,
-            shape=None if self.shape is None else list(self.shape),
-            rest=self.fixed,
-            costs=rows,
-            about=dict(self.about),
-        )
+        shape = None if self.shape is None else list(self.shape)
+        values = self.kind, self.unit, shape, self.fixed, rows, dict(self.about)
+        return dict(zip(FIELDS, values))
 
     @classmethod
     def from_json(cls, obj) -> 'CostTable':
         """Reads what `to_json` wrote; anything else is a `UserError`."""
-        fields = {'kind', 'unit', 'shape', 'rest', 'costs', 'about'}
-        if not isinstance(obj, Mapping) or set(obj) != fields:
-            found = list(obj) if isinstance(obj, Mapping) else obj
-            raise UserError(f'{RULE}, but got {found!r}')
+        _require(isinstance(obj, Mapping) and set(obj) == set(FIELDS), 'it', obj)
+        options = dict(obj)
+        options['fixed'] = options.pop('rest')
         try:
-            costs = {
+            options['costs'] = {
                 name: {int(value): cost for value, cost in row.items()}
                 for name, row in obj['costs'].items()
             }
-        except (AttributeError, TypeError, ValueError):
-            raise UserError(f'{RULE}, but costs are {obj["costs"]!r}') from None
-        options = dict(obj, costs=costs)
-        return cls(fixed=options.pop('rest'), **options)
+        except (AttributeError, ValueError):
+            pass  # the constructor says what they must be
+        return cls(**options)
 
     def write(self, path: str | Path) -> None:
         """Writes the table to a file; a `UserError` where that fails."""
@@ -160,18 +141,15 @@ class CostTable:
             raise UserError(f'{path} is no cost table: {error}') from None
 
 
-def _row(name: str, row: Mapping[int, float]) -> dict[int, float]:
-    if not isinstance(name, str) or not isinstance(row, Mapping) or not row:
-        raise UserError(
-            f'costs of {name!r} must map one or more values to costs, but got {row!r}'
-        )
-    for value, cost in row.items():
-        if not is_integer(value):
-            raise UserError(f'the values of {name} are integers, but got {value!r}')
-        _check_cost(f'the cost of {name}={value}', cost)
-    return dict(row)
+def _require(holds: bool, name: str, value: object) -> None:
+    if not holds:
+        raise UserError(f'{RULE}, but got {value!r} for {name}')
 
 
-def _check_cost(name: str, cost: float) -> None:
-    if not is_number(cost) or cost < 0:
-        raise UserError(f'{name} must be a finite number, at least 0, but got {cost!r}')
+def _is_cost(value: object) -> bool:
+    return is_number(value) and value >= 0
+
+
+def _listed(values: Mapping[str, Iterable[int]]) -> str:
+    rows = (f'{name} ({", ".join(map(str, row))})' for name, row in values.items())
+    return ', '.join(rows)

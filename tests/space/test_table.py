@@ -12,13 +12,11 @@ COSTS = {'stage1': {1: 0.1, 2: 0.3}, 'stage2': {1: 1.25, 3: 2}}
 CHOICES = (Choice('stage1', (1, 2)), Choice('stage2', (3, 1)))
 
 
+TABLE = dict(kind='latency', unit='ms', costs=COSTS, fixed=0.2, shape=(8, 9))
+
+
 def table(**more):
-    return CostTable(
-        **{
-            **dict(kind='latency', unit='ms', costs=COSTS, fixed=0.2, shape=(8, 9)),
-            **more,
-        }
-    )
+    return CostTable(**{**TABLE, **more})
 
 
 def test_the_fixed_cost_is_counted_once():
@@ -31,10 +29,8 @@ def test_the_fixed_cost_is_counted_once():
 
 def test_a_budget_of_the_whole():
     space = SearchSpace(CHOICES, table(), Budget(1.5, 1.75))
-    assert [str(arch) for arch in space] == [
-        'stage1=1, stage2=1',
-        'stage1=2, stage2=1',
-    ]
+    names = ['stage1=1, stage2=1', 'stage1=2, stage2=1']
+    assert [str(arch) for arch in space] == names
 
 
 def test_round_trip(tmp_path):
@@ -52,53 +48,44 @@ def test_constant():
     assert table(costs={'a': {1: 2, 2: 2}, 'b': {1: 3, 5: 3.0}}).is_constant
 
 
-def test_fits():
-    table().check_fits(CHOICES)
-    table().check_fits((Choice('stage1', (1,)), CHOICES[1]))  # not every value
-
-
 @pytest.mark.parametrize(
     'choices, message',
     [
-        (CHOICES[:1], 'choices of the space, stage1, but it is of stage1, stage2'),
-        ((*CHOICES, Choice('stage3', (1,))), 'stage1, stage2, stage3, but'),
-        ((CHOICES[0], Choice('stage2', (1, 2, 4))), 'stage2, .* none for 2, 4'),
+        (CHOICES[:1], r'space with .*, stage1 .1, 2., but it holds stage1 .1, 2., st'),
+        ((*CHOICES, Choice('stage3', (1,))), 'stage3 .1., but'),
+        ((CHOICES[0], Choice('stage2', (1, 4))), 'stage2 .1, 4., .* stage2 .1, 3.$'),
     ],
 )
-def test_does_not_fit(choices, message):
+def test_fits(choices, message):
+    table().check_fits(CHOICES)
+    table().check_fits((Choice('stage1', (1,)), CHOICES[1]))  # not every value
     with pytest.raises(UserError, match=message):
         table().check_fits(choices)
 
 
-@pytest.mark.parametrize(
-    'choice, value, message',
-    [
-        ('stage3', 1, 'no choice stage3; its choices are stage1, stage2'),
-        ('stage1', 5, 'stage1=5 has no cost .* one of 1, 2'),
-    ],
-)
-def test_unknown(choice, value, message):
-    with pytest.raises(UserError, match=message):
-        table()(choice, value)
+@pytest.mark.parametrize('item', [('stage3', 1), ('stage1', 5)])
+def test_unknown(item):
+    message = '{}={} has no cost .* those of stage1 .1, 2., stage2 .1, 3.'
+    with pytest.raises(UserError, match=message.format(*item)):
+        table()(*item)
 
 
 @pytest.mark.parametrize(
     'more, message',
     [
-        (dict(unit=3), 'unit must be a string, but got 3'),
-        (dict(costs={}), 'one or more choices .* {}'),
-        (dict(costs={'stage1': {}}), "costs of 'stage1' .* {}"),
-        (dict(costs={'stage1': [1, 2]}), r'costs of .stage1. .* \[1, 2\]'),
-        (dict(costs={'stage1': {1.5: 1}}), 'integers, but got 1.5'),
-        (dict(costs={'stage1': {1: 'x'}}), "cost of stage1=1 .* 'x'"),
-        (dict(costs={'stage1': {1: -1}}), 'at least 0, but got -1'),
-        (dict(costs={'stage1': {1: float('nan')}}), 'finite number.* nan'),
-        (dict(costs={'stage1': {1: True}}), 'finite number.* True'),
-        (dict(fixed=None), 'fixed cost .rest. must be .* None'),
+        (dict(unit=3), 'a cost table .* but got 3 for unit'),
+        (dict(costs={}), 'but got {} for costs'),
+        (dict(costs={'stage1': {}}), 'but got {} for costs of stage1'),
+        (dict(costs={'stage1': [1, 2]}), r'got \[1, 2\] for costs of stage1'),
+        (dict(costs={'stage1': {1.5: 1}}), 'values integers.* the cost of stage1=1.5'),
+        (dict(costs={'stage1': {1: 'x'}}), "'x' for the cost of stage1=1"),
+        (dict(costs={'stage1': {1: -1}}), 'at least 0.*, but got -1'),
+        (dict(costs={'stage1': {1: float('nan')}}), 'finite .* nan'),
+        (dict(costs={'stage1': {1: True}}), 'True for the cost'),
+        (dict(fixed=None), 'but got None for rest'),
         (dict(shape=(8,)), r'height and a width .* \(8,\)'),
-        (dict(shape=(8, 0)), r'height and a width .* \(8, 0\)'),
         (dict(shape=640), 'height and a width .* 640'),
-        (dict(about=[1]), r'about .* \[1\]'),
+        (dict(about=[1]), r'about .an object., but got \[1\] for about'),
     ],
 )
 def test_bad_arguments(more, message):
@@ -113,15 +100,12 @@ def _without(name):
 @pytest.mark.parametrize(
     'text, message',
     [
-        ('', 'is no cost table'),
         ('{"kind": "latency"', 'is no cost table'),
         ('[1, 2]', r'JSON object with .* but got \[1, 2\]'),
-        (json.dumps(_without('rest')), 'rest .a number.*but got .*costs'),
+        (json.dumps(_without('rest')), 'rest .a cost.*but got .*costs'),
         (json.dumps(dict(table().to_json(), more=1)), "but got .*'more'"),
-        (json.dumps(dict(table().to_json(), costs=[1])), r'but costs are \[1\]'),
-        (json.dumps(dict(table().to_json(), costs={'a': {'x': 1}})), 'but costs are'),
-        (json.dumps(dict(table().to_json(), rest=float('inf'))), '.rest. must be'),
-        (json.dumps(dict(table().to_json(), shape=[1, 2, 3])), 'height and a width'),
+        (json.dumps(dict(table().to_json(), costs=[1])), r'got \[1\] for costs'),
+        (json.dumps(dict(table().to_json(), costs={'a': {'x': 1}})), "cost of a='x'"),
     ],
 )
 def test_bad_files(tmp_path, text, message):
