@@ -84,7 +84,7 @@ class PairedInitHook(Hook):
                 ) from None
             detector.init_weights()
         runner.logger.info(
-            f'PairedInitHook: this run starts with its part of the weights of a network '
-            f'with backbone={self.backbone}.'
+            f'PairedInitHook: this run starts with its part of a network with '
+            f'backbone={self.backbone}.'
         )
         return detector.state_dict()
