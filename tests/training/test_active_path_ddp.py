@@ -9,7 +9,6 @@ import torch
 from ddp import NETS, CPUAmp, Detector, bytes_of, data, plain, synchronised, trained
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.registry import MODEL_WRAPPERS
 from nets import equal, on_path, some_archs
 from pairs import one_of, run_pair
 from torch import nn
@@ -211,10 +210,6 @@ def test_some_paths_leave_the_shared_weight_out():
         model.backbone.set_arch(arch)
         active.append(model.shared in set(model.backbone.active_parameters()))
     assert not all(active)
-
-
-def test_configs_name_it():
-    assert MODEL_WRAPPERS.get('mmcr.ActivePathDDP') is ActivePathDDP
 
 
 def test_needs_a_supernet():
