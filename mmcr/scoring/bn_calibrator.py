@@ -51,11 +51,8 @@ class BNCalibrator:
         self.head_norms = list(head_norms) if adapt else []
         self.keep_bytes = keep_bytes
         backbone.train()
-        self._adapting = {
-            module
-            for module in backbone.modules()
-            if adapt and learns_statistics(module)
-        }
+        norms = filter(learns_statistics, backbone.modules())
+        self._adapting = set(norms) if adapt else set()
         self._depth = len(backbone.steps())
         # per prefix how many of the first batches of all ranks it saw, and this rank's
         # sums over images, of the means and then the variances of the norms of its
@@ -165,9 +162,7 @@ class BNCalibrator:
         return prefixes
 
     def _norms_of(self, step) -> list[nn.Module]:
-        return [
-            norm for norm in self.backbone.active_norms(step) if norm in self._adapting
-        ]
+        return [n for n in self.backbone.active_norms(step) if n in self._adapting]
 
     def _take(
         self, archs: Sequence[Arch], num_batches: int
@@ -209,13 +204,9 @@ def _unsynchronised(norms: Iterable[nn.Module]) -> Iterator[None]:
     """
     for norm in norms:
         norm.forward = MethodType(_BatchNorm.forward, norm)
-        norm._check_input_dim = _any_shape  # which mmcv's kind does not have
+        norm._check_input_dim = lambda x: None  # which mmcv's kind does not have
     try:
         yield
     finally:
         for norm in norms:
             del norm.forward, norm._check_input_dim
-
-
-def _any_shape(x: Tensor) -> None:
-    pass

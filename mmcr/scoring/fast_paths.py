@@ -101,9 +101,7 @@ def fast_paths(model: nn.Module) -> Iterator[None]:
     maximum stay as they are.
     """
     layers = [
-        module
-        for module in model.modules()
-        if type(module) is RoIAlign and module.pool_mode == 'avg'
+        m for m in model.modules() if type(m) is RoIAlign and m.pool_mode == 'avg'
     ]
     for layer in layers:
         layer.forward = partial(_forward, layer)
