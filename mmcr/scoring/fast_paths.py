@@ -100,9 +100,8 @@ def fast_paths(model: nn.Module) -> Iterator[None]:
     RoIAlign layers of other types, such as a user's own, and those that take the
     maximum stay as they are.
     """
-    layers = [
-        m for m in model.modules() if type(m) is RoIAlign and m.pool_mode == 'avg'
-    ]
+    layers = [module for module in model.modules() if type(module) is RoIAlign]
+    layers = [layer for layer in layers if layer.pool_mode == 'avg']
     for layer in layers:
         layer.forward = partial(_forward, layer)
     try:
