@@ -101,13 +101,6 @@ def test_bins_by_hand(space, count, ends, costs):
     assert [[space.cost_of(arch) for arch in part] for part in parts] == costs
 
 
-def test_a_range_without_paths_is_refused():
-    with pytest.raises(UserError, match='from 2 to 3, but .* cost from 0 to 0.9'):
-        cost_bins(TENTHS, 2, 2, 3)
-    with pytest.raises(UserError, match='from 1 to None, but'):
-        cost_bins(TENTHS, 2, 1)
-
-
 @pytest.mark.parametrize('bins', (3, 10, 54))
 def test_bins_are_a_partition_in_order_of_cost(bins):
     space = resnet_stage_space()
@@ -164,6 +157,8 @@ def test_a_space_that_nobody_can_enumerate():
             SearchSpace([Choice('a', (1, 2))], lambda name, value: 1),
             'cost the same',
         ),
+        (CostUniformSampler(2, 2, 3), TENTHS, 'from 2 to 3, but .* from 0 to 0.9'),
+        (CostUniformSampler(2, 1), TENTHS, 'from 1 to None, but'),
         (CostUniformSampler(), UNEVEN.under(Budget(7, 9)), 'between 7 and 9'),
         (StrictlyFairSampler(), UNEVEN.under(Budget(7, 9)), 'between 7 and 9'),
     ],

@@ -79,28 +79,19 @@ def test_every_iteration_trains_the_path_drawn_and_no_other(trained):
         assert changed == on_path(runner.model.backbone, arch)
 
 
-@pytest.mark.parametrize('seed', (7, 9))
-def test_a_resumed_run_goes_on_with_the_stream_it_was_drawn_from(
-    trained, shapes, tmp_path, seed
+@pytest.mark.parametrize('resume, seed', [(True, 7), (True, 9), (False, 9)])
+def test_a_resumed_run_keeps_its_stream_and_a_new_one_has_its_own(
+    trained, shapes, tmp_path, resume, seed
 ):
     first, recorder = trained
-    checkpoint = f'{first.work_dir}/iter_2.pth'
     cfg = train_cfg(shapes, tmp_path, iterations=4)
-    cfg.update(load_from=checkpoint, resume=True)
+    cfg.update(load_from=f'{first.work_dir}/iter_2.pth', resume=resume)
     cfg.custom_hooks[0].seed = seed
-    _, resumed = train(cfg)
-    assert resumed.archs == recorder.archs[2:]
-
-
-def test_a_new_run_from_old_weights_draws_by_its_own_seed(trained, shapes, tmp_path):
-    first, recorder = trained
-    cfg = train_cfg(shapes, tmp_path, iterations=2)
-    cfg.load_from = f'{first.work_dir}/iter_2.pth'
-    cfg.custom_hooks[0].seed = 9
-    runner, new = train(cfg)
-    hook = ArchSamplingHook(seed=9)
-    assert new.archs == [hook.draw(runner.model.backbone.space, i) for i in (0, 1)]
-    assert new.archs != recorder.archs[2:]
+    runner, found = train(cfg)
+    own = ArchSamplingHook(seed=seed)
+    new = [own.draw(runner.model.backbone.space, i) for i in range(4)]
+    assert found.archs == (recorder.archs[2:] if resume else new)
+    assert new[:2] != recorder.archs[2:]
 
 
 @pytest.mark.parametrize('resume', (True, False))
