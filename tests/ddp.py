@@ -121,11 +121,8 @@ def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options)
             model, the others of the optimizer wrapper.
     """
     convert = options.pop('convert', lambda model: model)
-    of_model = {
-        key: options.pop(key)
-        for key in ('name', 'training', 'with_cp', 'frozen_stages')
-        if key in options
-    }
+    names = {'name', 'training', 'with_cp', 'frozen_stages'} & options.keys()
+    of_model = {name: options.pop(name) for name in names}
     model = convert(Detector(**of_model)).to(dtype)
     model.rare.data = model.rare.data.double()
     archs = some_archs(model.backbone.space, 3)
@@ -135,12 +132,8 @@ def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options)
     )
 
     def note(*_):
-        found.append(
-            {
-                name: None if p.grad is None else p.grad.clone()
-                for name, p in model.named_parameters()
-            }
-        )
+        grads = {name: p.grad for name, p in model.named_parameters()}
+        found.append({n: grad.clone() for n, grad in grads.items() if grad is not None})
 
     optimizer.register_step_pre_hook(note)
     wrapper = wrapper(optimizer=optimizer, **options)

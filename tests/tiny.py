@@ -65,6 +65,15 @@ def metric_cfg(root: Path, kind: str = 'mmcr.UnroundedCocoMetric', **more) -> di
     return {**cfg, **more}
 
 
+def archval_cfg(root: Path, archs: dict) -> dict:
+    """Scores architectures while a supernet trains."""
+    return dict(
+        val_cfg=dict(type='mmcr.ArchValLoop', archs=archs, calibration_images=5),
+        val_dataloader=loader_cfg(root, 'archval'),
+        val_evaluator=metric_cfg(root),
+    )
+
+
 @functools.cache
 def _faster_rcnn() -> dict:
     path, _ = Config._get_cfg_path('mmdet::_base_/models/faster-rcnn_r50_fpn.py', '')

@@ -24,7 +24,7 @@ class ArchEvalLoop(BaseLoop):
     """What scoring architectures needs: archval, calibration images, metrics.
 
     Args:
-        runner: The runner that owns the loop.
+        runner: Owns the loop.
         dataloader: Config of archval's loader.
         evaluator: Config of the metrics, `mmcr.UnroundedCocoMetric` for COCO.
         calibration_dataloader: Config of the loader of the images that re-estimate
@@ -73,12 +73,8 @@ class ArchEvalLoop(BaseLoop):
                 calibration_dataloader
                 or calibration_cfg(runner.cfg.get('train_dataloader'), dataloader)
             )
-            calibration = build_loader(
-                self._calibration,
-                'the calibration set',
-                calibration_images,
-                calibration_seed,
-            )
+            drawn = calibration_images, calibration_seed
+            calibration = build_loader(self._calibration, 'the calibration set', *drawn)
         self.candidates = CandidateEvaluator(
             runner.model, evaluator, archval, calibration, **options
         )
@@ -92,12 +88,11 @@ class ArchEvalLoop(BaseLoop):
         if self._calibration:
             calibration['data'] = data_digest(self._calibration)
         options = ('score', 'num_minibatches', 'fp16', 'plain')
+        cfg = self.runner.cfg
         return dict(
             self._settings,
             **{name: getattr(self.candidates, name) for name in options},
-            detector=digest(
-                [self.runner.cfg.model, self.runner.cfg.get('data_preprocessor')]
-            ),
+            detector=digest([cfg.model, cfg.get('data_preprocessor')]),
             archval=dict(
                 images=len(self.dataloader.dataset),
                 batch_size=self.dataloader.sampler.batch_size,

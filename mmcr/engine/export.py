@@ -23,35 +23,30 @@ def write_best(folder: Path, trial: Trial, backbone_cfg: dict) -> None:
         backbone_cfg: Constructor arguments of the network to build from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arch = trial.proposal.candidate.arch
     record = dict(
-        arch=arch.to_json(),
+        arch=trial.proposal.candidate.arch.to_json(),
         backbone=backbone_cfg,
         score=trial.score,
         metrics=trial.metrics,
     )
-    text = json.dumps(record, indent=2) + '\n'
-    write_bytes(folder / 'best_arch.json', text.encode())
+    _write_indented(folder / 'best_arch.json', record)
     comment = f'Found by search: {trial.score:.4f} on archval with supernet weights.'
     fragment = arch_fragment(backbone_cfg, comment)
     write_bytes(folder / 'best_arch.py', fragment.encode())
 
 
 def write_front(folder: Path, front: Sequence[Trial], space: SearchSpace) -> None:
-    """Writes ``front.json``: architecture, score and cost of each.
-
-    Args:
-        folder: Where to write; there must be one.
-        front: Its trials.
-        space: What was searched, for the costs.
-    """
+    """Writes ``front.json``: architecture, score and, by the space, cost of each."""
     archs = [trial.proposal.candidate.arch for trial in front]
     members = [
         dict(arch=arch.to_json(), score=trial.score, cost=space.cost_of(arch))
         for trial, arch in zip(front, archs)
     ]
-    text = json.dumps(members, indent=2) + '\n'
-    write_bytes(folder / 'front.json', text.encode())
+    _write_indented(folder / 'front.json', members)
+
+
+def _write_indented(path: Path, content: dict | list) -> None:
+    write_bytes(path, (json.dumps(content, indent=2) + '\n').encode())
 
 
 def arch_fragment(backbone_cfg: dict, comment: str) -> str:

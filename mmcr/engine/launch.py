@@ -89,11 +89,10 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config of a run, with the command line's settings, its data checked.
+    """The config of a run, with the command line's settings.
 
     Raises:
-        UserError: It cannot be read, or its data do not fit
-            (`mmcr.data.checks.check_config`).
+        UserError: It cannot be read, or its data do not fit (`check_config`).
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
@@ -118,8 +117,8 @@ def build_runner(cfg: Config) -> Runner:
     """Builds the runner; without CUDA a distributed run goes over gloo."""
     setup_cache_size_limit_of_dynamo()
     import_formatter()
-    own = cfg.filename and Path(cfg.filename)
-    if own and own.resolve().parent == Path(cfg.work_dir).resolve():
+    folder = cfg.filename and Path(cfg.filename).resolve().parent
+    if folder == Path(cfg.work_dir).resolve():
         # mmengine would write the resolved config over the one that was given
         super(Config, cfg).__setattr__('_filename', None)
     if cfg.launcher != 'none' and not is_cuda_available():
@@ -130,20 +129,19 @@ def build_runner(cfg: Config) -> Runner:
 def import_formatter(seconds: float = 10.0) -> None:
     """Imports yapf, with which mmengine writes configs, beside other processes.
 
-    On a machine where it never ran, yapf's first import leaves its tables in the
-    user's cache, under their final name before they are whole: of processes that
-    start together one may read half a file.
-
-    Args:
-        seconds: How long to wait for the file to be whole.
+    yapf's first import on a machine leaves its tables in the user's cache, under their
+    final name before they are whole: of processes that start together one may read
+    half a file.
 
     Raises:
-        UserError: It stays damaged.
+        UserError: The file stays damaged for so many seconds.
     """
     deadline = time.monotonic() + seconds
     while True:
         try:
             import yapf  # noqa: F401
+
+            return
         except (EOFError, pickle.UnpicklingError) as error:
             if time.monotonic() > deadline:
                 raise UserError(
@@ -152,8 +150,6 @@ def import_formatter(seconds: float = 10.0) -> None:
                     f'fails: {error}. Remove that folder.'
                 ) from error
             time.sleep(0.1)
-        else:
-            return
 
 
 def _start_gloo(cfg: Config) -> None:

@@ -5,6 +5,8 @@ from datetime import timedelta
 
 from mmengine.logging import MMLogger
 
+INTERVAL = 10.0  # seconds between two lines within a round
+
 
 class SearchProgress:
     """Logs the share of the work done and the time that the rest will take.
@@ -12,19 +14,15 @@ class SearchProgress:
     Args:
         work: Of the whole search, in candidates scored on all of archval.
         known: How much of it an earlier run has done.
-        interval: Seconds between two lines at least.
     """
 
-    def __init__(self, work: float, known: float = 0.0, interval: float = 10.0):
-        self.work = work
-        self.known = known
-        self.done = 0.0
-        self.interval = interval
+    def __init__(self, work: float, known: float) -> None:
+        self.work, self.known, self.done = work, known, 0.0
         self._start = self._last = time.monotonic()
 
     def scoring(self, part: float) -> None:
         """So much of the round that is under way is done."""
-        if time.monotonic() - self._last >= self.interval:
+        if time.monotonic() - self._last >= INTERVAL:
             self._log(self.done + part)
 
     def finished(self, work: float) -> None:

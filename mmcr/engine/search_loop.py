@@ -28,12 +28,12 @@ for kind in vars(mmcr.search).values():
 class ArchSearchLoop(ArchEvalLoop):
     """Searches the supernet's space under one budget or several.
 
-    Used as ``test_cfg``, so that it needs no optimizer. In the work dir it
-    keeps the journal ``trials.jsonl``, from which a stopped search goes on, and
-    at the end writes ``best_arch.json`` and ``best_arch.py``; with a list of
-    budgets those of each into a folder of its name, such as ``budget_16``. A search
-    for a front writes ``front.json`` as well, and the same two files of each of its
-    architectures into ``front/0``, the cheapest, ``front/1`` and so on.
+    Used as ``test_cfg``, so that it needs no optimizer. In the work dir it keeps the
+    journal ``trials.jsonl``, from which a stopped search goes on, and at the end
+    writes ``best_arch.json`` and ``best_arch.py``; with a list of budgets those of
+    each into a folder of its name, such as ``budget_16``. A search for a front writes
+    ``front.json`` as well, and the same two files of each of its architectures into
+    ``front/0``, the cheapest, ``front/1`` and so on.
 
     Args:
         searcher: Config of the search method; it is given the space.
@@ -72,22 +72,14 @@ class ArchSearchLoop(ArchEvalLoop):
                     f'of the results, but those of {budget} are {", ".join(names)}. '
                     f'Leave out equal ones; give latency tables file names that differ.'
                 )
-            self.searcher = JointSearcher(
-                {
-                    name: self._searcher(searcher, each)
-                    for name, each in zip(names, budget)
-                }
-            )
+            searchers = [self._searcher(searcher, each) for each in budget]
+            self.searcher = JointSearcher(dict(zip(names, searchers)))
         else:
             self.searcher = self._searcher(searcher, budget)
 
     def _searcher(self, searcher: dict, budget: int | float | Mapping | None):
-        space = budget_space(
-            self.candidates.backbone,
-            self.final_backbone,
-            budget,
-            self.runner.cfg.model,
-        )
+        backbone, detector = self.candidates.backbone, self.runner.cfg.model
+        space = budget_space(backbone, self.final_backbone, budget, detector)
         return TASK_UTILS.build(dict(searcher, space=space))
 
     def run(self) -> dict:
@@ -108,7 +100,11 @@ class ArchSearchLoop(ArchEvalLoop):
             )
             progress.finished(work)
 
-        best = run_search(self.searcher, evaluate, known, self._record)
+        def record(trial: Trial) -> None:
+            if is_main_process():
+                self.journal.append(trial)
+
+        best = run_search(self.searcher, evaluate, known, record)
         if is_main_process():
             self._export()
         metrics = dict(best.metrics)
@@ -132,20 +128,12 @@ class ArchSearchLoop(ArchEvalLoop):
             except UserError as error:  # the other ranks are waiting
                 shared = [error]
             except OSError as error:
-                shared = [
-                    UserError(
-                        f'The journal must be written to the work dir, but '
-                        f'that fails: {error}'
-                    )
-                ]
+                rule = 'The journal must be written to the work dir, but that fails'
+                shared = [UserError(f'{rule}: {error}')]
         broadcast_object_list(shared)
         if isinstance(shared[0], UserError):
             raise shared[0]
         return shared[0]
-
-    def _record(self, trial: Trial) -> None:
-        if is_main_process():
-            self.journal.append(trial)
 
     def _export(self) -> None:
         searchers = {'': self.searcher}

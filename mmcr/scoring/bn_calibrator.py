@@ -31,9 +31,8 @@ class BNCalibrator:
     backbone's, which every architecture has to itself.
 
     Args:
-        backbone: A searchable backbone in supernet mode. Its mode and buffers
-            are changed; the caller gives them back (`paths.untouched`). Its
-            weights must stay as they are.
+        backbone: A supernet whose weights stay as they are. Mode and buffers are
+            changed; the caller gives them back (`paths.untouched`).
         head_norms: The norms of neck and heads to re-estimate, likewise changed.
         keep_bytes: Memory above which prefixes that are not asked for any more are
             forgotten.
@@ -52,16 +51,13 @@ class BNCalibrator:
         self.head_norms = list(head_norms) if adapt else []
         self.keep_bytes = keep_bytes
         backbone.train()
-        self._adapting = {
-            module
-            for module in backbone.modules()
-            if adapt and learns_statistics(module)
-        }
+        norms = filter(learns_statistics, backbone.modules())
+        self._adapting = set(norms) if adapt else set()
         self._depth = len(backbone.steps())
-        # per prefix this rank's sums over images, of the means and then the variances
-        # of the norms of its step, and last the number of images
-        self._sums: dict[Prefix, Tensor] = {}
-        self._num_seen: dict[Prefix, int] = {}  # of the first batches of all ranks
+        # per prefix how many of the first batches of all ranks it saw, and this rank's
+        # sums over images, of the means and then the variances of the norms of its
+        # step, and last the number of images
+        self._seen: dict[Prefix, tuple[int, Tensor]] = {}
         self._statistics: dict[Prefix, Tensor] = {}
 
     @property
@@ -73,7 +69,7 @@ class BNCalibrator:
         """Which of the first `num_batches` batches some prefix of `archs` lacks."""
         if not self.needed:
             return range(0)
-        seen = (self._seen_by(arch, num_batches) for arch in archs)
+        seen = (self._num_seen(arch, num_batches) for arch in archs)
         return range(min(seen, default=num_batches), num_batches)
 
     @torch.no_grad()
@@ -86,9 +82,8 @@ class BNCalibrator:
     ) -> None:
         """Estimates the statistics of all prefixes of `archs`.
 
-        Every image counts the same, whatever the batch it comes in. In a
-        distributed run each rank gives its own share of the batches, and all
-        get the statistics of the whole.
+        Every image counts the same, whatever its batch. Each rank gives its own share
+        of the batches, and all get the statistics of the whole.
 
         Args:
             archs: Complete members of the backbone's space.
@@ -103,15 +98,8 @@ class BNCalibrator:
             norm.train()
         if not archs or not self.needed:
             return
-        sizes = self._sizes(archs)
-        self._forget_but(sizes, num_batches)
-        seen_by = {arch: self._seen_by(arch, num_batches) for arch in archs}
-        # back at the end: what an error cuts off is no sum to go on from
-        num_seen = {prefix: self._num_seen.pop(prefix, 0) for prefix in sizes}
-        like = next(self.backbone.parameters())
-        for prefix, size in sizes.items():
-            if not num_seen[prefix]:
-                self._sums[prefix] = like.new_zeros(size + 1, dtype=torch.float64)
+        seen_by = {arch: self._num_seen(arch, num_batches) for arch in archs}
+        taken = self._take(archs, num_batches)
 
         def measure(prefix: Prefix, norms: list, images: int, run: Callable):
             for norm in norms:
@@ -120,8 +108,8 @@ class BNCalibrator:
                 # a head that is run on each level (which a GPU waits for)
                 norm.momentum = None if norms is self.head_norms else 1.0
             result = run()
-            if index >= num_seen[prefix]:
-                sums = self._sums[prefix]
+            num_seen, sums = taken[prefix]
+            if index >= num_seen:
                 means = [norm.running_mean for norm in norms]
                 variances = [norm.running_var for norm in norms]
                 # float64 makes the sum independent of the order of the batches
@@ -143,8 +131,8 @@ class BNCalibrator:
                         prefix = self._prefixes(todo[members[0]])[-1]
                         run = partial(run_heads, index, data, features)
                         measure(prefix, self.head_norms, len(images), run)
-        self._num_seen.update(dict.fromkeys(sizes, num_batches))
-        totals = {prefix: self._sums[prefix] for prefix in sizes}
+        totals = {prefix: sums for prefix, (_, sums) in taken.items()}
+        self._seen.update({prefix: (num_batches, totals[prefix]) for prefix in taken})
         all_reduce_dict(totals)
         self._statistics = {
             prefix: (total[:-1] / total[-1]).float() for prefix, total in totals.items()
@@ -174,35 +162,37 @@ class BNCalibrator:
         return prefixes
 
     def _norms_of(self, step) -> list[nn.Module]:
-        return [
-            norm for norm in self.backbone.active_norms(step) if norm in self._adapting
-        ]
+        return [n for n in self.backbone.active_norms(step) if n in self._adapting]
 
-    def _sizes(self, archs: Sequence[Arch]) -> dict[Prefix, int]:
-        """Of the statistics of each distinct prefix."""
-        sizes, steps = {}, self.backbone.steps()
+    def _take(
+        self, archs: Sequence[Arch], num_batches: int
+    ) -> dict[Prefix, tuple[int, Tensor]]:
+        """Takes what the prefixes of `archs` saw; forgets the others where too large.
+
+        Until it is put back: what an error cuts off is no sum to go on from.
+        """
+        held = sum(sums.nbytes for _, sums in self._seen.values())
+        taken, steps = {}, self.backbone.steps()
+        like = next(self.backbone.parameters())
         for arch in archs:
             self.backbone.set_arch(arch)
             for prefix, step in zip_longest(self._prefixes(arch), steps):
-                if prefix not in sizes:
+                if prefix in taken:
+                    continue
+                seen = self._seen.pop(prefix, None)
+                # sums do not shrink: what saw more than is asked for starts anew
+                if seen is None or seen[0] > num_batches:
                     norms = self.head_norms if step is None else self._norms_of(step)
-                    sizes[prefix] = sum(2 * norm.num_features for norm in norms)
-        return sizes
+                    size = sum(2 * norm.num_features for norm in norms) + 1
+                    seen = 0, like.new_zeros(size, dtype=torch.float64)
+                taken[prefix] = seen
+        if held > self.keep_bytes:
+            self._seen.clear()
+        return taken
 
-    def _seen_by(self, arch: Arch, num_batches: int) -> int:
-        seen = (self._num_seen.get(prefix, 0) for prefix in self._prefixes(arch))
+    def _num_seen(self, arch: Arch, num_batches: int) -> int:
+        seen = (self._seen.get(prefix, (0,))[0] for prefix in self._prefixes(arch))
         return min(count if count <= num_batches else 0 for count in seen)
-
-    def _forget_but(self, wanted: Iterable[Prefix], num_batches: int) -> None:
-        """What saw more than is asked for starts anew, since sums do not shrink."""
-        wanted = set(wanted)
-        held = sum(total.nbytes for total in self._sums.values())
-        for prefix in list(self._sums):
-            unused = held > self.keep_bytes and prefix not in wanted
-            beyond = prefix in wanted and self._num_seen.get(prefix, 0) > num_batches
-            if unused or beyond:
-                del self._sums[prefix]
-                self._num_seen.pop(prefix, None)
 
 
 @contextmanager
@@ -214,13 +204,9 @@ def _unsynchronised(norms: Iterable[nn.Module]) -> Iterator[None]:
     """
     for norm in norms:
         norm.forward = MethodType(_BatchNorm.forward, norm)
-        norm._check_input_dim = _any_shape  # which mmcv's kind does not have
+        norm._check_input_dim = lambda x: None  # which mmcv's kind does not have
     try:
         yield
     finally:
         for norm in norms:
             del norm.forward, norm._check_input_dim
-
-
-def _any_shape(x: Tensor) -> None:
-    pass

@@ -20,10 +20,9 @@ class UnroundedCocoMetric(CocoMetric):
     """mmdet's `CocoMetric` for ranking candidates.
 
     Values are not rounded (mmdet rounds to three decimals, so that close candidates
-    tie), and the images that count are those that were processed. A value is -1 where
-    there is no object of its kind, as in pycocotools. As with mmdet, mAP counts the 100
-    best detections of an image, where `proposal_nums` contains 100, and every other
-    value the largest of `proposal_nums`.
+    tie), and only images that were processed count. A value is -1 where there is no
+    object of its kind. As with mmdet, mAP counts the 100 best detections of an image,
+    where `proposal_nums` contains 100, and every other value the largest of these.
 
     Args:
         backend: ``'faster_coco_eval'`` (written in C++) or ``'pycocotools'``, which
@@ -65,9 +64,8 @@ class UnroundedCocoMetric(CocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         predictions = [prediction for _, prediction in results]
-        self.cat_ids = self._coco_api.get_cat_ids(
-            cat_names=self.dataset_meta['classes']
-        )
+        classes = self.dataset_meta['classes']
+        self.cat_ids = self._coco_api.get_cat_ids(cat_names=classes)
         image_ids = sorted(prediction['img_id'] for prediction in predictions)
         # asked for no images at all, the API would give those of all images
         if not image_ids or not self._coco_api.get_ann_ids(
@@ -75,8 +73,8 @@ class UnroundedCocoMetric(CocoMetric):
         ):
             raise UserError(
                 f'AP needs annotated objects, but the {len(image_ids)} images to score '
-                f'on have none of the classes {self.dataset_meta["classes"]}. Use '
-                f'other or more archval images.'
+                f'on have none of the classes {classes}. Use other or more archval '
+                f'images.'
             )
         for prediction in predictions:
             if np.isnan(prediction['scores']).any():
@@ -113,15 +111,11 @@ class UnroundedCocoMetric(CocoMetric):
         evaluator = COCOeval
         if self.backend == BACKENDS[0]:
             from faster_coco_eval import COCOeval_faster as evaluator
-        detections = list(self._detections(kind, predictions))
+        api, detections = self._coco_api, list(self._detections(kind, predictions))
         with contextlib.redirect_stdout(io.StringIO()):
             # loadRes cannot tell the kind of an empty list
-            found = (
-                self._coco_api.loadRes(detections)
-                if detections
-                else type(self._coco_api)()
-            )
-            coco_eval = evaluator(self._coco_api, found, kind)
+            found = api.loadRes(detections) if detections else type(api)()
+            coco_eval = evaluator(api, found, kind)
             # it has threads of its own for masks; here processes share the work
             coco_eval.rle_iou_max_workers = 1
             coco_eval.params.catIds = self.cat_ids
@@ -143,9 +137,8 @@ class UnroundedCocoMetric(CocoMetric):
                 boxes = prediction['bboxes'].astype(float)
                 boxes[:, 2:] -= boxes[:, :2]
                 shapes = [dict(bbox=box) for box in boxes.tolist()]
-            for shape, score, label in zip(
-                shapes, scores.tolist(), prediction['labels'].tolist()
-            ):
+            labels = prediction['labels'].tolist()
+            for shape, score, label in zip(shapes, scores.tolist(), labels):
                 yield dict(
                     image_id=prediction['img_id'],
                     category_id=self.cat_ids[label],
@@ -155,7 +148,7 @@ class UnroundedCocoMetric(CocoMetric):
 
 
 def _average_precision(precision: np.ndarray, params) -> dict[str, float]:
-    """The six values of a table of precisions, as pycocotools summarizes it.
+    """The six values that pycocotools makes of precisions.
 
     The evaluators' own summaries disagree on the detections that count.
 

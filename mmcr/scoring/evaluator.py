@@ -10,12 +10,7 @@ from operator import itemgetter
 
 import torch
 from mmengine.device import is_cuda_available
-from mmengine.dist import (
-    all_gather_object,
-    gather_object,
-    get_dist_info,
-    get_world_size,
-)
+from mmengine.dist import all_gather_object, gather_object, get_dist_info
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner.amp import autocast
@@ -41,15 +36,14 @@ class CandidateEvaluator:
     """Scores candidates with a detection metric.
 
     In a group of candidates every image is loaded once for all, and every distinct path
-    prefix runs once per batch. Batch norm statistics are estimated from scratch for
-    each path, once per search. The detector comes back as it was. Scores depend neither
+    prefix runs once per batch. The detector comes back as it was. Scores depend neither
     on the groups nor on the number of processes.
 
     A proposal's architecture may differ between mini-batches (the random completions of
     Sec. 3.3): the batches of archval form `num_minibatches` runs of equal length, and
-    the metric is computed once over the detections of all of them. For a part of
-    archval, norms are calibrated on as large a part of the calibration images, the
-    first ones, but on 32 images at least.
+    the metric is computed once over all detections. For a part of archval, norms are
+    calibrated on as large a part of the calibration images, the first ones, but on
+    `LEAST_CALIBRATION` images at least.
 
     Args:
         model: A detector whose backbone is a supernet, or its wrapper.
@@ -61,9 +55,8 @@ class CandidateEvaluator:
         score: Name of the metric value to rank by, larger is better.
         num_minibatches: c of Sec. 3.3.
         fp16: Whether to run under autocast; on a GPU only.
-        plain: Whether to compute as mmdet's own test of the fixed network does on the
-            same batches, to the last bit, without what a CPU computes faster and only
-            rounds otherwise (`fast_paths`).
+        plain: Whether to compute, to the last bit, as mmdet's own test of the fixed
+            network does on the same batches: without `fast_paths`.
         group_size: How many candidates share one pass over archval; a stopped search
             repeats the unfinished group.
 
@@ -102,12 +95,6 @@ class CandidateEvaluator:
         self.plain = plain
         self.group_size = group_size
         self._calibrator: BNCalibrator | None = None
-
-    @property
-    def fast_paths(self) -> list[str] | None:
-        """What rounds otherwise than mmdet's own test; ``None`` where nothing does."""
-        on_cpu = next(self.model.parameters()).device.type == 'cpu'
-        return ['channels_last', 'roi_align'] if on_cpu and not self.plain else None
 
     def reset(self) -> None:
         """To be called when the supernet's weights have changed."""
@@ -183,9 +170,10 @@ class CandidateEvaluator:
         plan = self._plan(proposals)
         archs = list(dict.fromkeys(arch for runs in plan.values() for arch in runs))
         num_batches = self._num_calibration(proposals[0])
+        on_cpu = next(self.model.parameters()).device.type == 'cpu'
         with (
             untouched(self.model, self.backbone),
-            fast_paths(self.model) if self.fast_paths else nullcontext(),
+            fast_paths(self.model) if on_cpu and not self.plain else nullcontext(),
             autocast(enabled=self.fp16),
         ):
             self.model.train()
@@ -216,15 +204,14 @@ class CandidateEvaluator:
         plan: dict[int, dict[Arch, list[int]]] = {}
         for i, proposal in enumerate(proposals):
             start, stop = proposal.portion
-            first, end = (batches_before(part, num_batches) for part in (start, stop))
-            arch_for = cache(proposal.candidate.arch_for)
-            own = range(first, end)
+            own = range(*(batches_before(end, num_batches) for end in (start, stop)))
             if not own:
                 raise UserError(
                     f'A candidate needs a batch of archval at least, but its '
                     f'{num_batches} batches have none in the part from {start:g} to '
                     f'{stop:g}. Use smaller batches, more images or fewer slices.'
                 )
+            arch_for = cache(proposal.candidate.arch_for)
             for batch in own:
                 arch = arch_for(batch * minibatches // num_batches)
                 plan.setdefault(batch, {}).setdefault(arch, []).append(i)
@@ -239,10 +226,9 @@ class CandidateEvaluator:
         """This rank's share of the chosen batches, preprocessed, with their index."""
         with loader.sampler.only(chosen):
             own = loader.sampler.batches
-            if not own:  # workers that load would be started for nothing
-                return
-            for done, (batch, data) in enumerate(zip(own, loader)):
-                progress(done * get_world_size())
+            # without any, workers that load would be started for nothing
+            for done, (batch, data) in enumerate(zip(own, loader if own else ())):
+                progress(done * get_dist_info()[1])
                 yield batch, self.model.data_preprocessor(data, False)
 
     def _predict(

@@ -26,10 +26,8 @@ def roi_align(
 ) -> Tensor:
     """What `mmcv.ops.roi_align` with ``pool_mode='avg'`` gives, up to rounding.
 
-    Its arguments are mmcv's: `features` are ``N x C x H x W``, `rois` ``K x 5``.
-
-    Returns:
-        ``K x C x rows x columns``, contiguous, as heads that view it flat expect.
+    Of `features`, ``N x C x H x W``, and `rois`, ``K x 5``, as in mmcv, it makes
+    ``K x C x rows x columns``, contiguous, as heads that view it flat expect.
     """
     num, channels, height, width = features.shape
     rows, columns = output_size
@@ -55,15 +53,11 @@ def roi_align(
         first = rois[own, 0].long() * (height * width)
         lines = y[:, :, None, :, None] * width + first.view(-1, 1, 1, 1, 1)
         index = lines + x[:, None, :, None, :]
-        weight = (along_y / down)[:, :, None, :, None] * (along_x / across)[
-            :, None, :, None, :
-        ]
-        bags = len(own) * rows * columns
+        along_y, along_x = along_y / down, along_x / across
+        weight = along_y[:, :, None, :, None] * along_x[:, None, :, None, :]
+        bags = len(own) * rows * columns, -1
         cells = F.embedding_bag(
-            index.view(bags, -1),
-            pixels,
-            per_sample_weights=weight.view(bags, -1),
-            mode='sum',
+            index.view(bags), pixels, mode='sum', per_sample_weights=weight.view(bags)
         )
         out[own] = cells.view(-1, rows, columns, channels)
     return out.permute(0, 3, 1, 2).contiguous()
@@ -106,11 +100,8 @@ def fast_paths(model: nn.Module) -> Iterator[None]:
     RoIAlign layers of other types, such as a user's own, and those that take the
     maximum stay as they are.
     """
-    layers = [
-        module
-        for module in model.modules()
-        if type(module) is RoIAlign and module.pool_mode == 'avg'
-    ]
+    layers = [module for module in model.modules() if type(module) is RoIAlign]
+    layers = [layer for layer in layers if layer.pool_mode == 'avg']
     for layer in layers:
         layer.forward = partial(_forward, layer)
     try:
@@ -124,14 +115,8 @@ def fast_paths(model: nn.Module) -> Iterator[None]:
 def _forward(layer: RoIAlign, features: Tensor, rois: Tensor) -> Tensor:
     if torch.is_grad_enabled() or features.dtype != torch.float32:
         return RoIAlign.forward(layer, features, rois)
-    return roi_align(
-        features,
-        rois,
-        layer.output_size,
-        layer.spatial_scale,
-        layer.sampling_ratio,
-        layer.aligned,
-    )
+    options = layer.output_size, layer.spatial_scale, layer.sampling_ratio
+    return roi_align(features, rois, *options, layer.aligned)
 
 
 @contextmanager
@@ -152,9 +137,9 @@ def _channels_last(model: nn.Module) -> Iterator[None]:
         lambda module, inputs, outs: tuple(out.contiguous() for out in outs)
     )
     try:
-        yield
+        with usual:  # removed at the end
+            yield
     finally:
-        usual.remove()
         for part in parts:
             part.to(memory_format=torch.contiguous_format)
 

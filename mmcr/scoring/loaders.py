@@ -14,14 +14,11 @@ from mmcr.errors import UserError
 
 
 class BatchShardSampler(Sampler):
-    """Every rank draws whole batches: batch j goes to rank j modulo world size.
+    """Deals out whole batches: batch j of the images goes to rank j modulo world size.
 
     With mmengine's `DefaultSampler`, which deals out single images and repeats some,
-    batches, and with them scores, would depend on the number of ranks.
-
-    Args:
-        indices: Of the data set's images, in order.
-        batch_size: Images per batch; the last batch may be smaller.
+    batches, and with them scores, would depend on the number of ranks. The last batch
+    may be smaller.
     """
 
     def __init__(self, indices: range | list[int], batch_size: int) -> None:
@@ -32,11 +29,7 @@ class BatchShardSampler(Sampler):
 
     @contextmanager
     def only(self, batches: Iterable[int]) -> Iterator[None]:
-        """Draws these batches alone, for a while.
-
-        Args:
-            batches: Global indices, rising: only the last batch may be smaller.
-        """
+        """Draws these batches alone, given by rising global indices, for a while."""
         self._select(batches)
         try:
             yield
@@ -61,11 +54,7 @@ class BatchShardSampler(Sampler):
 
 
 def calibration_cfg(train: dict | None, archval: dict) -> dict:
-    """The training set in archval's batches, with archval's pipeline.
-
-    Args:
-        train: Config of the training loader.
-        archval: Config of archval's loader.
+    """Config of the training set in archval's batches, with archval's pipeline.
 
     Raises:
         UserError: The training set is wrapped, so that its images cannot be
@@ -108,7 +97,7 @@ def build_loader(
     padding.
 
     Args:
-        cfg: A dataloader config of mmengine's form.
+        cfg: Of mmengine's form.
         name: What messages call the loader.
         num_images: How many images to draw; ``None`` takes all.
         seed: Of the order and the draw.

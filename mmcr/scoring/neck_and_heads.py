@@ -13,11 +13,7 @@ from mmcr.models.norms import learns_statistics
 def neck_and_head_norms(model: nn.Module, backbone: nn.Module) -> list[nn.Module]:
     """The norms of a detector's neck and heads that are in training mode now."""
     own = set(backbone.modules())
-    return [
-        module
-        for module in model.modules()
-        if module not in own and learns_statistics(module)
-    ]
+    return [m for m in model.modules() if m not in own and learns_statistics(m)]
 
 
 def run_neck_and_heads(
@@ -26,14 +22,14 @@ def run_neck_and_heads(
     """Runs neck and heads on the backbone's outputs for a batch.
 
     Where an RPN passes RoIs on, by the detector's losses: heads see those that training
-    samples, not the many more that a test looks at; the samples are the same for all
-    architectures. Other heads see the whole features either way, and need no boxes.
-    Losses that wait for other processes (of CenterNet2's and Sparse R-CNN's heads) are
-    not made for this: in a distributed run ranks have unequally many batches.
+    samples, not the many more that a test looks at. Other heads see the whole features
+    either way, and need no boxes. Losses that wait for other processes (of CenterNet2's
+    and Sparse R-CNN's heads) are not made for this: ranks may have unequally many
+    batches.
 
     Args:
         model: The detector, unwrapped.
-        index: Of the batch; decides the samples.
+        index: Of the batch; decides the samples, for all architectures alike.
         data: The batch, preprocessed.
         features: What the backbone made of it.
 

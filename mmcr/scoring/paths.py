@@ -69,13 +69,9 @@ def run_paths(
 def untouched(model: nn.Module, backbone: nn.Module) -> Iterator[None]:
     """Gives back modes, buffers and the active architecture at the end."""
     arch = backbone.arch
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(m, m.training) for m in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    momenta = [
-        (module, module.momentum)
-        for module in model.modules()
-        if hasattr(module, 'momentum')
-    ]
+    momenta = [(m, m.momentum) for m in model.modules() if hasattr(m, 'momentum')]
     try:
         yield
     finally:

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from mmengine.dist import all_gather, all_gather_object
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from mmcr.errors import UserError
 from mmcr.models.detector import find_backbone
@@ -100,7 +100,9 @@ def _keep_used(module: nn.Module, inputs: tuple, outputs: Any) -> Any:
     if not used:
         return outputs
     nothing = _NoGradients.apply(*used)
-    return _with_tensors(outputs, lambda x: x + nothing.to(x) if x.requires_grad else x)
+    return tree_map_only(
+        Tensor, lambda x: x + nothing.to(x) if x.requires_grad else x, outputs
+    )
 
 
 class _NoGradients(torch.autograd.Function):
@@ -114,17 +116,6 @@ class _NoGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[None, ...]:
         return (None,) * ctx.count
-
-
-def _with_tensors(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A model's outputs, however nested, with each tensor changed."""
-    if isinstance(outputs, Tensor):
-        return change(outputs)
-    if isinstance(outputs, dict):
-        return {key: _with_tensors(each, change) for key, each in outputs.items()}
-    if isinstance(outputs, list | tuple):
-        return type(outputs)(_with_tensors(each, change) for each in outputs)
-    return outputs
 
 
 def _require_same_path(path: str) -> None:

@@ -20,11 +20,10 @@ from mmcr.registry import HOOKS
 class PairedInitHook(Hook):
     """Starts a training from the weights of one large network, by their names.
 
-    Otherwise networks with other numbers of blocks begin with other weights
-    throughout, neck and heads included, even under one seed. Here each takes its part
-    of a network that has all their blocks, initialised under the run's seed: what
-    differs between networks of one seed is their architecture. A training that loads
-    or resumes a checkpoint keeps the weights of that.
+    Otherwise networks with other numbers of blocks begin with other weights even under
+    one seed, in neck and heads, too. Here each takes its part of a network that has
+    all their blocks, initialised under the run's seed. A training that loads or
+    resumes a checkpoint keeps the weights of that.
 
     Args:
         backbone: In what the large network's backbone differs from the one that is
@@ -73,9 +72,6 @@ class PairedInitHook(Hook):
                 'one has none. Leave the hook out of it.'
             )
         cfg.backbone.update(self.backbone)
-        runner.logger.info(
-            f'PairedInitHook: initialises a network with backbone={self.backbone}.'
-        )
         with torch.random.fork_rng(devices=[]):  # the run's own stream goes on
             torch.default_generator.manual_seed(runner.seed)
             try:
@@ -87,5 +83,8 @@ class PairedInitHook(Hook):
                     f'{error}'
                 ) from None
             detector.init_weights()
-        runner.logger.info('PairedInitHook: this run starts with its part of them.')
+        runner.logger.info(
+            f'PairedInitHook: this run starts with its part of a network with '
+            f'backbone={self.backbone}.'
+        )
         return detector.state_dict()

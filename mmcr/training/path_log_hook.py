@@ -16,32 +16,24 @@ class PathRecord:
     """How often each value of each choice was trained, and with which loss.
 
     Losses that are not finite, as of steps that a loss scaler skips, are left out.
-
-    Args:
-        space: Of the paths.
-        window: Every loss weighs ``1 / window`` of a value's mean, the first ones
-            equal.
+    Every other one weighs ``1 / window`` of a value's mean, the first ones equal.
     """
 
     def __init__(self, space: SearchSpace, window: int) -> None:
         self.window = window
         self.steps, self.finite, self.losses = (
-            {
-                choice.name: dict.fromkeys(choice.values, zero)
-                for choice in space.choices
-            }
-            for zero in (0, 0, 0.0)
+            {choice.name: dict.fromkeys(choice.values, 0) for choice in space.choices}
+            for _ in range(3)
         )
 
     def add(self, arch: Arch, loss: float) -> None:
         """Notes an iteration."""
         for name, value in arch.items():
             self.steps[name][value] += 1
-            if not isfinite(loss):
-                continue
-            self.finite[name][value] += 1
-            weight = 1 / min(self.finite[name][value], self.window)
-            self.losses[name][value] += weight * (loss - self.losses[name][value])
+            if isfinite(loss):
+                self.finite[name][value] += 1
+                weight = 1 / min(self.finite[name][value], self.window)
+                self.losses[name][value] += weight * (loss - self.losses[name][value])
 
     def go_on(self, steps: dict, losses: dict, finite: dict | None = None) -> None:
         """Takes over another record's numbers of the values that both have."""

@@ -23,10 +23,9 @@ from mmcr.registry import HOOKS
 class ExactResumeHook(Hook):
     """Makes a resumed run equal, bit for bit, to one that was never interrupted.
 
-    mmengine restores weights, optimizer, schedules, averages and the seed, but no
-    random number generator and no position inside an epoch. Here the generators are
-    seeded before every iteration, and in the workers before every batch, with a
-    function of the run's seed, the rank and the iteration: no generator's state has
+    mmengine restores no random number generator and no position inside an epoch. Here
+    the generators are seeded before every iteration, and in the workers before every
+    batch, with a function of the run's seed, the rank and the iteration: no state has
     to be saved, and what happens between iterations leaves no trace.
 
     Images, augmentations, samples and paths are the same on every device; weights
@@ -54,7 +53,8 @@ class ExactResumeHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         if self.batches is None:
             return
-        if _is_one_epoch(runner):
+        # a loop by iterations, all of which mmengine calls one epoch
+        if hasattr(runner.train_loop, 'dataloader_iterator'):
             self.batches.seek(epoch=0, iteration=runner.iter, skip=runner.iter)
             self._begin_there(runner)
         else:
@@ -110,8 +110,7 @@ class ExactResumeHook(Hook):
         before = state.get('length', length)
         done = runner.iter - runner.epoch * before
         self._done = min(max(done, 0) * length // before, length)
-        gradients = state.get('gradients')
-        if gradients:
+        if gradients := state.get('gradients'):
             for name, parameter in unwrapped(runner.model).named_parameters():
                 if name in gradients:
                     parameter.grad = gradients[name].to(parameter.device)
@@ -143,11 +142,6 @@ class ExactResumeHook(Hook):
             'number of training images': len(runner.train_dataloader.dataset),
             'batch size': self.batches.batch_size,
         }
-
-
-def _is_one_epoch(runner: Runner) -> bool:
-    """Whether the loop goes by iterations; mmengine calls all of them one epoch."""
-    return hasattr(runner.train_loop, 'dataloader_iterator')
 
 
 def _gradients(runner: Runner) -> dict[str, Tensor]:
@@ -212,9 +206,8 @@ class NumberedBatches:
 def number_batches(loader: DataLoader, *stream: int | str) -> NumberedBatches:
     """Makes what a loader loads a function of the iteration alone.
 
-    The process that loads a batch seeds its generators for it: neither earlier
-    batches nor the number of workers change what the pipeline draws. Reaches into
-    torch's `DataLoader` in two places, checked against torch 2.13.
+    The process that loads a batch seeds its generators for it. Reaches into torch's
+    `DataLoader` in two places, checked against torch 2.13.
 
     Args:
         loader: Whose workers have not started; one numbered already stays as it is.

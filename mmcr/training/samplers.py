@@ -5,9 +5,10 @@ So all ranks draw the same path, and a resumed training needs nothing but the se
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import lcm
 from random import Random
 
@@ -87,7 +88,6 @@ class CostUniformSampler(PathSampler):
     bins: int = 10
     low: float | None = None
     high: float | None = None
-    _built: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         check_integer('bins', self.bins)
@@ -98,33 +98,22 @@ class CostUniformSampler(PathSampler):
             )
 
     def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
-        key = space.choices, id(space.cost)
-        if key not in self._built:
-            _check_unbounded(space, self)
-            # with the cost, lest another takes its place in memory and its id
-            parts = cost_bins(space, self.bins, self.low, self.high)
-            self._built[key] = space.cost, parts
+        _check_unbounded(space, self)
         rng = Random(f'{seed}/{iteration}')
-        return rng.choice(self._built[key][1]).sample(rng)
+        parts = cost_bins(space, self.bins, self.low, self.high)
+        return rng.choice(parts).sample(rng)
 
 
+@lru_cache(maxsize=8)  # of spaces by identity: a training draws from one
 def cost_bins(
     space: SearchSpace, count: int, low: float | None = None, high: float | None = None
 ) -> list[SearchSpace]:
-    """Cuts a range of a space's costs, as in `CostUniformSampler`, into equal parts.
+    """The members of each bin of `CostUniformSampler` that has any, cheapest first.
 
-    Of more than `MOST_SUMS` different costs, those of values are rounded to a grid:
-    the `GRID`-th part of all that the space's costs span. A path may then miss its
-    part, and so the range, by half a step for each of its choices.
-
-    Args:
-        space: Without a budget.
-        count: Of the parts, the lower end of each included, and the upper of the last.
-        low: Where the range begins; ``None``: at the least cost.
-        high: Where it ends; ``None``: at the greatest cost.
-
-    Returns:
-        The members of each part that has any, the cheapest first.
+    A bin includes its lower end, the last one its upper end as well. Of more than
+    `MOST_SUMS` different costs, those of values are rounded to a grid: the `GRID`-th
+    part of all that the space's costs span. A path may then miss its bin, and so the
+    range, by half a step for each of its choices.
 
     Raises:
         UserError: The space has no cost, or all of its members cost the same, or
@@ -135,8 +124,14 @@ def cost_bins(
             'CostUniformSampler needs choices that cost something, but those of this '
             'space, dilations for example, have no cost: use mmcr.UniformSampler'
         )
-    rows, unit = _integers(space, space.cost)
-    sums = _sums(rows)
+    rows = [[exact(space.cost(c.name, v)) for v in c.values] for c in space.choices]
+    unit = Fraction(1, lcm(*(each.denominator for row in rows for each in row)))
+    if _sums(rows, MOST_SUMS) is None:
+        unit = sum(max(row) - min(row) for row in rows) / GRID
+    in_units = SearchSpace(
+        space.choices, lambda name, value: round(exact(space.cost(name, value)) / unit)
+    )
+    sums = _sums([round(each / unit) for each in row] for row in rows)
     if len(sums) == 1:
         raise UserError(
             'CostUniformSampler needs paths that differ in cost, but all of this '
@@ -155,30 +150,10 @@ def cost_bins(
             f'CostUniformSampler needs paths that cost from {low} to {high}, but those '
             f'of this space cost from {" to ".join(ends)}: give another range'
         )
-    table = {
-        (choice.name, value): cost
-        for choice, row in zip(space.choices, rows)
-        for value, cost in zip(choice.values, row)
-    }
     return [
-        SearchSpace(
-            space.choices,
-            lambda name, value: table[name, value],
-            Budget(min(costs), max(costs)),
-        )
+        in_units.under(Budget(min(costs), max(costs)))
         for _, costs in sorted(parts.items())
     ]
-
-
-def _integers(
-    space: SearchSpace, cost: Callable[[str, int], float]
-) -> tuple[list[list[int]], Fraction]:
-    """What the values of every choice cost, and a unit in which sums are few."""
-    rows = [[exact(cost(c.name, value)) for value in c.values] for c in space.choices]
-    unit = Fraction(1, lcm(*(each.denominator for row in rows for each in row)))
-    if _sums(rows, MOST_SUMS) is None:
-        unit = sum(max(row) - min(row) for row in rows) / GRID
-    return [[round(each / unit) for each in row] for row in rows], unit
 
 
 def _sums(rows: Iterable[Iterable], limit: int | None = None) -> set | None:

@@ -70,9 +70,9 @@ class ArchSamplingHook(Hook):
         return self.sampler.draw(space, self.seed, iteration)
 
     def before_train(self, runner: Runner) -> None:
-        backbone = find_backbone(runner.model)  # a fixed network ends here, not later
-        self.space = self._costed(backbone)
-        self.draw(self.space, runner.iter)  # and so does a space without such a stream
+        # a fixed network ends here, and so does a space without such a stream
+        self.space = self._costed(find_backbone(runner.model))
+        self.draw(self.space, runner.iter)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -90,9 +90,7 @@ class ArchSamplingHook(Hook):
         backbone_of_detector(
             checkpoint['state_dict'], find_backbone(runner.model), path
         )
-        state = checkpoint.get('arch_sampling')
-        if state is None:
-            return
+        state = checkpoint.get('arch_sampling', dict(seed=self.seed))
         if state['seed'] != self.seed:
             runner.logger.warning(
                 f'The resumed run drew its paths with seed {state["seed"]}, the config '

@@ -33,11 +33,6 @@ def test_ranks_share_whole_batches(monkeypatch, shapes, world_size):
     assert [shared[j] for j in range(4)] == whole
 
 
-def test_a_loader_gives_the_same_batches_again(shapes):
-    loader = build_loader(loader_cfg(shapes, 'archval'), 'archval')
-    assert image_ids(loader) == image_ids(loader)
-
-
 def test_a_seeded_draw_of_images(shapes):
     def drawn(number, seed):
         loader = build_loader(loader_cfg(shapes, 'archtrain'), 'x', number, seed)

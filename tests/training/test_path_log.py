@@ -1,6 +1,7 @@
 """What a user sees while a supernet trains; mmengine's hooks beside ours."""
 
 import json
+from importlib.util import find_spec
 from math import inf, nan
 from pathlib import Path
 
@@ -8,15 +9,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from nets import equal, snapshot
-from tiny import (
-    STAGE,
-    build_detector,
-    candidate_evaluator,
-    loader_cfg,
-    metric_cfg,
-    train_cfg,
-)
+from nets import equal
+from tiny import STAGE, archval_cfg, build_detector, candidate_evaluator, train_cfg
 
 from mmcr.errors import UserError
 from mmcr.search import Complete, Proposal
@@ -76,31 +70,22 @@ def local(cfg):
 
 
 def test_a_record_by_hand():
-    record = PathRecord(SearchSpace([Choice('a', (1, 2)), Choice('b', (3,))]), window=2)
-    for value, loss in ((1, 4.0), (1, 2.0), (1, 5.0), (1, 0.0)):
+    space = SearchSpace([Choice('a', (1, 2)), Choice('b', (3,))])
+    record = PathRecord(space, window=2)
+    for value, loss in ((1, inf), (1, 4.0), (2, nan), (1, 2.0), (1, 5.0), (1, 0.0)):
         record.add(Arch({'a': value, 'b': 3}), loss)
-    # equal weights up to the window: 4, 3; then half of each new loss: 4, 2
+    # of finite ones equal weights up to the window: 4, 3; then half of each: 4, 2
     assert record.scalars() == {
-        'path_steps/a/1': 4,
+        'path_steps/a/1': 5,
         'path_loss/a/1': 2.0,
-        'path_steps/a/2': 0,
-        'path_steps/b/3': 4,
+        'path_steps/a/2': 1,
+        'path_steps/b/3': 6,
         'path_loss/b/3': 2.0,
     }
-    assert record.table() == '  a: 1: 4x 2.0000, 2: 0x\n  b: 3: 4x 2.0000'
-
-
-def test_a_loss_that_is_not_finite_is_left_out_of_the_mean():
-    space = SearchSpace([Choice('a', (1, 2))])
-    record = PathRecord(space, window=2)
-    for value, loss in ((1, inf), (2, nan), (1, 4.0), (1, nan), (1, 2.0)):
-        record.add(Arch({'a': value}), loss)
-    found = {'path_steps/a/1': 4, 'path_loss/a/1': 3.0, 'path_steps/a/2': 1}
-    assert record.scalars() == found
-    assert record.table() == '  a: 1: 4x 3.0000, 2: 1x'
+    assert record.table() == '  a: 1: 5x 2.0000, 2: 1x\n  b: 3: 6x 2.0000'
     resumed = PathRecord(space, window=2)
     resumed.go_on(record.steps, record.losses, record.finite)
-    resumed.add(Arch({'a': 2}), 5.0)
+    resumed.add(Arch({'a': 2, 'b': 3}), 5.0)
     assert resumed.scalars()['path_loss/a/2'] == 5
 
 
@@ -116,8 +101,11 @@ def test_a_record_goes_on_where_the_choices_are_the_same():
 @pytest.fixture(scope='module')
 def logged(shapes, tmp_path_factory):
     losses = Losses()
-    cfg = local(logged_cfg(shapes, tmp_path_factory.mktemp('logged')))
+    folder = tmp_path_factory.mktemp('logged')
+    cfg = local(logged_cfg(shapes, folder, **archval(shapes)))
     cfg.log_level = 'INFO'
+    if find_spec('tensorboard'):
+        cfg.visualizer.vis_backends.append(dict(type='TensorboardVisBackend'))
     return run(cfg, losses), losses.seen
 
 
@@ -128,9 +116,7 @@ def test_paths_steps_and_losses_reach_the_visualizer(logged):
     assert len({arch for arch, _ in seen}) > 2
     for step, found in scalars.items():
         drawn = seen[step - 1][0]
-        assert {k: v for k, v in found.items() if k.startswith('path/')} == {
-            f'path/{name}': value for name, value in drawn.items()
-        }
+        assert all(found[f'path/{name}'] == value for name, value in drawn.items())
         for choice in runner.model.backbone.space.choices:
             for value in choice.values:
                 losses = [x for arch, x in seen[:step] if arch[choice.name] == value]
@@ -141,6 +127,22 @@ def test_paths_steps_and_losses_reach_the_visualizer(logged):
                     assert found[f'path_loss/{tag}'] == pytest.approx(mean)
                 else:
                     assert f'path_loss/{tag}' not in found
+
+
+def test_they_reach_tensorboard_beside_the_scores_of_named_paths(logged):
+    events = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator'
+    )
+    (folder,) = Path(logged[0].work_dir).glob('*/vis_data')
+    board = events.EventAccumulator(str(folder))
+    board.Reload()
+    for step, found in scalars_of(logged[0]).items():
+        for tag, value in found.items():
+            (shown,) = (each.value for each in board.Scalars(tag) if each.step == step)
+            assert shown == pytest.approx(value)
+    for name in ('small', 'large'):
+        scores = [each.value for each in board.Scalars(f'archval/{name}/bbox_mAP')]
+        assert len(scores) == 2 and all(0 <= score <= 1 for score in scores)
 
 
 def test_the_text_log_has_tables_and_is_otherwise_as_before(logged):
@@ -174,67 +176,17 @@ def test_a_new_run_from_old_weights_counts_from_zero(logged, shapes, tmp_path):
 
 
 def archval(root, interval=3):
-    return dict(
-        val_interval=interval,
-        val_cfg=dict(
-            type='mmcr.ArchValLoop',
-            archs=dict(small=[1, 1, 2, 2], large=LARGE),
-            calibration_images=5,
-        ),
-        val_dataloader=loader_cfg(root, 'archval'),
-        val_evaluator=metric_cfg(root),
-    )
+    archs = dict(small=[1, 1, 2, 2], large=LARGE)
+    return dict(archval_cfg(root, archs), val_interval=interval)
 
 
-class Weights(Hook):
-    """Notes the weights of every iteration, and those in use when archval begins."""
-
-    def __init__(self):
-        self.trained, self.scored = [], []
-
-    def after_train_iter(self, runner, *args, **kwargs):
-        self.trained.append(snapshot(runner.model))
-
-    def before_val_epoch(self, runner):
-        self.scored.append(snapshot(runner.model))
-
-
-def test_ema_scores_the_averages_and_trains_the_weights(shapes, tmp_path):
-    cfg = logged_cfg(shapes, tmp_path / 'ema', **archval(shapes))
-    cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.5))
-    weights = Weights()
-    runner = run(cfg, weights)
-    plain = Weights()
-    run(logged_cfg(shapes, tmp_path / 'plain'), plain)
-    assert equal(weights.trained[-1], plain.trained[-1])
-
-    # after the first step a copy, from then on half of the way at each
-    names = [name for name, _ in runner.model.named_parameters()]
-    average = {name: plain.trained[0][name] for name in names}
-    for step in plain.trained[1:]:
-        average = {name: (average[name] + step[name]) / 2 for name in names}
-    assert all(torch.allclose(average[n], weights.scored[-1][n]) for n in names)
-    assert not equal(
-        [plain.trained[-1][n] for n in names], [weights.scored[-1][n] for n in names]
-    )
-
-    # and what the log calls the score is that of the averages
-    model = build_detector(STAGE)
-    saved = torch.load(f'{runner.work_dir}/iter_6.pth', weights_only=False)
-    model.load_state_dict(saved['state_dict'])
-    candidates = candidate_evaluator(model, shapes, calibration_images=5)
-    (trial,) = candidates.evaluate([Proposal(Complete(stage_arch(LARGE)))])
-    score = runner.message_hub.get_scalar('val/archval/large/bbox_mAP').current()
-    assert score == trial.score
-
-
-def test_ema_resumes_exactly(shapes, tmp_path):
-    def cfg(name):
-        made = logged_cfg(shapes, tmp_path / name)
+def test_ema_scores_the_averages_and_resumes_exactly(shapes, tmp_path):
+    def cfg(name, **more):
+        made = logged_cfg(shapes, tmp_path / name, **more)
         made.custom_hooks.append(dict(type='EMAHook', momentum=0.5))
         return made
 
-    run(cfg('whole'))
+    runner = run(cfg('whole', **archval(shapes)))
     rest = cfg('rest')
     rest.update(load_from=f'{tmp_path}/whole/iter_3.pth', resume=True)
     run(rest)
@@ -242,8 +194,19 @@ def test_ema_resumes_exactly(shapes, tmp_path):
         torch.load(tmp_path / name / 'iter_6.pth', weights_only=False)
         for name in ('whole', 'rest')
     )
-    for key in ('state_dict', 'ema_state_dict'):
-        assert equal(one[key], other[key])
+    averages, trained = one['state_dict'], one['ema_state_dict']
+    assert equal(averages, other['state_dict'])
+    assert equal(trained, other['ema_state_dict'])
+    name = 'rpn_head.rpn_conv.weight'
+    assert not averages[name].equal(trained[f'module.{name}'])
+
+    # what the log calls the score is that of the averages
+    model = build_detector(STAGE)
+    model.load_state_dict(averages)
+    candidates = candidate_evaluator(model, shapes, calibration_images=5)
+    (trial,) = candidates.evaluate([Proposal(Complete(stage_arch(LARGE)))])
+    score = runner.message_hub.get_scalar('val/archval/large/bbox_mAP').current()
+    assert score == trial.score
 
 
 def test_early_stopping_ends_on_a_named_path(shapes, tmp_path):

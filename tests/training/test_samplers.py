@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from tiny import OPERATION, STAGE, build_detector, train_cfg
+from tiny import OPERATION, train_cfg
 
 from mmcr.cost.units import count
 from mmcr.errors import UserError
@@ -34,6 +34,11 @@ from mmcr.training.samplers import (
 UNEVEN = SearchSpace(
     [Choice('a', (1, 2, 3)), Choice('b', (4, 5)), Choice('c', range(7))],
     lambda name, value: value,
+)
+# costs 0 1 4 5 6 9, and a tenth of that
+SMALL, TENTHS = (
+    SearchSpace([Choice('a', (0, 1, 4)), Choice('b', (0, 5))], cost)
+    for cost in (lambda name, value: value, lambda name, value: value / 10)
 )
 SAMPLERS = [UniformSampler(), StrictlyFairSampler(), CostUniformSampler(bins=5)]
 
@@ -80,36 +85,20 @@ def test_choices_are_shuffled_independently():
     assert all(70 <= number <= 130 for number in pairs.values())
 
 
-def test_bins_of_a_small_space_by_hand():
-    space = SearchSpace(
-        [Choice('a', (0, 1, 4)), Choice('b', (0, 5))], lambda name, value: value
-    )
-    # costs 0 1 4 5 6 9; three bins of width 3
-    assert [[space.cost_of(arch) for arch in part] for part in cost_bins(space, 3)] == [
-        [0, 1],
-        [5, 4],
-        [6, 9],
-    ]
-    # nothing costs 2, 3, 7 or 8
-    assert [part.size for part in cost_bins(space, 9)] == [1] * 6
-
-
-def test_bins_of_a_range_by_hand():
-    space = SearchSpace(
-        [Choice('a', (0, 1, 4)), Choice('b', (0, 5))], lambda name, value: value / 10
-    )
-    # costs 0 0.1 0.4 0.5 0.6 0.9; two bins of width 0.25
-    parts = cost_bins(space, 2, 0.1, 0.6)
-    assert [[space.cost_of(arch) for arch in part] for part in parts] == [
-        [0.1],
-        [0.5, 0.6, 0.4],
-    ]
-    assert [part.size for part in cost_bins(space, 2, low=0.45)] == [2, 1]
-    assert [part.size for part in cost_bins(space, 2, high=0.2)] == [1, 1]
-    with pytest.raises(UserError, match='from 2 to 3, but .* cost from 0 to 0.9'):
-        cost_bins(space, 2, 2, 3)
-    with pytest.raises(UserError, match='from 1 to None, but'):
-        cost_bins(space, 2, 1)
+@pytest.mark.parametrize(
+    'space, count, ends, costs',
+    [
+        (SMALL, 3, {}, [[0, 1], [5, 4], [6, 9]]),
+        # nothing costs 2, 3, 7 or 8
+        (SMALL, 9, {}, [[0], [1], [4], [5], [6], [9]]),
+        (TENTHS, 2, dict(low=0.1, high=0.6), [[0.1], [0.5, 0.6, 0.4]]),
+        (TENTHS, 2, dict(low=0.45), [[0.5, 0.6], [0.9]]),
+        (TENTHS, 2, dict(high=0.2), [[0], [0.1]]),
+    ],
+)
+def test_bins_by_hand(space, count, ends, costs):
+    parts = cost_bins(space, count, **ends)
+    assert [[space.cost_of(arch) for arch in part] for part in parts] == costs
 
 
 @pytest.mark.parametrize('bins', (3, 10, 54))
@@ -144,27 +133,19 @@ def test_a_space_that_nobody_can_enumerate():
     )
     parts = cost_bins(space, 4)
     assert sum(part.size for part in parts) == 3**40
-    a_range = CostUniformSampler(bins=2, low=40, high=40.5)
-    step = (
-        sum(
-            max(costs) - min(costs)
-            for costs in (
-                [space.cost(c.name, v) for v in c.values] for c in space.choices
-            )
-        )
-        / GRID
-    )
-    for cost in map(space.cost_of, draws(a_range, space, 40)):
-        assert 40 - 40 * step / 2 <= cost <= 40.5 + 40 * step / 2
     low, high = (
         sum(end(space.cost(c.name, v) for v in c.values) for c in space.choices)
         for end in (min, max)
     )
-    slack = 40 / GRID  # each of 40 costs is off by half a step at most
+    a_range = CostUniformSampler(bins=2, low=40, high=40.5)
+    slack = (high - low) / GRID * 40 / 2  # each of 40 costs is off by half a step
+    for cost in map(space.cost_of, draws(a_range, space, 40)):
+        assert 40 - slack <= cost <= 40.5 + slack
     for i, part in enumerate(parts):
+        start, stop = (low + (high - low) * j / 4 for j in (i, i + 1))
         for seed in range(5):
             cost = space.cost_of(part.sample(random.Random(seed)))
-            assert i / 4 - slack <= (cost - low) / (high - low) <= (i + 1) / 4 + slack
+            assert start - 2 * slack <= cost <= stop + 2 * slack
 
 
 @pytest.mark.parametrize(
@@ -176,6 +157,8 @@ def test_a_space_that_nobody_can_enumerate():
             SearchSpace([Choice('a', (1, 2))], lambda name, value: 1),
             'cost the same',
         ),
+        (CostUniformSampler(2, 2, 3), TENTHS, 'from 2 to 3, but .* from 0 to 0.9'),
+        (CostUniformSampler(2, 1), TENTHS, 'from 1 to None, but'),
         (CostUniformSampler(), UNEVEN.under(Budget(7, 9)), 'between 7 and 9'),
         (StrictlyFairSampler(), UNEVEN.under(Budget(7, 9)), 'between 7 and 9'),
     ],
@@ -207,10 +190,7 @@ def test_configs_name_them(sampler):
     hook = ArchSamplingHook(seed=5, sampler=dict(type=f'mmcr.{kind}'))
     stream = [hook.draw(UNEVEN, i) for i in range(30)]
     assert stream == draws(type(sampler)(), UNEVEN, 30, seed=5)
-
-
-def test_the_papers_sampler_is_the_default():
-    assert ArchSamplingHook().sampler == UniformSampler()
+    assert ArchSamplingHook().sampler == UniformSampler()  # the papers'
 
 
 def test_costs_are_blocks_or_macs():
@@ -242,20 +222,6 @@ def test_samplers_that_are_none(sampler, words):
 
 
 @pytest.mark.usefixtures('quiet_mmdet')
-def test_macs_are_counted_only_for_samplers_that_look_at_them():
-    backbone = build_detector(STAGE).backbone
-
-    def space_of(kind):
-        return ArchSamplingHook(sampler=dict(type=kind), cost='macs')._costed(backbone)
-
-    for kind in ('mmcr.UniformSampler', 'mmcr.StrictlyFairSampler'):
-        assert space_of(kind) is backbone.space
-    counted = space_of('mmcr.CostUniformSampler')
-    for sampler in (UniformSampler(), StrictlyFairSampler()):  # nothing is lost
-        assert draws(sampler, counted, 20) == draws(sampler, backbone.space, 20)
-
-
-@pytest.mark.usefixtures('quiet_mmdet')
 def test_training_by_macs(shapes, tmp_path):
     cfg = train_cfg(shapes, tmp_path, iterations=3)
     sampler = dict(type='mmcr.CostUniformSampler', bins=4)
@@ -267,6 +233,10 @@ def test_training_by_macs(shapes, tmp_path):
     backbone = runner.model.backbone
     space = SearchSpace(backbone.space.choices, count(backbone, {}, 'macs'))
     assert backbone.arch == CostUniformSampler(bins=4).draw(space, 2, 2)
+    # they are counted for samplers alone that look at them
+    for kind in ('mmcr.UniformSampler', 'mmcr.StrictlyFairSampler'):
+        hook = ArchSamplingHook(sampler=dict(type=kind), cost='macs')
+        assert hook._costed(backbone) is backbone.space
 
 
 @pytest.mark.usefixtures('quiet_mmdet')

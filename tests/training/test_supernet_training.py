@@ -6,14 +6,13 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from nets import equal, on_path, snapshot
+from nets import on_path, snapshot
 from tiny import (
     OPERATION,
     STAGE,
+    archval_cfg,
     build_detector,
     candidate_evaluator,
-    loader_cfg,
-    metric_cfg,
     train_cfg,
 )
 
@@ -56,16 +55,6 @@ def train(cfg):
     return runner, recorder
 
 
-def val_cfg(root, archs=None, **more):
-    return dict(
-        val_cfg=dict(
-            type='mmcr.ArchValLoop', archs=archs or ARCHS, calibration_images=5, **more
-        ),
-        val_dataloader=loader_cfg(root, 'archval'),
-        val_evaluator=metric_cfg(root),
-    )
-
-
 @pytest.fixture(scope='module')
 def trained(shapes, tmp_path_factory):
     """A run of four iterations, with archval after the last."""
@@ -74,7 +63,7 @@ def trained(shapes, tmp_path_factory):
         tmp_path_factory.mktemp('train'),
         iterations=4,
         val_interval=4,
-        **val_cfg(shapes),
+        **archval_cfg(shapes, ARCHS),
     )
     cfg.default_hooks.checkpoint.save_best = 'archval/large/bbox_mAP'
     return train(cfg)
@@ -90,28 +79,19 @@ def test_every_iteration_trains_the_path_drawn_and_no_other(trained):
         assert changed == on_path(runner.model.backbone, arch)
 
 
-@pytest.mark.parametrize('seed', (7, 9))
-def test_a_resumed_run_goes_on_with_the_stream_it_was_drawn_from(
-    trained, shapes, tmp_path, seed
+@pytest.mark.parametrize('resume, seed', [(True, 7), (True, 9), (False, 9)])
+def test_a_resumed_run_keeps_its_stream_and_a_new_one_has_its_own(
+    trained, shapes, tmp_path, resume, seed
 ):
     first, recorder = trained
-    checkpoint = f'{first.work_dir}/iter_2.pth'
     cfg = train_cfg(shapes, tmp_path, iterations=4)
-    cfg.update(load_from=checkpoint, resume=True)
+    cfg.update(load_from=f'{first.work_dir}/iter_2.pth', resume=resume)
     cfg.custom_hooks[0].seed = seed
-    _, resumed = train(cfg)
-    assert resumed.archs == recorder.archs[2:]
-
-
-def test_a_new_run_from_old_weights_draws_by_its_own_seed(trained, shapes, tmp_path):
-    first, recorder = trained
-    cfg = train_cfg(shapes, tmp_path, iterations=2)
-    cfg.load_from = f'{first.work_dir}/iter_2.pth'
-    cfg.custom_hooks[0].seed = 9
-    runner, new = train(cfg)
-    hook = ArchSamplingHook(seed=9)
-    assert new.archs == [hook.draw(runner.model.backbone.space, i) for i in (0, 1)]
-    assert new.archs != recorder.archs[2:]
+    runner, found = train(cfg)
+    own = ArchSamplingHook(seed=seed)
+    new = [own.draw(runner.model.backbone.space, i) for i in range(4)]
+    assert found.archs == (recorder.archs[2:] if resume else new)
+    assert new[:2] != recorder.archs[2:]
 
 
 @pytest.mark.parametrize('resume', (True, False))
@@ -128,15 +108,9 @@ def test_weights_of_a_plain_detector_start_the_rest(shapes, tmp_path):
     torch.save(dict(state_dict=weights, meta={}), tmp_path / 'plain.pth')
     cfg = train_cfg(shapes, tmp_path, iterations=1)
     cfg.load_from = f'{tmp_path}/plain.pth'
-    loaded = {}
-
-    class Loaded(Hook):
-        def before_train(self, runner):
-            loaded.update({k: v.clone() for k, v in runner.model.state_dict().items()})
-
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(Loaded())
-    runner.train()
+    runner.load_or_resume()
+    loaded = runner.model.state_dict()
     outside = [key for key in weights if not key.startswith('backbone.')]
     assert outside and all(torch.equal(loaded[k], weights[k]) for k in outside)
 
@@ -151,7 +125,9 @@ def test_weights_of_a_plain_detector_start_the_rest(shapes, tmp_path):
     ),
 )
 def test_metrics_that_will_not_come_are_refused_at_once(shapes, tmp_path, hook):
-    cfg = train_cfg(shapes, tmp_path, iterations=4, val_interval=4, **val_cfg(shapes))
+    cfg = train_cfg(
+        shapes, tmp_path, iterations=4, val_interval=4, **archval_cfg(shapes, ARCHS)
+    )
     cfg.custom_hooks.append(hook)
     with pytest.raises(UserError, match='archval/small/bbox_mAP, .* but got'):
         Runner.from_cfg(cfg).train()
@@ -169,45 +145,14 @@ def test_archval_metrics(trained, shapes):
     assert set(metrics) == {
         f'archval/{arch}/{name}' for arch in ARCHS for name in names
     }
-
+    archs = [stage_arch(blocks) for blocks in ((1, 1, 2, 2), (2, 2, 2, 3))]
     candidates = candidate_evaluator(runner.model, shapes, calibration_images=5)
-    small, large = candidates.evaluate(
-        [
-            Proposal(Complete(stage_arch(blocks)))
-            for blocks in ((1, 1, 2, 2), (2, 2, 2, 3))
-        ]
-    )
+    small, large = candidates.evaluate([Proposal(Complete(arch)) for arch in archs])
     assert metrics['archval/small/bbox_mAP'] == small.score
-    assert metrics['archval/large/bbox_mAP'] == large.score
-    assert small.score != large.score
-
-
-def test_archval_was_run_during_training(trained):
-    runner, _ = trained
-    best = runner.message_hub.get_info('best_score')
-    assert best == runner.val_loop.run()['archval/large/bbox_mAP']
+    assert metrics['archval/large/bbox_mAP'] == large.score != small.score
+    # and they were computed during training
+    assert runner.message_hub.get_info('best_score') == large.score
     assert Path(runner.work_dir, 'best_archval_large_bbox_mAP_iter_4.pth').is_file()
-
-
-def test_archval_leaves_the_training_state_alone(trained):
-    runner, _ = trained
-    runner.model.train()
-    arch = stage_arch((2, 1, 2, 2))
-    runner.model.backbone.set_arch(arch)
-    state = snapshot(runner.model)
-    momenta = {
-        k: v['momentum_buffer'].clone()
-        for k, v in runner.optim_wrapper.state_dict()['state'].items()
-    }
-    modes = [module.training for module in runner.model.modules()]
-    runner.val_loop.run()
-    assert equal(runner.model.state_dict(), state)
-    assert momenta and all(
-        torch.equal(v['momentum_buffer'], momenta[k])
-        for k, v in runner.optim_wrapper.state_dict()['state'].items()
-    )
-    assert [module.training for module in runner.model.modules()] == modes
-    assert runner.model.backbone.arch == arch
 
 
 @pytest.mark.parametrize(
@@ -221,7 +166,7 @@ def test_archval_leaves_the_training_state_alone(trained):
 )
 def test_archs_outside_the_space_are_refused(shapes, tmp_path, backbone, archs, error):
     runner = Runner.from_cfg(
-        train_cfg(shapes, tmp_path, backbone, **val_cfg(shapes, archs))
+        train_cfg(shapes, tmp_path, backbone, **archval_cfg(shapes, archs))
     )
     name = next(iter(archs))
     with pytest.raises(UserError, match=f'val_cfg.archs.* {name} .*{error}'):
@@ -230,6 +175,8 @@ def test_archs_outside_the_space_are_refused(shapes, tmp_path, backbone, archs, 
 
 def test_one_value_for_all_choices(shapes, tmp_path):
     runner = Runner.from_cfg(
-        train_cfg(shapes, tmp_path, OPERATION, **val_cfg(shapes, dict(plain=1, wide=3)))
+        train_cfg(
+            shapes, tmp_path, OPERATION, **archval_cfg(shapes, dict(plain=1, wide=3))
+        )
     )
     assert [set(arch.values()) for arch in runner.val_loop.archs.values()] == [{1}, {3}]
