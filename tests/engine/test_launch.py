@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -21,18 +20,14 @@ def formatter_process(cache, seconds):
     )
 
 
-@pytest.fixture
-def tables(tmp_path):
-    """The file that yapf leaves in a new cache."""
+@pytest.mark.skipif(sys.platform != 'linux', reason='caches lie elsewhere')
+def test_a_half_written_cache_of_the_formatter_is_waited_for(tmp_path):
+    """But a broken one not forever."""
     process = formatter_process(tmp_path, 0)
     assert process.wait() == 0, process.stderr.read()
-    file = max(Path(tmp_path).rglob('*.pickle'), key=lambda path: path.stat().st_size)
-    return file
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='caches lie elsewhere')
-def test_a_half_written_cache_of_the_formatter_is_waited_for(tables, tmp_path):
+    tables = max(tmp_path.rglob('*.pickle'), key=lambda path: path.stat().st_size)
     whole = tables.read_bytes()
+
     tables.write_bytes(whole[: len(whole) // 2])
     process = formatter_process(tmp_path, 60)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -40,9 +35,6 @@ def test_a_half_written_cache_of_the_formatter_is_waited_for(tables, tmp_path):
     tables.write_bytes(whole)
     assert process.wait(60) == 0, process.stderr.read()
 
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='caches lie elsewhere')
-def test_a_broken_cache_of_the_formatter_is_not_waited_for_forever(tables, tmp_path):
     tables.write_bytes(b'')
     process = formatter_process(tmp_path, 0)
     assert 'Remove that folder' in process.communicate(timeout=60)[1]
