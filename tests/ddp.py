@@ -1,5 +1,7 @@
 """A small detector, its batches and its training, alone or in many processes."""
 
+import copy
+
 import torch
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -120,13 +122,9 @@ def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options)
         options: `name`, `training`, `convert`, `with_cp`, `frozen_stages` of the
             model, the others of the optimizer wrapper.
     """
+    own = {'name', 'training', 'with_cp', 'frozen_stages'} & options.keys()
     convert = options.pop('convert', lambda model: model)
-    of_model = {
-        key: options.pop(key)
-        for key in ('name', 'training', 'with_cp', 'frozen_stages')
-        if key in options
-    }
-    model = convert(Detector(**of_model)).to(dtype)
+    model = convert(Detector(**{key: options.pop(key) for key in own})).to(dtype)
     model.rare.data = model.rare.data.double()
     archs = some_archs(model.backbone.space, 3)
     wrapped, found = wrap(model), []
@@ -135,12 +133,8 @@ def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options)
     )
 
     def note(*_):
-        found.append(
-            {
-                name: None if p.grad is None else p.grad.clone()
-                for name, p in model.named_parameters()
-            }
-        )
+        grads = {name: p.grad for name, p in model.named_parameters()}
+        found.append(copy.deepcopy(grads))
 
     optimizer.register_step_pre_hook(note)
     wrapper = wrapper(optimizer=optimizer, **options)
