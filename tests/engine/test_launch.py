@@ -6,18 +6,23 @@ import sys
 
 import pytest
 
-IMPORT = (
-    'import sys; from mmcr.engine.launch import import_formatter; import_formatter({})'
-)
+IMPORT = """
+from mmcr.engine.launch import import_formatter
+print('runs', flush=True)
+import_formatter({})
+"""
 
 
 def formatter_process(cache, seconds):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, '-c', IMPORT.format(seconds)],
         env={**os.environ, 'XDG_CACHE_HOME': str(cache)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert 'runs\n' in process.stdout  # after what others say
+    return process
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='caches lie elsewhere')
@@ -31,7 +36,7 @@ def test_a_half_written_cache_of_the_formatter_is_waited_for(tmp_path):
     tables.write_bytes(whole[: len(whole) // 2])
     process = formatter_process(tmp_path, 60)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(8)
+        process.wait(3)
     tables.write_bytes(whole)
     assert process.wait(60) == 0, process.stderr.read()
 
