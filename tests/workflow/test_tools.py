@@ -179,8 +179,9 @@ def test_ranking_study(run, supernet, workplace, capsys):
 @pytest.mark.slow
 def test_two_processes_train(workplace, steps):
     config = steps / '01_stage_supernet/config.py'
+    given = '--work-dir', 'two', '--cfg-options', 'val_dataloader.batch_size=4'
     subprocess.run(
-        [ROOT / 'tools/dist_train.sh', config, '2', '--work-dir', 'two'],
+        [ROOT / 'tools/dist_train.sh', config, '2', *given],
         check=True,
         cwd=workplace,
         stdout=subprocess.DEVNULL,
