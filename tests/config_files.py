@@ -1,9 +1,11 @@
 """The configs of the tree, each read once for all tests: mmengine takes its time."""
 
 import copy
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
+import pytest
 from mmengine.config import Config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -28,3 +30,22 @@ def is_of_search(name: str) -> bool:
     """Whether a leaf is a supernet or a search."""
     folder, file = name.split('/')
     return folder == 'crnas' or file.startswith(('supernet_', 'search_'))
+
+
+def slow_if(names: list[str], *patterns: str) -> list:
+    """Parameters of a test that takes long for the names like one of the patterns."""
+    return [
+        pytest.param(
+            name, marks=[pytest.mark.slow] * any(fnmatch(name, p) for p in patterns)
+        )
+        for name in names
+    ]
+
+
+def on_meta(cfg: dict):
+    """What mmdet builds of a config, without memory for weights."""
+    import torch
+    from mmdet.registry import MODELS
+
+    with torch.device('meta'):
+        return MODELS.build(cfg)

@@ -21,6 +21,16 @@ def shapes(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp('shapes'))
 
 
+@pytest.fixture(scope='session')
+def supernets(shapes, quiet_mmdet):
+    """The same folder, with checkpoints of both small supernets."""
+    from tiny import OPERATION, STAGE, write_checkpoint
+
+    for backbone in (STAGE, OPERATION):
+        write_checkpoint(shapes / f'{backbone["supernet"]}.pth', backbone)
+    return shapes
+
+
 @pytest.fixture(scope='module')
 def workplace(tmp_path_factory):
     """A folder with the demo's data set, as small as it gets, and a user's config."""

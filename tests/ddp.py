@@ -1,5 +1,7 @@
 """A small detector, its batches and its training, alone or in many processes."""
 
+import copy
+
 import torch
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -120,10 +122,9 @@ def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options)
         options: `name`, `training`, `convert`, `with_cp`, `frozen_stages` of the
             model, the others of the optimizer wrapper.
     """
+    own = {'name', 'training', 'with_cp', 'frozen_stages'} & options.keys()
     convert = options.pop('convert', lambda model: model)
-    names = {'name', 'training', 'with_cp', 'frozen_stages'} & options.keys()
-    of_model = {name: options.pop(name) for name in names}
-    model = convert(Detector(**of_model)).to(dtype)
+    model = convert(Detector(**{key: options.pop(key) for key in own})).to(dtype)
     model.rare.data = model.rare.data.double()
     archs = some_archs(model.backbone.space, 3)
     wrapped, found = wrap(model), []
@@ -133,7 +134,7 @@ def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options)
 
     def note(*_):
         grads = {name: p.grad for name, p in model.named_parameters()}
-        found.append({n: grad.clone() for n, grad in grads.items() if grad is not None})
+        found.append(copy.deepcopy(grads))
 
     optimizer.register_step_pre_hook(note)
     wrapper = wrapper(optimizer=optimizer, **options)

@@ -17,13 +17,18 @@ from mmcr.cli import leave_process_group
 from mmcr.engine.launch import import_formatter
 
 
+def quiet():
+    """For a process of a test: one thread, mmdet's names, no log."""
+    torch.set_num_threads(1)
+    MMLogger.get_instance('quiet', log_level='ERROR')
+    init_default_scope('mmdet')
+
+
 @contextmanager
 def one_of(world, rank, folder):
     """Inside, this process is one of a gloo group that waits for each other's end."""
-    torch.set_num_threads(1)
+    quiet()
     os.environ['LOCAL_RANK'] = str(rank)
-    MMLogger.get_instance('quiet', log_level='ERROR')
-    init_default_scope('mmdet')
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world
     )
@@ -32,24 +37,26 @@ def one_of(world, rank, folder):
     leave_process_group()
 
 
+def forked(module):
+    """Starts forks of a process that has the imports of a test module already."""
+    import_formatter()  # or all write its cache at once
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([module])
+    with pytest.MonkeyPatch.context() as patched:
+        # the server imports before it is told of the path
+        patched.setenv('PYTHONPATH', os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+    return context
+
+
 def run_pair(work, root, folder, seconds, count=2, preload=None):
     """What each rank wrote to its file; a hang ends after so many seconds.
 
-    With `preload`, the name of a module, they are forks of a process with its imports.
+    The processes are forks of one with the imports of `preload`, the test module.
     """
-    import_formatter()  # or all write its cache at once
-    if preload:
-        multiprocessing.set_forkserver_preload([preload])
-        with pytest.MonkeyPatch.context() as patched:
-            # the server imports before it is told of the path
-            patched.setenv('PYTHONPATH', os.pathsep.join(sys.path))
-            forkserver.ensure_running()
+    forked(preload or work.__module__)
     processes = torch.multiprocessing.start_processes(
-        work,
-        (root, folder),
-        nprocs=count,
-        join=False,
-        start_method='forkserver' if preload else 'spawn',
+        work, (root, folder), nprocs=count, join=False, start_method='forkserver'
     )
     deadline = time.monotonic() + seconds
     while not processes.join(max(0, deadline - time.monotonic())):

@@ -176,6 +176,15 @@ def write_checkpoint(path: Path, backbone: dict, seed: int = 0) -> Path:
     return path
 
 
+def left_by(work_dir: Path) -> dict[str, bytes]:
+    """All that a search leaves for its user, by path."""
+    return {
+        str(path.relative_to(work_dir)): path.read_bytes()
+        for name in ('trials.jsonl', 'best_arch.*', 'front.json')
+        for path in work_dir.rglob(name)
+    }
+
+
 def build_detector(backbone: dict, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return MODELS.build(detector_cfg(backbone))

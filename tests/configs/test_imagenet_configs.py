@@ -5,32 +5,23 @@ and torchvision, which it imports.
 """
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from config_files import CONFIGS, read
+from config_files import CONFIGS, on_meta, read, slow_if
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from nets import equal
+from scripts import ROOT, run_script
 
-ROOT = CONFIGS.parent
 NETWORKS = ('mobilenetv2', 'r18', 'r50', 'r101', 'x50', 'x101')
 LEAVES = sorted(f'imagenet/{path.name}' for path in (CONFIGS / 'imagenet').glob('*.py'))
-HEAVY = ('101', 'x50')
 DETNAS = [name for name in LEAVES if 'detnas' in name]
 CRNAS = [name for name in LEAVES if 'detnas' not in name]
 SUPERNETS = [name for name in LEAVES if 'supernet' in name]
-
-
-@pytest.fixture
-def in_mmdet(quiet_mmdet):
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        yield
 
 
 @pytest.fixture
@@ -84,22 +75,18 @@ def test_trains_by_the_paper(name):
 def test_learning_rate():
     """Up for five epochs, then a cosine that starts at 0.4 and ends at 0."""
     cfg = read('imagenet/supernet_r50.py')
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=cfg.optim_wrapper.optimizer.lr)
     length = 4  # iterations of an epoch
+    given = dict(optimizer=optimizer, epoch_length=length)
     schedulers = [
-        PARAM_SCHEDULERS.build(
-            part, default_args=dict(optimizer=optimizer, epoch_length=length)
-        )
-        for part in cfg.param_scheduler
+        PARAM_SCHEDULERS.build(part, default_args=given) for part in cfg.param_scheduler
     ]
-    rates = []
+    rates = [optimizer.param_groups[0]['lr']]
     for _ in range(cfg.train_cfg.max_epochs * length):
-        rates.append(optimizer.param_groups[0]['lr'])
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
-    rates.append(optimizer.param_groups[0]['lr'])
+        rates.append(optimizer.param_groups[0]['lr'])
     top = rates.index(max(rates))
     assert rates[0] == pytest.approx(0.04)
     assert rates[top] == pytest.approx(0.4) and top in (5 * length - 1, 5 * length)
@@ -110,11 +97,9 @@ def test_learning_rate():
 
 
 @pytest.mark.parametrize('name', LEAVES)
-def test_head_takes_the_last_output(name, in_mmdet):
-    cfg = read(name)
-    with torch.device('meta'):
-        backbone = MODELS.build(cfg.model.backbone)
-    assert cfg.model.head.in_channels == backbone.out_channels[-1]
+def test_head_takes_the_last_output(name, quiet_mmdet):
+    model = read(name).model
+    assert model.head.in_channels == on_meta(model.backbone).out_channels[-1]
 
 
 @pytest.mark.parametrize('name', CRNAS)
@@ -140,24 +125,16 @@ hook = HOOKS.build(dict(type='mmcr.ArchSamplingHook'))
 init = WEIGHT_INITIALIZERS.build(dict(type='mmcr.ReallocatedInit', checkpoint='x'))
 print(*(type(built).__module__ for built in (net, hook, init)))
 """
-    result = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1].split() == [
+    done = run_script('-c', code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split() == [
         'mmcr.models.backbones.resnet',
         'mmcr.training.sampling_hook',
         'mmcr.models.weights.reallocate',
     ]
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * any(h in name for h in HEAVY))
-        for name in LEAVES
-    ],
-)
+@pytest.mark.parametrize('name', slow_if(LEAVES, '*101*', '*x50*'))
 def test_trains_and_predicts(name, in_mmpretrain):
     from mmpretrain.structures import DataSample
 
@@ -187,19 +164,16 @@ def test_trains_and_predicts(name, in_mmpretrain):
     assert all(learned) != (name in SUPERNETS)
 
 
-def write_imagenet(folder: Path, count: int) -> None:
-    rng = np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    for i in range(count):
-        image = rng.integers(0, 256, (80, 80, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f'{i}.jpg'), image)
-    lines = [f'{i}.jpg {i}\n' for i in range(count)]
-    (folder.parent / 'train.txt').write_text(''.join(lines))
-
-
 def test_pretrained_supernet_starts_the_detector(tmp_path, in_mmpretrain):
     """tools/train.py with mmpretrain, then `Pretrained` with prefix backbone."""
-    write_imagenet(tmp_path / 'train', 8)
+    rng, names = np.random.default_rng(0), [f'{i}.jpg' for i in range(8)]
+    (tmp_path / 'train').mkdir()
+    for name in names:
+        image = rng.integers(0, 256, (80, 80, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / 'train' / name), image)
+    lines = [f'{name} {i}\n' for i, name in enumerate(names)]
+    (tmp_path / 'train.txt').write_text(''.join(lines))
+    checkpoint = tmp_path / 'work/epoch_1.pth'
     options = [
         'max_epochs=1',
         'train_cfg.max_epochs=1',
@@ -213,30 +187,15 @@ def test_pretrained_supernet_starts_the_detector(tmp_path, in_mmpretrain):
         'model.backbone.stem_channels=8',
         'model.head.in_channels=32',
     ]
-    result = subprocess.run(
-        [
-            sys.executable,
-            'tools/train.py',
-            'configs/imagenet/supernet_r18.py',
-            '--work-dir',
-            str(tmp_path / 'work'),
-            '--cfg-options',
-            *options,
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+    where = '--work-dir', checkpoint.parent
+    config = CONFIGS / 'imagenet/supernet_r18.py'
+    done = run_script(
+        ROOT / 'tools/train.py', config, *where, '--cfg-options', *options
     )
-    assert result.returncode == 0, result.stderr[-3000:]
-    checkpoint = tmp_path / 'work/epoch_1.pth'
+    assert done.returncode == 0, done.stderr[-3000:]
+    init = dict(type='Pretrained', checkpoint=str(checkpoint), prefix='backbone.')
     backbone = read('crnas/supernet_r18.py').model.backbone
-    backbone.update(
-        base_channels=4,
-        stem_channels=8,
-        init_cfg=dict(
-            type='Pretrained', checkpoint=str(checkpoint), prefix='backbone.'
-        ),
-    )
+    backbone.update(base_channels=4, stem_channels=8, init_cfg=init)
     with DefaultScope.overwrite_default_scope('mmdet'):
         detectors = MODELS.build(backbone)
         detectors.init_weights()

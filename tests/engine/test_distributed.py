@@ -15,14 +15,14 @@ from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner
 from nets import on_path, snapshot, some_archs
 from pairs import one_of, run_pair
+from searches import SEARCHES, cfg_of, search
 from tiny import (
     OPERATION,
     STAGE,
     build_detector,
     candidate_evaluator,
-    search_cfg,
+    left_by,
     train_cfg,
-    write_checkpoint,
 )
 
 from mmcr.errors import UserError
@@ -32,58 +32,21 @@ from mmcr.training import ArchSamplingHook
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
-GREEDY = dict(
-    searcher=dict(type='mmcr.GreedySearcher', k=1), num_minibatches=3, group_size=2
-)
-HALVING = dict(type='mmcr.HalvingSearcher', eta=2, rungs=2, finalists=2)
-RACING = dict(type='mmcr.RacingGreedySearcher', k=1, slices=3, level=0.25)
-SEARCHES = dict(
-    stage=(STAGE, {}),
-    operation=(OPERATION, GREEDY),
-    halving=(STAGE, dict(searcher=HALVING, group_size=3)),
-    racing=(OPERATION, dict(searcher=RACING)),
-    joint=(STAGE, dict(searcher=HALVING, budget=[7, 8], group_size=2)),
-)
 SECONDS = 240  # a hang ends here
+# by what the messages say, what a user does wrong, and in which folder
+MISTAKES = {
+    'calibration.images is 5 in the file and 4 now': (
+        'exhaustive',
+        dict(calibration_images=4),
+    ),
+    'nowhere.pth': ('other', dict(checkpoint='nowhere.pth')),
+    "but got 'coco/bbox_AP'": ('other', dict(score='coco/bbox_AP')),
+}
 
 
-def search(root, folder, kind, **more):
-    backbone, options = SEARCHES[kind]
-    return Runner.from_cfg(
-        search_cfg(
-            root,
-            folder / 'search' / kind,
-            root / f'{kind}.pth',
-            backbone,
-            **{**options, **more},
-        )
-    ).test()
-
-
-def left_by(folder):
-    """What a search leaves for its user."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for name in ('trials.jsonl', 'best_arch.*')
-        for path in folder.rglob(name)
-    }
-
-
-def other_search(root, folder):
-    search(root, folder, 'stage', calibration_images=4)
-
-
-def missing_checkpoint(root, folder):
-    Runner.from_cfg(search_cfg(root, folder, root / 'nowhere.pth')).test()
-
-
-def unknown_score(root, folder):
-    search(root, folder / 'other', 'stage', score='coco/bbox_AP', budget=6)
-
-
-def message(run, *args):
+def message(root, work_dir, mistake):
     try:
-        run(*args)
+        search(root, work_dir, 'exhaustive', **mistake)
     except UserError as error:
         return str(error)
 
@@ -100,19 +63,11 @@ def scores(root, synchronised):
     return [trial.metrics for trial in candidates.evaluate(proposals)]
 
 
-WRAPPERS = dict(
-    active=dict(type='mmcr.ActivePathDDP'),
-    ddp=dict(
-        type='MMDistributedDataParallel', device_ids=None, find_unused_parameters=True
-    ),
-)
-
-
-def train(root, folder, wrapper):
+def train(root, work_dir):
     """The paths, whether they and nothing else have changed, and a checksum."""
-    cfg = train_cfg(root, folder / 'train' / wrapper, iterations=3)
+    cfg = train_cfg(root, work_dir, iterations=3)
     cfg.launcher = 'pytorch'
-    cfg.model_wrapper_cfg = WRAPPERS[wrapper]
+    cfg.model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
     runner = Runner.from_cfg(cfg)
     backbone = runner.model.module.backbone
     paths, exact = [], []
@@ -133,47 +88,43 @@ def train(root, folder, wrapper):
     runner.register_hook(Recorder(), priority='LOWEST')
     runner.train()
     total = sum(p.double().sum().item() for p in runner.model.parameters())
-    return dict(paths=paths, exact=exact, total=total)
+    return paths, exact, total
 
 
 def work(rank, root, folder):
     """All that a process of the pair does."""
     with one_of(2, rank, folder):
         found = dict(
-            {kind: search(root, folder, kind) for kind in SEARCHES},
+            {kind: search(root, folder / kind, kind) for kind in SEARCHES},
             scores=scores(root, False),
             synchronised=scores(root, True),
-            train={wrapper: train(root, folder, wrapper) for wrapper in WRAPPERS},
-            errors={
-                fail.__name__: message(fail, root, folder)
-                for fail in (other_search, missing_checkpoint, unknown_score)
-            },
+            train=train(root, folder / 'train'),
+            errors=[
+                message(root, folder / name, mistake)
+                for name, mistake in MISTAKES.values()
+            ],
         )
         (folder / f'{rank}.json').write_text(json.dumps(found))
 
 
 @pytest.fixture(scope='module')
-def pair(shapes, tmp_path_factory):
+def pair(supernets, tmp_path_factory):
     """What each of two processes found, and the folder of both."""
     folder = tmp_path_factory.mktemp('pair')
-    for kind, (backbone, _) in SEARCHES.items():
-        write_checkpoint(shapes / f'{kind}.pth', backbone)
-    found = run_pair(work, shapes, folder, SECONDS)
-    return found, folder
+    return run_pair(work, supernets, folder, SECONDS), folder
 
 
 @pytest.mark.parametrize('kind', SEARCHES)
-def test_a_search_writes_what_one_process_writes(pair, shapes, tmp_path, kind):
+def test_a_search_writes_what_one_process_writes(pair, supernets, tmp_path, kind):
     found, folder = pair
-    metrics = search(shapes, tmp_path, kind)
+    metrics = search(supernets, tmp_path, kind)
     assert found[0][kind] == found[1][kind] == metrics
-    one, two = (left_by(base / 'search' / kind) for base in (tmp_path, folder))
-    assert one == two and len(one) == (5 if kind == 'joint' else 3)
+    assert left_by(tmp_path) == left_by(folder / kind)
 
 
-def test_scores_are_those_of_one_process(pair, shapes):
+def test_scores_are_those_of_one_process(pair, supernets):
     (first, second), _ = pair
-    assert first['scores'] == second['scores'] == scores(shapes, False)
+    assert first['scores'] == second['scores'] == scores(supernets, False)
     assert first['scores'][0]['coco/bbox_mAP'] > 0
 
 
@@ -182,29 +133,21 @@ def test_synchronised_norms_are_calibrated_batch_by_batch_too(pair):
     assert first['synchronised'] == second['synchronised'] == first['scores']
 
 
-@pytest.mark.parametrize(
-    'error, words',
-    [
-        ('other_search', 'calibration.images is 5 in the file and 4 now'),
-        ('missing_checkpoint', 'nowhere.pth'),
-        ('unknown_score', "but got 'coco/bbox_AP'"),
-    ],
-)
-def test_a_users_error_ends_both(pair, error, words):
+def test_a_users_error_ends_both(pair):
     (first, second), _ = pair
-    assert words in first['errors'][error]
-    assert second['errors'][error] == first['errors'][error]
+    assert second['errors'] == first['errors']
+    for error, words in zip(first['errors'], MISTAKES):
+        assert words in error
 
 
 def test_both_train_the_same_paths_and_nothing_else(pair):
     (first, second), _ = pair
     assert first['train'] == second['train']
-    assert first['train']['active'] == first['train']['ddp']  # the same bits
+    paths, exact, _ = first['train']
     space = build_detector(STAGE).backbone.space
-    assert first['train']['active']['paths'] == [
-        ArchSamplingHook(seed=7).draw(space, i).to_json() for i in range(3)
-    ]
-    assert first['train']['active']['exact'] == [True] * 3
+    draw = ArchSamplingHook(seed=7).draw
+    assert paths == [draw(space, i).to_json() for i in range(3)]
+    assert exact == [True] * 3
 
 
 ENDING = """
@@ -279,46 +222,40 @@ def pid_of_rank(rank, work_dir):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='looks for a process in /proc')
-@pytest.mark.parametrize('victim', [0, 1])
-def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(
-    shapes, tmp_path, victim
-):
-    checkpoint = write_checkpoint(tmp_path / 'supernet.pth', OPERATION)
-    cfg = search_cfg(shapes, tmp_path, None, OPERATION)
-    cfg.test_cfg.update(searcher=RACING, group_size=1)
-    cfg.pop('work_dir')
+def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(supernets, tmp_path):
+    cfg = cfg_of(supernets, tmp_path / 'alone', 'racing', group_size=1)
     cfg.dump(tmp_path / 'search.py')
-    work_dir = tmp_path / 'work'
+    work_dir, stderr = tmp_path / 'work', tmp_path / 'stderr'
     script = Path(__file__).parents[2] / 'tools/dist_search.sh'
-    command = [script, tmp_path / 'search.py', checkpoint, '2', '--work-dir', work_dir]
+    config, where = tmp_path / 'search.py', ('--work-dir', work_dir)
+    command = [script, config, cfg.load_from, '2', *where]
 
     journal = work_dir / 'trials.jsonl'
-    with (tmp_path / 'stderr').open('w') as stderr:
-        job = started(command, tmp_path, stderr)
+    with stderr.open('w') as file:
+        job = started(command, tmp_path, file)
         try:
             while not journal.exists() or len(journal.read_bytes().splitlines()) < 4:
                 assert job.poll() is None
                 time.sleep(0.01)
-            os.kill(pid_of_rank(victim, work_dir), signal.SIGKILL)
+            os.kill(pid_of_rank(0, work_dir), signal.SIGKILL)
             killed = time.monotonic()
             assert job.wait(SECONDS) != 0
         finally:
             job.terminate()
     assert time.monotonic() - killed < 60
-    *_, last = (message := (tmp_path / 'stderr').read_text()).splitlines()
-    assert f'(local_rank: {victim})' in message and 'SIGKILL' in message
+    *_, last = (message := stderr.read_text()).splitlines()
+    assert '(local_rank: 0)' in message and 'SIGKILL' in message
     assert last.startswith('The search has not ended well (exit status 1)')
     assert 'mmcr/engine' not in message, message  # no traceback of the survivor
     before = journal.read_bytes()
     assert 3 <= len(read_journal(journal)[1]) < 20
 
-    with (tmp_path / 'stderr').open('w') as stderr:
-        job = started(command, tmp_path, stderr)
+    with stderr.open('w') as file:
+        job = started(command, tmp_path, file)
         try:
-            assert job.wait(SECONDS) == 0, (tmp_path / 'stderr').read_text()
+            assert job.wait(SECONDS) == 0, stderr.read_text()
         finally:
             job.terminate()
     assert journal.read_bytes().startswith(before[: before.rindex(b'\n') + 1])
-    cfg.update(load_from=str(checkpoint), work_dir=str(tmp_path / 'alone'))
     Runner.from_cfg(cfg).test()
     assert left_by(work_dir) == left_by(tmp_path / 'alone')

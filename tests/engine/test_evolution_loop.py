@@ -1,54 +1,22 @@
-"""Evolution by the search loop: results, resume, report."""
+"""Evolution by the search loop: results and report."""
 
 import json
 
 import pytest
 from mmengine.config import Config
-from mmengine.runner import Runner
-from tiny import OPERATION, STAGE, search_cfg, write_checkpoint
+from searches import EVOLUTION, MACS, search
 
 from mmcr.errors import UserError
 from mmcr.report.search_page import read_search, write_report
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
-EVOLUTION = dict(
-    type='mmcr.EvolutionSearcher',
-    population=3,
-    generations=2,
-    top=2,
-    mutations=1,
-    crossovers=1,
-    pareto=True,
-)
-# of all: every architecture meets it
-MACS = dict(type='macs', limit=1e12, shape=(96, 96), of='detector')
-OPTIONS = dict(searcher=EVOLUTION, budget=MACS, group_size=2)
-
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp('supernet') / 'stage.pth', STAGE)
-
-
-@pytest.fixture(scope='module')
-def finished(shapes, checkpoint, tmp_path_factory):
+def finished(supernets, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('front')
-    search(shapes, work_dir, checkpoint)
+    search(supernets, work_dir, 'evolution')
     return work_dir
-
-
-def search(shapes, work_dir, checkpoint, **more):
-    cfg = search_cfg(shapes, work_dir, checkpoint, **{**OPTIONS, **more})
-    return Runner.from_cfg(cfg).test()
-
-
-def results(work_dir):
-    return {
-        str(path.relative_to(work_dir)): path.read_bytes()
-        for pattern in ('best_arch.*', 'front.json', 'trials.jsonl')
-        for path in work_dir.rglob(pattern)
-    }
 
 
 def front_of(work_dir):
@@ -85,37 +53,25 @@ def test_the_report_shows_it(finished):
     assert '<h2>Front</h2>' in text and 'multiply-accumulates' in text
 
 
-@pytest.mark.parametrize('lines', [1, 3, 4, 6])
-def test_a_journal_cut_anywhere_goes_on(finished, shapes, checkpoint, tmp_path, lines):
-    whole = (finished / 'trials.jsonl').read_bytes().splitlines(keepends=True)
-    torn = b''.join(whole[:lines]) + whole[lines][:30]
-    (tmp_path / 'trials.jsonl').write_bytes(torn)
-    search(shapes, tmp_path, checkpoint)
-    assert results(tmp_path) == results(finished)
-
-
-def test_several_budgets_have_a_front_each(finished, shapes, checkpoint, tmp_path):
-    blocks = dict(type='params', limit=1e12)
-    search(shapes, tmp_path, checkpoint, budget=[MACS, blocks])
-    alone = results(finished)
+def test_several_budgets_have_a_front_each(finished, supernets, tmp_path):
+    budgets = [MACS, dict(type='params', limit=1e12)]
+    search(supernets, tmp_path, 'evolution', budget=budgets)
     for name in ('best_arch.json', 'front.json', 'front/0/best_arch.py'):
         path = tmp_path / 'budget_macs_max1e12_detector_96x96' / name
-        assert path.read_bytes() == alone[name]
+        assert path.read_bytes() == (finished / name).read_bytes()
     assert front_of(tmp_path / 'budget_params_max1e12')
     first, second = read_search(tmp_path).histories
     assert (first.unit, second.unit) == ('multiply-accumulates', 'parameters')
 
 
-def test_blocks_are_a_cost_without_a_budget(shapes, checkpoint, tmp_path):
-    search(shapes, tmp_path, checkpoint, budget=None)
+def test_blocks_are_a_cost_without_a_budget(supernets, tmp_path):
+    search(supernets, tmp_path, 'evolution', budget=None)
     for member in front_of(tmp_path):
         assert member['cost'] == sum(member['arch'].values())
     (history,) = read_search(tmp_path).histories
     assert history.front and history.unit == 'cost'
 
 
-def test_dilations_have_no_cost_of_their_own(shapes, tmp_path):
-    checkpoint = write_checkpoint(tmp_path / 'operation.pth', OPERATION)
-    cfg = search_cfg(shapes, tmp_path, checkpoint, OPERATION, searcher=EVOLUTION)
+def test_dilations_have_no_cost_of_their_own(supernets, tmp_path):
     with pytest.raises(UserError, match='leave pareto out'):
-        Runner.from_cfg(cfg).test()
+        search(supernets, tmp_path, 'greedy', searcher=EVOLUTION)

@@ -1,3 +1,5 @@
+"""The search loop: journal, result and what it refuses."""
+
 import json
 
 import pytest
@@ -5,12 +7,14 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner import Runner
+from searches import GREEDY, SEARCHES, cfg_of, search
 from tiny import (
     OPERATION,
     STAGE,
     build_detector,
     candidate_evaluator,
     detector_cfg,
+    left_by,
     loader_cfg,
     metric_cfg,
     search_cfg,
@@ -19,67 +23,30 @@ from tiny import (
 
 from mmcr.errors import UserError
 from mmcr.models.weights.checkpoint import CheckpointError
-from mmcr.search import Complete, Journal, JournalError, Proposal
+from mmcr.search import Complete, JournalError, Proposal
 from mmcr.space import Arch, BudgetError
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
-GREEDY = dict(searcher=dict(type='mmcr.GreedySearcher', k=2, seed=4), num_minibatches=3)
-KINDS = {'stage': (STAGE, {}), 'operation': (OPERATION, GREEDY)}
 
-
-@pytest.fixture(scope='module')
-def checkpoints(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('checkpoints')
-    return {
-        kind: write_checkpoint(folder / f'{kind}.pth', backbone)
-        for kind, (backbone, _) in KINDS.items()
-    }
-
-
-@pytest.fixture(scope='module', params=KINDS)
-def finished(request, shapes, checkpoints, tmp_path_factory):
+@pytest.fixture(scope='module', params=['exhaustive', 'greedy', 'evolution'])
+def finished(request, supernets, tmp_path_factory):
     """A kind of search, the work dir that it left, and what it returned."""
     work_dir = tmp_path_factory.mktemp('search')
-    kind = request.param
-    return kind, work_dir, search(shapes, work_dir, checkpoints, kind).test()
-
-
-def search(shapes, work_dir, checkpoints, kind, **more):
-    backbone, options = KINDS[kind]
-    return Runner.from_cfg(
-        search_cfg(shapes, work_dir, checkpoints[kind], backbone, **{**options, **more})
-    )
+    return request.param, work_dir, search(supernets, work_dir, request.param)
 
 
 def lines(work_dir):
-    return [
-        json.loads(line)
-        for line in (work_dir / 'trials.jsonl').read_text().splitlines()
-    ]
+    return [*map(json.loads, (work_dir / 'trials.jsonl').open())]
 
 
-def test_journal(finished):
-    kind, work_dir, _ = finished
-    header, *trials = lines(work_dir)
-    assert {
-        'space',
-        'searcher',
-        'checkpoint',
-        'score',
-        'archval',
-        'calibration',
-        'num_minibatches',
-    } <= header.keys()
-    # greedy: 3 values, then 2 kept ones with 3 values each, three times
-    assert len(trials) == {'stage': 8, 'operation': 3 + 6 + 6 + 6}[kind]
-    assert len({trial['score'] for trial in trials}) > len(trials) // 2
-    assert header['calibration']['images'] == 5
-
-
-def test_result(finished):
+def test_journal_and_result(finished, supernets):
     kind, work_dir, metrics = finished
-    _, *trials = lines(work_dir)
+    header, *trials = lines(work_dir)
+    assert header['calibration']['images'] == 5
+    # greedy: 3 values, then 2 kept ones with 3 values each, three times
+    assert len(trials) == dict(exhaustive=8, greedy=3 + 6 + 6 + 6, evolution=6)[kind]
+    assert len({trial['score'] for trial in trials}) > len(trials) // 2
     complete = [t for t in trials if len(t['candidate']['arch']) == 4]
     best = max(complete, key=lambda trial: trial['score'])
     assert metrics == best['metrics']
@@ -87,6 +54,12 @@ def test_result(finished):
     assert record['arch'] == best['candidate']['arch']
     assert record['score'] == best['score'] == metrics['coco/bbox_mAP']
     assert not list(work_dir.glob('*.partial'))
+
+    model = build_detector(SEARCHES[kind][0])
+    candidates = candidate_evaluator(model, supernets, calibration_images=5)
+    archs = [Arch(trial['candidate']['arch']) for trial in complete[:2]]
+    scored = candidates.evaluate([Proposal(Complete(arch)) for arch in archs])
+    assert [t.metrics for t in scored] == [t['metrics'] for t in complete[:2]]
 
 
 def test_best_arch_is_a_config_fragment(finished, tmp_path):
@@ -100,7 +73,7 @@ def test_best_arch_is_a_config_fragment(finished, tmp_path):
     model = MODELS.build(Config.fromfile(tmp_path / 'detector.py').model)
     arch = json.loads((work_dir / 'best_arch.json').read_text())['arch']
     assert model.backbone.space is None
-    if kind == 'stage':
+    if kind != 'greedy':
         assert model.backbone.stage_blocks == tuple(arch.values())
     else:
         assert model.backbone.stage_blocks == (1, 1, 1, 1)
@@ -113,40 +86,17 @@ def test_best_arch_is_a_config_fragment(finished, tmp_path):
     ]
 
 
-def test_a_finished_search_answers_from_its_journal(
-    finished, shapes, checkpoints, monkeypatch
+@pytest.mark.parametrize('kept', [1, 5, -1, None])
+def test_a_journal_cut_anywhere_goes_on(
+    finished, supernets, tmp_path, monkeypatch, kept
 ):
+    """Also by groups of another size; what it holds whole is not scored again."""
     kind, work_dir, metrics = finished
-    before = (work_dir / 'trials.jsonl').read_bytes()
-    runner = search(shapes, work_dir, checkpoints, kind)
-    monkeypatch.setattr(runner.test_loop.candidates, 'stream', None)
-    assert runner.test() == metrics
-    assert (work_dir / 'trials.jsonl').read_bytes() == before
-
-
-@pytest.mark.parametrize('group_size, done', [(2, 4), (5, 5)])
-def test_a_stopped_search_goes_on(
-    finished, shapes, checkpoints, tmp_path, monkeypatch, group_size, done
-):
-    kind, whole, metrics = finished
-
-    class Stopped(Exception):
-        pass
-
-    append = Journal.append
-
-    def append_and_stop(journal, trial):
-        append(journal, trial)
-        if len(journal.scores) == done:
-            raise Stopped
-
-    with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(Journal, 'append', append_and_stop)
-        search(shapes, tmp_path, checkpoints, kind, group_size=group_size).test()
-    assert len(lines(tmp_path)) == 1 + done
-    assert not (tmp_path / 'best_arch.json').exists()
-
-    runner = search(shapes, tmp_path, checkpoints, kind, group_size=3)
+    journal = (work_dir / 'trials.jsonl').read_bytes().splitlines(keepends=True)
+    rest = journal[kept:] if kept else []
+    torn = b''.join(journal[:kept]) + b''.join(rest)[:30]
+    (tmp_path / 'trials.jsonl').write_bytes(torn)
+    runner = Runner.from_cfg(cfg_of(supernets, tmp_path, kind, group_size=2))
     scored = []
     stream = runner.test_loop.candidates.stream
     monkeypatch.setattr(
@@ -155,53 +105,33 @@ def test_a_stopped_search_goes_on(
         lambda proposals, *args: scored.extend(proposals) or stream(proposals, *args),
     )
     assert runner.test() == metrics
-    assert len(scored) == len(lines(whole)) - 1 - done
-    for name in ('trials.jsonl', 'best_arch.json', 'best_arch.py'):
-        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    assert len(scored) == len(rest)
+    assert left_by(tmp_path) == left_by(work_dir)
 
 
-def test_several_budgets_give_what_each_gives_alone(shapes, checkpoints, tmp_path):
+def test_several_budgets_give_what_each_gives_alone(supernets, tmp_path):
     budgets = [6, 7, dict(type='params', value=250_000, tolerance=20)]
-    search(shapes, tmp_path / 'all', checkpoints, 'stage', budget=budgets).test()
-    folders = ('budget_6', 'budget_7', 'budget_params_2.5e5_tol20')
+    together = tmp_path / 'all'
+    search(supernets, together, 'exhaustive', budget=budgets)
     keys = set()
-    for folder, budget in zip(folders, budgets):
+    for folder, budget in zip(
+        ('budget_6', 'budget_7', 'budget_params_2.5e5_tol20'), budgets
+    ):
         alone = tmp_path / folder
-        search(shapes, alone, checkpoints, 'stage', budget=budget).test()
+        search(supernets, alone, 'exhaustive', budget=budget)
         for name in ('best_arch.json', 'best_arch.py'):
-            found = (tmp_path / 'all' / folder / name).read_bytes()
+            found = (together / folder / name).read_bytes()
             assert found == (alone / name).read_bytes()
-        keys |= {json.dumps(trial['candidate']) for trial in trials_of(alone)}
-    assert not (tmp_path / 'all/best_arch.json').exists()
-    together = [json.dumps(trial['candidate']) for trial in trials_of(tmp_path / 'all')]
-    assert len(together) == len(set(together)) and set(together) == keys
-
-
-def trials_of(work_dir):
-    return lines(work_dir)[1:]
-
-
-def test_the_backend_of_the_metric_is_no_condition(checkpoints, shapes, tmp_path):
-    for backend in ('pycocotools', 'faster_coco_eval'):
-        cfg = search_cfg(shapes, tmp_path, checkpoints['stage'], budget=6)
-        cfg.test_evaluator.backend = backend
-        Runner.from_cfg(cfg).test()
-
-
-def test_a_line_that_was_cut_off_is_scored_again(
-    finished, shapes, checkpoints, tmp_path
-):
-    kind, whole, metrics = finished
-    content = (whole / 'trials.jsonl').read_bytes()
-    (tmp_path / 'trials.jsonl').write_bytes(content[:-20])
-    assert search(shapes, tmp_path, checkpoints, kind).test() == metrics
-    assert (tmp_path / 'trials.jsonl').read_bytes() == content
+        keys |= {json.dumps(trial['candidate']) for trial in lines(alone)[1:]}
+    assert not (together / 'best_arch.json').exists()
+    scored = [json.dumps(trial['candidate']) for trial in lines(together)[1:]]
+    assert len(scored) == len(set(scored)) and set(scored) == keys
 
 
 @pytest.mark.parametrize(
     'change, field',
     [
-        (dict(searcher=dict(type='mmcr.GreedySearcher', k=2, seed=5)), 'searcher.seed'),
+        (dict(searcher=dict(GREEDY, seed=5)), 'searcher.seed'),
         (dict(searcher=dict(type='mmcr.ExhaustiveSearcher')), 'searcher.kind'),
         (dict(calibration_images=4), 'calibration.images'),
         (dict(calibration_images=0), 'calibration.images'),
@@ -212,34 +142,36 @@ def test_a_line_that_was_cut_off_is_scored_again(
         (dict(data_preprocessor=dict(type='DetDataPreprocessor', std=[9])), 'detector'),
     ],
 )
-@pytest.mark.parametrize('finished', ['operation'], indirect=True)
+@pytest.mark.parametrize('finished', ['greedy'], indirect=True)
 def test_the_journal_of_another_search_is_refused(
-    finished, shapes, checkpoints, tmp_path, change, field
+    finished, supernets, tmp_path, change, field
 ):
-    kind, whole, _ = finished
-    content = (whole / 'trials.jsonl').read_bytes()
+    kind, work_dir, _ = finished
+    content = (work_dir / 'trials.jsonl').read_bytes()
     (tmp_path / 'trials.jsonl').write_bytes(content)
     if change.pop('checkpoint', None):
-        checkpoints = {kind: write_checkpoint(tmp_path / 'other.pth', OPERATION, 1)}
-    cfg = search_cfg(shapes, tmp_path, checkpoints[kind], OPERATION)
-    cfg.test_dataloader.batch_size = change.pop('batch_size', 2)
-    if 'data_preprocessor' in change:  # mmengine takes it beside the model, too
-        cfg.data_preprocessor = change.pop('data_preprocessor')
-    cfg.test_cfg.update({**GREEDY, **change})
+        change['checkpoint'] = write_checkpoint(tmp_path / 'other.pth', OPERATION, 1)
+    batch_size = change.pop('batch_size', 2)
+    preprocessor = change.pop('data_preprocessor', None)
+    cfg = cfg_of(supernets, tmp_path, kind, **change)
+    cfg.test_dataloader.batch_size = batch_size
+    if preprocessor:  # mmengine takes it beside the model, too
+        cfg.data_preprocessor = preprocessor
     with pytest.raises(JournalError, match=f'{field} is .* in the file and'):
         Runner.from_cfg(cfg).test()
     assert (tmp_path / 'trials.jsonl').read_bytes() == content
 
 
-def test_budget(shapes, checkpoints, tmp_path):
-    search(
-        shapes,
-        tmp_path,
-        checkpoints,
-        'stage',
-        budget=7,
-        final_backbone=dict(base_channels=16, norm_eval=True),
-    ).test()
+def test_the_backend_of_the_metric_is_no_condition(supernets, tmp_path):
+    for backend in ('pycocotools', 'faster_coco_eval'):
+        cfg = cfg_of(supernets, tmp_path, 'exhaustive', budget=6)
+        cfg.test_evaluator.backend = backend
+        Runner.from_cfg(cfg).test()
+
+
+def test_budget(supernets, tmp_path):
+    wider = dict(base_channels=16, norm_eval=True)
+    search(supernets, tmp_path, 'exhaustive', budget=7, final_backbone=wider)
     header, *trials = lines(tmp_path)
     assert header['space']['budget'] == dict(low=7, high=7)
     assert [tuple(t['candidate']['arch'].values()) for t in trials] == [
@@ -247,67 +179,54 @@ def test_budget(shapes, checkpoints, tmp_path):
         (1, 2, 2, 2),
         (2, 1, 2, 2),
     ]
-    backbone = Config.fromfile(tmp_path / 'best_arch.py').cr_backbone
-    assert (backbone.base_channels, backbone.norm_eval) == (16, True)
-    assert sum(backbone.stage_blocks) == 7
-    assert Config.fromfile(tmp_path / 'best_arch.py').cr_neck_in_channels == [
-        16,
-        32,
-        64,
-        128,
-    ]
+    found = Config.fromfile(tmp_path / 'best_arch.py')
+    assert (found.cr_backbone.base_channels, found.cr_backbone.norm_eval) == (16, True)
+    assert sum(found.cr_backbone.stage_blocks) == 7
+    assert found.cr_neck_in_channels == [16, 32, 64, 128]
 
 
-def test_impossible_budgets(shapes, checkpoints, tmp_path):
-    with pytest.raises(BudgetError, match='exactly 5.*reachable costs are 6'):
-        search(shapes, tmp_path, checkpoints, 'stage', budget=5).test()
-    with pytest.raises(BudgetError, match='add no blocks'):
-        search(shapes, tmp_path, checkpoints, 'operation', budget=4).test()
-    with pytest.raises(UserError, match='names of their own.*budget_6, budget_6'):
-        search(shapes, tmp_path, checkpoints, 'stage', budget=[6, 6.0]).test()
+@pytest.mark.parametrize(
+    'kind, budget, words',
+    [
+        ('exhaustive', 5, 'exactly 5.*reachable costs are 6'),
+        ('greedy', 4, 'add no blocks'),
+        ('exhaustive', [6, 6.0], 'names of their own.*budget_6, budget_6'),
+    ],
+)
+def test_impossible_budgets(supernets, tmp_path, kind, budget, words):
+    with pytest.raises(UserError, match=words) as error:
+        search(supernets, tmp_path, kind, budget=budget)
+    assert isinstance(error.value, BudgetError) != isinstance(budget, list)
     assert not (tmp_path / 'trials.jsonl').exists()
 
 
 def bad_checkpoint(name, path):
-    if name == 'missing':
-        return path
-    if name == 'none':
-        return None
-    if name == 'address':
-        return 'https://example.org/supernet.pth'
-    if name == 'garbage':
-        path.write_bytes(b'no checkpoint at all')
-        return path
-    if name == 'list':
-        torch.save([1, 2, 3], path)
-        return path
     if name == 'diverged':
         state = build_detector(STAGE).state_dict()
         state['rpn_head.rpn_cls.bias'][0] = float('nan')
         torch.save(dict(state_dict=state), path)
-        return path
-    if name == 'head':
+    elif name == 'head':
         cfg = detector_cfg(STAGE)
         cfg.roi_head.bbox_head.num_classes = 3
         torch.save(dict(state_dict=MODELS.build(cfg).state_dict()), path)
-        return path
-    other = dict(
-        fixed={},
-        kind=OPERATION,
-        depth=dict(STAGE, depth=50),
-        values=dict(STAGE, stage_choices={**STAGE['stage_choices'], 'stage4': (2, 4)}),
-    )
-    return write_checkpoint(path, other[name])
+    else:
+        other = dict(
+            fixed={},
+            kind=OPERATION,
+            depth=dict(STAGE, depth=50),
+            values=dict(
+                STAGE, stage_choices={**STAGE['stage_choices'], 'stage4': (2, 4)}
+            ),
+        )
+        write_checkpoint(path, other[name])
+    return path
 
 
 @pytest.mark.parametrize(
     'name, words',
     [
-        ('missing', 'there is no file'),
-        ('none', 'no checkpoint is given'),
-        ('address', 'takes a file'),
-        ('garbage', 'reading it fails'),
-        ('list', 'must hold weights by name'),
+        (None, 'no checkpoint is given'),
+        ('https://example.org/supernet.pth', 'takes a file'),
         ('fixed', 'weights of a fixed backbone'),
         ('kind', 'another space or detector'),
         ('depth', 'another space'),
@@ -317,7 +236,8 @@ def bad_checkpoint(name, path):
     ],
 )
 def test_checkpoints_that_do_not_fit(shapes, tmp_path, name, words):
-    checkpoint = bad_checkpoint(name, tmp_path / 'bad.pth')
+    given = name is None or '://' in name
+    checkpoint = name if given else bad_checkpoint(name, tmp_path / 'bad.pth')
     runner = Runner.from_cfg(search_cfg(shapes, tmp_path / 'work', checkpoint))
     with pytest.raises(CheckpointError, match=words) as error:
         runner.test()
@@ -325,42 +245,19 @@ def test_checkpoints_that_do_not_fit(shapes, tmp_path, name, words):
     assert not (tmp_path / 'work/trials.jsonl').exists()
 
 
-def test_checkpoints_of_wrapped_models_and_bare_weights_fit(
-    shapes, checkpoints, tmp_path
-):
-    state = torch.load(checkpoints['stage'])['state_dict']
-    torch.save(
-        {f'module.{key}': value for key, value in state.items()}, tmp_path / 'bare.pth'
-    )
-    search(
-        shapes, tmp_path, dict(stage=tmp_path / 'bare.pth'), 'stage', budget=6
-    ).test()
+def test_checkpoints_of_wrapped_models_and_bare_weights_fit(supernets, tmp_path):
+    state = torch.load(supernets / 'stage.pth')['state_dict']
+    bare = tmp_path / 'bare.pth'
+    torch.save({f'module.{key}': value for key, value in state.items()}, bare)
+    search(supernets, tmp_path, 'exhaustive', bare, budget=6)
     assert len(lines(tmp_path)) == 2
 
 
-def test_scores_are_the_evaluators(finished, shapes):
-    kind, work_dir, _ = finished
-    _, *trials = lines(work_dir)
-    candidates = candidate_evaluator(
-        build_detector(KINDS[kind][0]), shapes, calibration_images=5
-    )
-    complete = [t for t in trials if len(t['candidate']['arch']) == 4][:2]
-    assert [
-        trial.metrics
-        for trial in candidates.evaluate(
-            [Proposal(Complete(Arch(t['candidate']['arch']))) for t in complete]
-        )
-    ] == [t['metrics'] for t in complete]
-
-
-def test_retired_options_are_taken_with_a_warning(shapes, checkpoints, tmp_path):
-    with pytest.warns(
-        FutureWarning, match='memory and workers .*no effect.*leave them out'
-    ) as all:
-        search(
-            shapes, tmp_path, checkpoints, 'stage', budget=6, memory=1.0, workers=1
-        ).test()
-    assert len([w for w in all if w.category is FutureWarning]) == 1
+def test_retired_options_are_taken_with_a_warning(supernets, tmp_path):
+    said = 'memory and workers .*no effect.*leave them out'
+    with pytest.warns(FutureWarning, match=said) as warned:
+        search(supernets, tmp_path, 'exhaustive', budget=6, memory=1.0, workers=1)
+    assert len([w for w in warned if w.category is FutureWarning]) == 1
 
 
 def test_a_detector_without_a_supernet_cannot_be_searched(shapes, tmp_path):
@@ -368,15 +265,13 @@ def test_a_detector_without_a_supernet_cannot_be_searched(shapes, tmp_path):
         Runner.from_cfg(search_cfg(shapes, tmp_path, None, {})).test()
 
 
-def test_calibration_images_are_the_training_sets_by_default(
-    shapes, checkpoints, tmp_path
-):
-    cfg = search_cfg(shapes, tmp_path, checkpoints['stage'], budget=6)
+def test_calibration_images_are_the_training_sets_by_default(supernets, tmp_path):
+    cfg = cfg_of(supernets, tmp_path, 'exhaustive', budget=6)
     cfg.test_cfg.pop('calibration_dataloader')
     with pytest.raises(UserError, match='calibration_dataloader'):
         Runner.from_cfg(cfg).test()
     cfg.update(
-        train_dataloader=loader_cfg(shapes, 'archtrain', 3),
+        train_dataloader=loader_cfg(supernets, 'archtrain', 3),
         train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
     )
@@ -387,8 +282,8 @@ def test_calibration_images_are_the_training_sets_by_default(
     assert len(calibration.sampler) == 5 and calibration.batch_size == 2
 
 
-def test_metrics_of_the_config_are_built_once(shapes, checkpoints, tmp_path):
-    cfg = search_cfg(shapes, tmp_path, checkpoints['stage'], budget=6)
-    cfg.test_evaluator = [metric_cfg(shapes), metric_cfg(shapes, prefix='again')]
+def test_metrics_of_the_config_are_built_once(supernets, tmp_path):
+    cfg = cfg_of(supernets, tmp_path, 'exhaustive', budget=6)
+    cfg.test_evaluator = [metric_cfg(supernets), metric_cfg(supernets, prefix='again')]
     metrics = Runner.from_cfg(cfg).test()
     assert metrics['again/bbox_mAP'] == metrics['coco/bbox_mAP'] > 0

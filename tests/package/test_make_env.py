@@ -4,11 +4,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from scripts import ROOT
 
 
 @pytest.fixture

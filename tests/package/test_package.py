@@ -8,10 +8,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from scripts import ROOT
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = ('.ci', 'benchmarks', 'configs', 'docs', 'mmcr', 'requirements', 'tests')
-FOLDERS += ('tools',)
+FOLDERS = '.ci benchmarks configs docs mmcr requirements tests tools'.split()
 
 
 def python(*arguments, cwd, path='', fails=False):
@@ -87,23 +86,17 @@ def test_the_sdist_runs_its_light_tests(unpacked):
     assert 'passed' in python('-m', 'pytest', '-q', *tests, cwd=unpacked)
 
 
-def test_help_needs_no_stack(installed, tmp_path):
+def test_the_command_needs_the_stack_for_its_tools_only(installed, tmp_path):
     # -S: without site-packages there is no torch, whatever is installed
-    said = python('-S', installed / 'bin/mmcr', '--help', cwd=tmp_path, path=installed)
+    there = dict(cwd=tmp_path, path=installed)
+    said = python('-S', installed / 'bin/mmcr', '--help', **there)
     for command in ('reallocate', 'train', 'search', 'test', 'demo', 'demo-detnas'):
         assert f'\n  {command} ' in said
-
-
-@pytest.mark.parametrize('command', ['train', 'demo'])
-def test_a_command_without_the_stack_says_what_to_install(installed, tmp_path, command):
-    command = ('-S', '-m', 'mmcr.cli', command)
-    said = python(*command, cwd=tmp_path, path=installed, fails=True)
-    assert 'pip install torch\n' in said
-
-
-def test_a_command_is_the_tool_of_its_name(installed, tmp_path):
-    command = ('-m', 'mmcr.cli', 'search', 'mmcr::none.py', 'supernet.pth')
-    said = python(*command, cwd=tmp_path, path=installed, fails=True)
+    for command in ('train', 'demo'):
+        said = python('-S', '-m', 'mmcr.cli', command, **there, fails=True)
+        assert 'pip install torch\n' in said
+    given = 'search', 'mmcr::none.py', 'supernet.pth'
+    said = python('-m', 'mmcr.cli', *given, **there, fails=True)
     assert f'there is none at {installed}/mmcr/.mim/configs/none.py' in said
 
 
