@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+import subprocess
 import sys
 from random import Random
 
@@ -16,7 +17,7 @@ from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models.detector import supernet_of
 from mmcr.workflow.reallocation import Reallocation, image_shape, settings_of
-from mmcr.workflow.steps import Step, StepRunner, alone, write_configs
+from mmcr.workflow.steps import Step, StepRunner, alone, end, write_configs
 
 TOOL = CONFIGS.parent / 'tools/reallocate.py'
 # DetNAS, smaller than the demo's
@@ -184,6 +185,7 @@ def test_a_mistake_does_not_lock_the_work_dir(runner, tmp_path):
         {'default_hooks.logger.interval': 5},
     ):
         assert runner(**harmless) == 'started'
+    assert 'auto_scale_lr.enable' in runner(**{'auto_scale_lr.enable': True})
     refusal = runner(**{'optim_wrapper.optimizer.lr': 0.5, 'randomness.seed': 3})
     assert 'optim_wrapper.optimizer.lr (0.02 then, 0.5 now)' in refusal
     assert 'randomness.seed (0 then, 3 now)' in refusal
@@ -214,6 +216,47 @@ def test_checkpoints_are_those_of_the_folder(tmp_path):
     assert runner.checkpoint('step') == str(folder / 'epoch_3.pth')
 
 
+def test_networks_are_tested_with_annotations(tmp_path):
+    def made(**changes):
+        cfg = read('demo/shapes.py')
+        cfg.update(changes)
+        cfg.pop('reallocation')
+        return Reallocation(cfg, 'mine', tmp_path, settings_of(dict(width=1.0)))
+
+    none = dict(test_dataloader=None, test_cfg=None, test_evaluator=None)
+    for without in none, dict(test_evaluator=dict(type='CocoMetric', format_only=True)):
+        work = made(**without)
+        cfg = work.baseline.cfg
+        assert cfg.test_dataloader == cfg.val_dataloader
+        assert cfg.test_evaluator == cfg.val_evaluator
+        assert any('on the validation set' in note for note in work.notes)
+    with pytest.raises(UserError, match='compared by a test'):
+        made(**none, val_evaluator=None)
+
+
+@pytest.mark.parametrize('handler', ['', 'signal.signal(signal.SIGTERM, lambda *_: 0)'])
+def test_a_stopped_step_ends(handler, monkeypatch):
+    """Also one that does not want to."""
+    monkeypatch.setattr('mmcr.workflow.steps.GRACE', 0.5)
+    script = f"import signal, time; {handler or 'pass'}; print('on', flush=True)"
+    command = [sys.executable, '-c', f'{script}; time.sleep(60)']
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        end(process)
+    assert process.returncode < 0
+
+
+def test_nothing_is_written_beside_another_run(reallocate, workplace, capsys):
+    work = workplace / 'taken'
+    with alone(work), pytest.raises(SystemExit):
+        reallocate('mine.py', '--work-dir', work, '--write-only')
+    assert 'Only one run' in capsys.readouterr().err
+    assert [path.name for path in work.iterdir()] == ['.lock']
+    with pytest.raises(SystemExit):
+        reallocate('mine.py', '--work-dir', work, '--cfg-options', 'max_epochs')
+    assert "takes key=value, but got 'max_epochs'" in capsys.readouterr().err
+
+
 def test_one_run_in_a_work_dir(tmp_path):
     with alone(tmp_path):
         with pytest.raises(UserError, match='Only one run'), alone(tmp_path):
@@ -232,6 +275,9 @@ def test_one_run_in_a_work_dir(tmp_path):
         (dict(method='detnas', fast=True), 'has no fast form. Leave --fast'),
         (dict(amp=True), '--amp .* no CUDA'),
         (dict(epochs=3), 'may have method.*but has epochs'),
+        (5, 'must be a dict of settings, but is 5'),
+        (dict(gpus=0), 'gpus must be an integer of at least 1'),
+        (dict(method='detnas', budget='params'), "detnas.*limit.*got budget='params'"),
     ],
 )
 def test_settings_that_cannot_be(given, words, monkeypatch):
