@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from mmcr.workflow import recipe
 from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
 from mmcr.workflow.recipe import EXACT_RESUME, Baseline, Options, add_hooks, text_of
-from mmcr.workflow.screen import Screen
+from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
@@ -330,10 +330,10 @@ class Reallocation:
         for step in self.steps:
             seconds, memory = self.estimates[step.name]
             lines.append(
-                f'{step.name:22} {_duration(seconds):>10}  {memory / 2**30:5.1f} GiB'
+                f'{step.name:22} {duration(seconds):>10}  {memory / 2**30:5.1f} GiB'
             )
         total = sum(seconds for seconds, _ in self.estimates.values())
-        lines.append(f'{"all":22} {_duration(total):>10}')
+        lines.append(f'{"all":22} {duration(total):>10}')
         return '\n'.join(lines)
 
     def _estimates(self) -> dict[str, tuple[float, int]]:
@@ -457,7 +457,3 @@ def _work(cfg: Config, space: SearchSpace, fast: bool = False) -> tuple[float, C
             f'The searcher must be one that is registered, with its own options, but '
             f'got {cfg.test_cfg.searcher}: {error}'
         ) from error
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

@@ -145,7 +145,7 @@ def understand(cfg: Config) -> Baseline:
         )
     cfg.load_from, cfg.resume = None, False
     arguments = _normalised(kind, backbone)
-    network = _built(kind, arguments)
+    network = build(dict(arguments, type=f'mmcr.{kind.__name__}'))
     if network.supernet is None and not hasattr(network, 'stage_blocks'):
         raise UserError(f'{name} has no stages whose blocks could be reallocated.')
     return Baseline(cfg, kind, arguments, start, network, tuple(notes))
@@ -468,10 +468,6 @@ def build(backbone: Mapping) -> nn.Module:
             f'The backbone must be one that {backbone.get("type")} can build, but '
             f'{type(error).__name__}: {error}'
         ) from error
-
-
-def _built(kind: type, arguments: Mapping) -> nn.Module:
-    return build(dict(arguments, type=f'mmcr.{kind.__name__}'))
 
 
 def _normalised(kind: type, arguments: Mapping) -> dict:
