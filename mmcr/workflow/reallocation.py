@@ -34,6 +34,7 @@ from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
+UNEQUAL = 0.05  # of the baseline's cost
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
 
 CRNAS_STEPS = (
@@ -228,7 +229,7 @@ class Reallocation:
         self.space = budget_space(draft, final, budget, base.cfg.model)
         exhaustive = self.space.countable and self.space.size <= recipe.MOST_SCORED
         if self.settings.budget == 'blocks' and exhaustive:
-            self.notes.append(self._macs_apart(draft, final))
+            self.notes += self._macs_apart(draft, final)
         stage = recipe.supernet(base, self.data, options, 'stage', self.space)
         operation = recipe.supernet(base, self.data, options, 'operation')
         searcher = 'mmcr.ExhaustiveSearcher' if exhaustive else 'mmcr.GreedySearcher'
@@ -291,15 +292,17 @@ class Reallocation:
         bound = 'limit' if kind == 'latency' else 'value'
         return {**options, bound: table.total(own)}
 
-    def _macs_apart(self, draft: torch.nn.Module, final: Mapping) -> str:
-        """What equal blocks cost, in those of the baseline."""
+    def _macs_apart(self, draft: torch.nn.Module, final: Mapping) -> list[str]:
+        """A note where equal blocks are not of equal cost (RegNet)."""
         macs = dict(type='macs', shape=self.shape, limit=1)
         table = read_budget(macs).table(draft, final)
         costs = [table.total(arch) / table.total(self.own) for arch in self.space]
-        return (
+        if max(costs) - min(costs) < UNEQUAL:
+            return []
+        return [
             f'Backbones of equal blocks have {min(costs):.2f} to {max(costs):.2f} of '
             f'the multiply-accumulates of yours; --budget macs keeps these equal.'
-        )
+        ]
 
     def understanding(self) -> str:
         """How the detector, its data and the space were understood, for people."""

@@ -16,7 +16,9 @@ from mmcr.engine.export import arch_fragment
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models.detector import supernet_of
+from mmcr.workflow import estimate
 from mmcr.workflow.reallocation import Reallocation, image_shape, settings_of
+from mmcr.workflow.screen import Screen
 from mmcr.workflow.steps import Step, StepRunner, alone, end, write_configs
 
 TOOL = CONFIGS.parent / 'tools/reallocate.py'
@@ -292,6 +294,58 @@ def test_configs_of_before_are_told_the_new_way(tmp_path, variable):
     config.write_text(f"_base_ = '{CONFIGS}/{{{{${variable}:crnas/supernet_r18}}}}.py'")
     with pytest.raises(UserError, match=f'{variable}.*tools/reallocate.py'):
         read_config(config)
+
+
+@pytest.mark.parametrize(
+    'train_cfg, iterations, validated',
+    [
+        (dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=2), 12, 16),
+        (dict(type='IterBasedTrainLoop', max_iters=10, val_interval=2), 10, 40),
+    ],
+)
+def test_what_is_estimated(workplace, tmp_path, train_cfg, iterations, validated):
+    cfg = read_config(workplace / 'mine.py')
+    data = workplace / 'data/shapes'
+    for name in ('train', 'val', 'test'):
+        cfg[f'{name}_dataloader'].dataset.data_root = str(data)
+    cfg.train_cfg = train_cfg
+    cfg.update(work_dir=str(tmp_path), launcher='none')
+    found = estimate.measure(cfg)
+    assert (found.iterations, found.validated) == (iterations, validated)
+    of_images = validated / 4 * found.batch
+    assert found.training == pytest.approx(iterations * found.iteration + of_images)
+
+
+@pytest.mark.parametrize(
+    'train_cfg, line, shown',
+    [
+        (
+            dict(max_epochs=12),
+            'Epoch(train)  [ 3][ 50/100]  lr: 1e-2  loss: 1.2500  loss_cls: 0.3',
+            '20%  epoch 3/12  loss 1.2500  step: 0:06:35 left  all: 0:23:05 left',
+        ),
+        (
+            dict(max_iters=90000),
+            'Iter(train) [45000/90000]  lr: 1e-2  loss_cls: 0.3  loss: 0.5  acc: 9',
+            '48%  iteration 45000/90000  loss 0.5  step: 0:01:46 left',
+        ),
+        (dict(), 'Search [12.5/50.0] eta', '25%  12 of 50 candidates scored  step'),
+    ],
+)
+def test_the_screen(monkeypatch, capsys, train_cfg, line, shown):
+    clock = [0.0]
+    monkeypatch.setattr('time.monotonic', lambda: clock[0])
+    first, said = Step('01', 'one'), []
+    screen = Screen(['01', '02'], {'01': 100.0, '02': 200.0}, said.append)
+    with screen:
+        screen.start(first, Config(dict(train_cfg=train_cfg)))
+        clock[0] = 100.0
+        screen.read(f'2026/01/01 00:00:00 - mmengine - INFO - {line}')
+        assert shown in said[-1] and said[-1].startswith('[1/2] one: ')
+        screen.read('Epoch(test) [8/8]    coco/bbox_mAP: 0.1234  coco/bbox_mAP_50: 0.3')
+        screen.finish(first, 500)
+        assert said[-1] == '[1/2] one: done in 0:08:20; AP 12.34'
+    assert capsys.readouterr().out.splitlines() == said
 
 
 def test_the_image_that_costs_are_counted_at():
