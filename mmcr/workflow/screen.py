@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 TRAINED = re.compile(
-    r'(Epoch|Iter)\(train\)\s+(?:\[(\d+)\])?\[\s*(\d+)/\s*(\d+)\].*?\bloss: (\S+)'
+    r'(Epoch|Iter)\(train\)\s*(?:\[\s*(\d+)\])?\[\s*(\d+)/\s*(\d+)\].*?\bloss: (\S+)'
 )
 SEARCHED = re.compile(r'Search \[([\d.]+)/([\d.]+)\]')
-EVALUATED = re.compile(r'Epoch\((val|test)\)\s+\[\d*\]?\[\s*(\d+)/\s*(\d+)\]')
+EVALUATED = re.compile(
+    r'(?:Epoch|Iter)\((val|test)\)\s*(?:\[\s*\d+\])?\[\s*(\d+)/\s*(\d+)\]'
+)
 # of a network, or of a named path of a supernet
 SCORED = re.compile(r'\b(?:coco|archval/(\w+))/bbox_mAP: (-?[\d.]+)')
 KEPT = ('Best architecture', 'SyncBN needs', 'going on')  # whole lines that people want

@@ -329,6 +329,11 @@ def test_what_is_estimated(workplace, tmp_path, train_cfg, iterations, validated
             'Iter(train) [45000/90000]  lr: 1e-2  loss_cls: 0.3  loss: 0.5  acc: 9',
             '48%  iteration 45000/90000  loss 0.5  step: 0:01:46 left',
         ),
+        (
+            dict(),
+            'Epoch(test) [ 40/100]    eta: 0:00:10',
+            '98%  testing  step: 0:00:02',
+        ),
         (dict(), 'Search [12.5/50.0] eta', '25%  12 of 50 candidates scored  step'),
     ],
 )
