@@ -79,6 +79,9 @@ class RankingStudy:
             list(self.supernet.space.under(Budget.exactly(cost))), members
         )
         self.seeds = range(seeds)
+        with alone(self.work_dir):  # also for a search that is still to come
+            listed = [dict(arch) for arch in self.members]
+            write_json(self.work_dir / 'members.json', listed)
         self.scores = {
             name: _scores(Path(folder, 'trials.jsonl'), self.members)
             for name, folder in searches.items()
@@ -98,8 +101,6 @@ class RankingStudy:
 
     def write(self) -> None:
         """Writes the config of every network into its folder."""
-        listed = [dict(arch) for arch in self.members]
-        write_json(self.work_dir / 'members.json', listed)
         texts = {
             step.name: text_of(self.network(arch, seed))
             for (arch, seed), step in self.steps.items()
