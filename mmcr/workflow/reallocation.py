@@ -177,11 +177,10 @@ class Reallocation:
         """What all steps have in common."""
         if (cfg.get('randomness') or {}).get('seed') is None:
             cfg.randomness = dict(cfg.get('randomness') or {}, seed=self.settings.seed)
-        if cfg.get('auto_scale_lr'):
+        if scaled := scale_lr(cfg, self.settings.gpus or 1):
             cfg.auto_scale_lr.enable = self.settings.scale_lr
-        scaled = scale_lr(cfg, self.settings.gpus or 1)
-        if scaled is not None and self.settings.scale_lr:
-            self.notes.append(scaled[1])
+            if self.settings.scale_lr:
+                self.notes.append(scaled[1])
         self._prepare_test(cfg)
         if not torch.cuda.is_available():
             self.notes.append(

@@ -236,6 +236,17 @@ def test_networks_are_tested_with_annotations(tmp_path):
         made(**none, val_evaluator=None)
 
 
+@pytest.mark.parametrize('scale_lr', [True, False])
+def test_the_rate_follows_the_batch_unless_forbidden(tmp_path, scale_lr):
+    cfg = read('demo/shapes.py')
+    cfg.pop('reallocation')
+    cfg.auto_scale_lr = dict(enable=True, base_batch_size=16)
+    given = dict(width=1.0, scale_lr=scale_lr)
+    work = Reallocation(cfg, 'mine', tmp_path, settings_of(given))
+    assert work.baseline.cfg.auto_scale_lr.enable is scale_lr
+    assert any('multiplied by 0.5' in note for note in work.notes) is scale_lr
+
+
 @pytest.mark.parametrize('handler', ['', 'signal.signal(signal.SIGTERM, lambda *_: 0)'])
 def test_a_stopped_step_ends(handler, monkeypatch):
     """Also one that does not want to."""
