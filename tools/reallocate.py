@@ -19,6 +19,7 @@ from mmcr.engine.launch import add_cfg_options, read_config
 from mmcr.registry import BUDGETS
 from mmcr.workflow.reallocation import Reallocation, Settings, settings_of
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
+from mmcr.workflow.steps import alone
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,7 +50,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--width',
         type=float,
-        help="of supernets, in widths of your backbone (default: the paper's 0.5)",
+        help="of supernets, in widths of your backbone (default: the paper's 0.5); "
+        'crnas only',
     )
     parser.add_argument(
         '--fast',
@@ -101,20 +103,21 @@ def main() -> None:
         if getattr(args, name) is not None:
             warnings.warn(f'--{name} has no effect any more: {why}.', stacklevel=2)
     cfg = read_config(args.config, args.cfg_options)
-    settings = settings_of({**cfg.pop('reallocation', {}), **given(args)})
+    settings = settings_of(cfg.pop('reallocation', {}), **given(args))
     check_config(cfg)
     name = Path(args.config).stem
     work_dir = args.work_dir or os.path.join('work_dirs', name)
-    with resumable():
-        work = Reallocation(cfg, name, work_dir, settings)
+    work = Reallocation(cfg, name, work_dir, settings)
+    with resumable(), alone(Path(work_dir)) as lock:
         work.write()
         if args.write_only:
             for step in work.steps:
                 print(Path(work_dir, step.name, 'config.py'))
             return
-        print(work.plan(), flush=True)
+        print(work.understanding(), 'Timing a few iterations ...', sep='\n', flush=True)
+        print(f'\n{work.plan()}', flush=True)
         if not args.dry_run:
-            print(work.run())
+            print(work.run(lock))
 
 
 if __name__ == '__main__':

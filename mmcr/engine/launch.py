@@ -33,12 +33,20 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+class _Settings(DictAction):
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        for text in values:
+            if '=' not in text:
+                parser.error(f'{option_string} takes key=value, but got {text!r}.')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Adds what overrides settings of a config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_Settings,
         help='override settings of the config, as key=value; a list is written '
         'key="[a,b]" or key=a,b, without white space',
     )
@@ -96,7 +104,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
-    scope = cfg.get('default_scope', 'mmdet')
+    scope = cfg.get('default_scope') or 'mmdet'
     if find_spec(scope) is None:
         raise UserError(
             f'{args.config} is a config of {scope}, which is not installed: '

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -19,6 +19,7 @@ from statistics import median
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from mmcr.engine.launch import build_runner, read_config
@@ -40,6 +41,8 @@ class Estimate:
             sharing of common beginnings.
         batches: How many the test loader has.
         memory: Bytes at the most, of the device or, on a CPU, of the process.
+        validated: Images that the training validates on, all times together.
+        batch_size: Of the test loader.
         startup: Seconds until a process of it works.
     """
 
@@ -48,12 +51,15 @@ class Estimate:
     batch: float
     batches: int
     memory: int
+    validated: int = 0
+    batch_size: int = 1
     startup: float = 0.0
 
     @property
     def training(self) -> float:
-        """Seconds of the training."""
-        return self.iteration * self.iterations
+        """Seconds of the training, with its validations."""
+        validation = self.batch * self.validated / self.batch_size
+        return self.iteration * self.iterations + validation
 
     @property
     def testing(self) -> float:
@@ -90,6 +96,7 @@ def measure(cfg: Config) -> Estimate:
     cfg.default_hooks = dict()
     cfg.custom_hooks = []
     cfg.visualizer = dict(type='Visualizer')
+    val_loader, val_cfg = cfg.get('val_dataloader'), cfg.get('val_cfg')
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.load_from, cfg.resume = None, False
     test_loader = cfg.test_dataloader
@@ -112,10 +119,11 @@ def measure(cfg: Config) -> Estimate:
 
     started = time.time()
     iteration = _timed(train)
-    batch, number = 0.0, 0
+    batch, number, batch_size = 0.0, 0, 1
     if test_loader is not None:
         test = Runner.build_dataloader(test_loader, seed=0)
         number, images = len(test), _endless(test)
+        batch_size = test_loader.get('batch_size', 1)
 
         @torch.no_grad()
         def score() -> None:
@@ -124,11 +132,23 @@ def measure(cfg: Config) -> Estimate:
 
         batch = _timed(score)
     loop = cfg.train_cfg
+    validated = _validated(loop, val_loader, val_cfg) if val_loader else 0
     iterations = loop.get('max_iters') or loop.get('max_epochs', 1) * len(loader)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
         memory = torch.cuda.max_memory_allocated()
-    return Estimate(iteration, iterations, batch, number, memory, started)
+    return Estimate(
+        *(iteration, iterations, batch, number, memory, validated, batch_size),
+        startup=started,
+    )
+
+
+def _validated(train_cfg: Mapping, loader: Mapping, val_cfg: Mapping) -> int:
+    """Images that all validations of a training see."""
+    end = train_cfg.get('max_iters') or train_cfg.get('max_epochs', 1)
+    times = end // train_cfg.get('val_interval', 1)
+    paths = len(val_cfg.get('archs') or [None])
+    return times * paths * len(DATASETS.build(loader['dataset']))
 
 
 def _without_weights(model: dict) -> None:

@@ -9,13 +9,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
+from mmcr.checks import check_integer, checked_shape
 from mmcr.cost.budget import budget_space, read_budget
 from mmcr.cost.complexity import measure
 from mmcr.errors import UserError
@@ -29,10 +30,11 @@ from mmcr.workflow import recipe
 from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
 from mmcr.workflow.recipe import EXACT_RESUME, Baseline, Options, add_hooks, text_of
-from mmcr.workflow.screen import Screen
+from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
+UNEQUAL = 0.05  # of the baseline's cost
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
 
 CRNAS_STEPS = (
@@ -92,6 +94,15 @@ class Settings:
                     f'{name} must be one of {", ".join(known)}, but got '
                     f'{getattr(self, name)!r}.'
                 )
+        check_integer('gpus', 1 if self.gpus is None else self.gpus)
+        check_integer('seed', self.seed, at_least=0)
+        if self.method == 'detnas' and self.budget != 'blocks':
+            raise UserError(
+                f'detnas searches under a limit of multiply-accumulates, not at the '
+                f'cost of your backbone, but got budget={self.budget!r}. Leave it out; '
+                f'the limit is search=dict(budget=dict(limit=...)) of reallocation in '
+                f'the config.'
+            )
         if self.method == 'detnas' and self.fast:
             raise UserError(
                 'A fast search takes the place of an exhaustive or a greedy one '
@@ -111,12 +122,17 @@ class Settings:
             )
 
 
-def settings_of(given: Mapping) -> Settings:
-    """Settings by name, as a config's ``reallocation`` or a command line gives them.
+def settings_of(given: Mapping, **more) -> Settings:
+    """Settings by name, as a config's ``reallocation`` and the command line give them.
 
     Raises:
         UserError: There is no such setting, or a value breaks its rule.
     """
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f'reallocation of a config must be a dict of settings, but is {given!r}.'
+        )
+    given = {**given, **more}
     names = [field.name for field in fields(Settings) if field.name != 'options']
     of_recipe = [field.name for field in fields(Options)]
     unknown = [name for name in given if name not in (*names, *of_recipe)]
@@ -150,7 +166,7 @@ class Reallocation:
         self.work_dir = Path(work_dir)
         self.baseline = recipe.understand(cfg)
         self.notes = list(self.baseline.notes)
-        self.shape = tuple(cfg.get('cost_shape') or image_shape(cfg))
+        self.shape = checked_shape(cfg.get('cost_shape') or image_shape(cfg))
         self._prepare(self.baseline.cfg)
         if settings.method == 'detnas':
             self.steps = list(DETNAS_STEPS)
@@ -161,17 +177,39 @@ class Reallocation:
         """What all steps have in common."""
         if (cfg.get('randomness') or {}).get('seed') is None:
             cfg.randomness = dict(cfg.get('randomness') or {}, seed=self.settings.seed)
-        scaled = scale_lr(cfg, self.settings.gpus or 1)
-        if scaled is not None:
-            _, sentence = scaled
-            if self.settings.scale_lr and cfg.get('auto_scale_lr'):
-                cfg.auto_scale_lr.enable = True
-                self.notes.append(sentence)
+        if scaled := scale_lr(cfg, self.settings.gpus or 1):
+            cfg.auto_scale_lr.enable = self.settings.scale_lr
+            if self.settings.scale_lr:
+                self.notes.append(scaled[1])
+        self._prepare_test(cfg)
         if not torch.cuda.is_available():
             self.notes.append(
                 'There is no GPU: everything runs on the CPU, which takes the times '
                 'below.'
             )
+
+    def _prepare_test(self, cfg: Config) -> None:
+        """Networks are compared by a test, of the validation set if need be."""
+        parts = 'dataloader', 'cfg', 'evaluator'
+        evaluators = cfg.get('test_evaluator') or {}
+        if isinstance(evaluators, Mapping):
+            evaluators = [evaluators]
+        tested = all(cfg.get(f'test_{part}') for part in parts)
+        if tested and not all(each.get('format_only') for each in evaluators):
+            return
+        if not all(cfg.get(f'val_{part}') for part in parts):
+            raise UserError(
+                'Networks are compared by a test, but this config has no complete one, '
+                'with annotations: test_dataloader, test_evaluator and test_cfg, nor '
+                'these of val. Add them.'
+            )
+        for part in parts:
+            cfg[f'test_{part}'] = copy.deepcopy(cfg[f'val_{part}'])
+        cfg.test_cfg = dict(type='TestLoop')
+        self.notes.append(
+            'The config has no test with annotations: networks are compared on the '
+            'validation set.'
+        )
 
     def write(self) -> None:
         """Writes every step's config into its folder; keeps those that were edited."""
@@ -188,9 +226,11 @@ class Reallocation:
         self.own = own = draft.space.member(base.stage_blocks)
         budget = self._equal_budget(draft, final, own)
         self.space = budget_space(draft, final, budget, base.cfg.model)
+        exhaustive = self.space.countable and self.space.size <= recipe.MOST_SCORED
+        if self.settings.budget == 'blocks' and exhaustive:
+            self.notes += self._macs_apart(draft, final)
         stage = recipe.supernet(base, self.data, options, 'stage', self.space)
         operation = recipe.supernet(base, self.data, options, 'operation')
-        exhaustive = self.space.countable and self.space.size <= recipe.MOST_SCORED
         searcher = 'mmcr.ExhaustiveSearcher' if exhaustive else 'mmcr.GreedySearcher'
         greedy = dict(type='mmcr.GreedySearcher', k=3)
         found = recipe.network(base, {}, options)
@@ -251,36 +291,51 @@ class Reallocation:
         bound = 'limit' if kind == 'latency' else 'value'
         return {**options, bound: table.total(own)}
 
-    def plan(self) -> str:
-        """What will be done and how long it takes here, for people.
+    def _macs_apart(self, draft: torch.nn.Module, final: Mapping) -> list[str]:
+        """A note where equal blocks are not of equal cost (RegNet)."""
+        macs = dict(type='macs', shape=self.shape, limit=1)
+        table = read_budget(macs).table(draft, final)
+        costs = [table.total(arch) / table.total(self.own) for arch in self.space]
+        if max(costs) - min(costs) < UNEQUAL:
+            return []
+        return [
+            f'Backbones of equal blocks have {min(costs):.2f} to {max(costs):.2f} of '
+            f'the multiply-accumulates of yours; --budget macs keeps these equal.'
+        ]
 
-        Times a few iterations of a supernet and of the baseline; known from before
-        where the configs are the same.
-        """
-        self.estimates = self._estimates()
-        base = self.baseline
+    def understanding(self) -> str:
+        """How the detector, its data and the space were understood, for people."""
+        base, same = self.baseline, self.settings.method == 'crnas'
         blocks = ', '.join(map(str, base.stage_blocks))
         size = f'{self.space.size:,}' if self.space.countable else 'too many to count'
         free = SearchSpace(self.space.choices).size
-        kept = 'cost as much' if self.settings.method == 'crnas' else 'meet the limit'
+        kept = f'cost as much (equal {self.settings.budget})'
         lines = [
             f'Detector: {base.cfg.model.type}, backbone '
             f'{base.type.removeprefix("mmcr.CR")} of [{blocks}] blocks and '
             f'{list(base.network.out_channels)} channels.',
             f'Data: {self.data.summary}',
-            f'Space: {free:,} architectures, of which {size} {kept}'
-            + (f' (equal {self.settings.budget}).' if kept == 'cost as much' else '.'),
+            f'Space: {free:,} architectures, of which {size} '
+            f'{kept if same else "meet the limit"}.',
             *self.notes,
-            '',
-            f'{"step":22} {"time":>10}  {"memory":>9}',
         ]
+        return '\n'.join(lines)
+
+    def plan(self) -> str:
+        """Every step and how long it takes here, for people.
+
+        Times a few iterations of a supernet and of the baseline; known from before
+        where the configs are the same.
+        """
+        self.estimates = self._estimates()
+        lines = [f'{"step":22} {"time":>10}  {"memory":>9}']
         for step in self.steps:
             seconds, memory = self.estimates[step.name]
             lines.append(
-                f'{step.name:22} {_duration(seconds):>10}  {memory / 2**30:5.1f} GiB'
+                f'{step.name:22} {duration(seconds):>10}  {memory / 2**30:5.1f} GiB'
             )
         total = sum(seconds for seconds, _ in self.estimates.values())
-        lines.append(f'{"all":22} {_duration(total):>10}')
+        lines.append(f'{"all":22} {duration(total):>10}')
         return '\n'.join(lines)
 
     def _estimates(self) -> dict[str, tuple[float, int]]:
@@ -288,7 +343,8 @@ class Reallocation:
         path = self.work_dir / 'plan.json'
         configs = {s.name: self.work_dir / s.name / 'config.py' for s in self.steps}
         texts = ''.join(path.read_text() for path in configs.values())
-        digest = sha256(f'{texts}{self.settings.gpus}'.encode()).hexdigest()
+        machine = self.settings.gpus, torch.cuda.is_available()
+        digest = sha256(f'{texts}{machine}'.encode()).hexdigest()
         if path.exists():
             known = json.loads(path.read_text())
             if known['configs'] == digest:
@@ -316,8 +372,12 @@ class Reallocation:
         testing = timed.startup + timed.testing / gpus if step.tested else 0
         return timed.startup + timed.training / gpus + testing, timed.memory
 
-    def run(self) -> str:
-        """Runs what is not done yet; returns the comparison."""
+    def run(self, lock: int) -> str:
+        """Runs what is not done yet, behind the lock of the work dir.
+
+        Returns:
+            The comparison, for people.
+        """
         log = self.work_dir / 'log.txt'
 
         def write(line: str) -> None:
@@ -327,7 +387,7 @@ class Reallocation:
         seconds = {name: pair[0] for name, pair in self.estimates.items()}
         screen = Screen([step.name for step in self.steps], seconds, write)
         self.runner = StepRunner(self.work_dir, self.steps, screen, self.settings.gpus)
-        self.runner.run()
+        self.runner.run(lock)
         return self.conclude()
 
     def conclude(self) -> str:
@@ -342,7 +402,10 @@ class Reallocation:
         *_, found = (step for step in self.steps if step.tested)
         shutil.copy(self.runner.checkpoint(found.name), result / 'best.pth')
         cfg = self.runner.config(found)
-        cfg.custom_hooks.remove(EXACT_RESUME)
+        own = self.baseline.cfg.get('custom_hooks') or []
+        cfg.custom_hooks = [
+            h for h in cfg.custom_hooks if h != EXACT_RESUME or h in own
+        ]
         for name in ('cr_backbone', 'cr_neck_in_channels', 'work_dir'):
             cfg.pop(name, None)
         write_bytes(result / f'{self.name}_cr.py', cfg.pretty_text.encode())
@@ -385,10 +448,14 @@ def _shown(backbone: Mapping, baseline: Baseline) -> dict:
 def _work(cfg: Config, space: SearchSpace, fast: bool = False) -> tuple[float, Config]:
     """Of a search, in candidates scored on all of archval; with its config."""
     searcher = dict(cfg.test_cfg.searcher, space=space)
-    if fast:
-        searcher['type'] = TASK_UTILS.get(searcher['type']).fast
-    return TASK_UTILS.build(searcher).work, cfg
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    try:
+        if fast:
+            searcher['type'] = TASK_UTILS.get(searcher['type']).fast
+        return TASK_UTILS.build(searcher).work, cfg
+    except UserError:
+        raise
+    except Exception as error:  # whatever a constructor raises
+        raise UserError(
+            f'The searcher must be one that is registered, with its own options, but '
+            f'got {cfg.test_cfg.searcher}: {error}'
+        ) from error

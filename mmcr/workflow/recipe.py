@@ -9,7 +9,6 @@ import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Number
 
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -17,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmcr.checks import is_list
+from mmcr.checks import check_number, is_list
 from mmcr.errors import UserError
 from mmcr.models.searchable import SearchableBackbone
 from mmcr.registry import MODELS
@@ -91,6 +90,17 @@ class Options:
     search: Mapping = field(default_factory=dict)
     amp: bool = False
 
+    def __post_init__(self) -> None:
+        check_number('width', self.width)
+        if self.width <= 0:
+            raise UserError(f'width must be above 0, but got {self.width}.')
+        for name in ('backbone', 'supernet', 'search'):
+            if not isinstance(changes := getattr(self, name), Mapping):
+                raise UserError(
+                    f'{name} of a reallocation must be a dict of changes, but got '
+                    f'{changes!r}.'
+                )
+
 
 def understand(cfg: Config) -> Baseline:
     """Reads a detector's config as the baseline of a reallocation.
@@ -107,18 +117,19 @@ def understand(cfg: Config) -> Baseline:
             'A reallocation takes the config of a detector, with a backbone as '
             'model.backbone, but this one has none.'
         )
-    name = str(backbone.pop('type', None)).rpartition('.')[2]
+    type_ = str(backbone.pop('type', None))
+    name = type_.rpartition('.')[2]
     if name in VARIANTS:
         name, more = VARIANTS[name]
         backbone.update(more)
     kinds = searchable_kinds()
-    kind = kinds.get(name)
-    if kind is None:
+    if name not in kinds or type_.partition('.')[0] not in ('mmdet', 'mmcr', type_):
         raise UserError(
             f"The backbone must be one that mmcr can search, one of mmdet's "
             f'{", ".join(sorted(k for k in kinds if not k.startswith("CR")))}, but '
-            f'this detector has {name}.'
+            f'this detector has {type_}.'
         )
+    kind = kinds[name]
     if backbone.get('supernet') is not None:
         raise UserError(
             'A reallocation starts from a plain detector, but the backbone of this '
@@ -134,7 +145,7 @@ def understand(cfg: Config) -> Baseline:
         )
     cfg.load_from, cfg.resume = None, False
     arguments = _normalised(kind, backbone)
-    network = _built(kind, arguments)
+    network = build(dict(arguments, type=f'mmcr.{kind.__name__}'))
     if network.supernet is None and not hasattr(network, 'stage_blocks'):
         raise UserError(f'{name} has no stages whose blocks could be reallocated.')
     return Baseline(cfg, kind, arguments, start, network, tuple(notes))
@@ -183,12 +194,13 @@ def supernet(
     )
     if mode == 'stage':
         archs = dict(baseline=list(baseline.stage_blocks), **watched_paths(space))
-        if choices := stage_choices(baseline, space):
+        if choices := stage_choices(baseline, options, space):
             backbone['stage_choices'] = choices
     else:
+        _check_undilated(baseline)
         backbone['stage_blocks'] = baseline.stage_blocks  # until others are found
         archs = dict(dilation1=1, dilation2=2, dilation3=3)
-    backbone.update(options.backbone)
+    backbone.update(_own_arguments(options))
     return _supernet_of(baseline, backbone, data, options, archs, FAIR)
 
 
@@ -348,12 +360,14 @@ def stage_draft(baseline: Baseline, options: Options) -> tuple[nn.Module, dict]:
     Returns:
         The backbone, and what gives its networks the detector's width.
     """
-    narrow = narrowed(baseline, options.width)
-    choices = stage_choices(baseline) or None
-    draft = build(
-        dict(type=baseline.type, **narrow, supernet='stage', stage_choices=choices)
+    backbone = dict(
+        type=baseline.type,
+        **narrowed(baseline, options.width),
+        supernet='stage',
+        stage_choices=stage_choices(baseline, options),
     )
-    return draft, final_backbone(baseline, narrow)
+    backbone.update(_own_arguments(options))
+    return build(backbone), final_backbone(baseline, backbone)
 
 
 def narrowed(baseline: Baseline, width: float) -> dict:
@@ -379,6 +393,12 @@ def narrowed(baseline: Baseline, width: float) -> dict:
     arguments['stem_channels'] = network.stem_channels
     if 'base_width' in arguments:
         arguments['base_width'] = max(1, int(arguments['base_width'] * width))
+    narrow = build(dict(arguments, type=baseline.type))
+    if narrow.out_channels == network.out_channels:
+        raise UserError(
+            f'A supernet of {width:g} times the width needs a backbone whose width is '
+            f'its base_channels, but that of {baseline.type} is not. Give --width 1.'
+        )
     return arguments
 
 
@@ -408,7 +428,13 @@ def merged(cfg: Config, changes: Mapping) -> Config:
     """The config with changes as a child config writes them (``_delete_`` works)."""
     if not changes:
         return cfg
-    return Config(Config._merge_a_into_b(dict(changes), cfg._cfg_dict))
+    try:
+        return Config(Config._merge_a_into_b(dict(changes), cfg._cfg_dict))
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f'The changes of a reallocation must be such as a child config makes, but '
+            f'got {dict(changes)}: {error}'
+        ) from error
 
 
 def plain(cfg: Config) -> Config:
@@ -444,10 +470,6 @@ def build(backbone: Mapping) -> nn.Module:
         ) from error
 
 
-def _built(kind: type, arguments: Mapping) -> nn.Module:
-    return build(dict(arguments, type=f'mmcr.{kind.__name__}'))
-
-
 def _normalised(kind: type, arguments: Mapping) -> dict:
     """The arguments that say something: not the defaults."""
     defaults = {}
@@ -473,25 +495,53 @@ def _normalised(kind: type, arguments: Mapping) -> dict:
 
 
 def stage_choices(
-    baseline: Baseline, space: SearchSpace | None = None
+    baseline: Baseline, options: Options, space: SearchSpace | None = None
 ) -> dict[str, tuple[int, ...]]:
     """Where a stage supernet's choices differ from the paper's.
 
     The baseline's own numbers of blocks are always among them. Of the paper's, those
     are kept that some member of `space` takes. A supernet of bottlenecks keeps all, as
     the paper's, which serves networks of any number of blocks.
+
+    Raises:
+        UserError: The user's choices lack the baseline's own.
     """
-    paper = build(dict(type=baseline.type, **_shape(baseline), supernet='stage')).space
-    offered = {choice.name: choice.values for choice in paper.choices}
-    own = dict(zip(offered, baseline.stage_blocks))
-    chosen = {
-        name: values if own[name] in values else tuple(sorted({*values, own[name]}))
-        for name, values in offered.items()
-    }
+
+    def offered(**more) -> dict[str, tuple[int, ...]]:
+        backbone = dict(type=baseline.type, **_shape(baseline), supernet='stage')
+        space = build(dict(backbone, share='prefix', **more)).space
+        return {choice.name: choice.values for choice in space.choices}
+
+    papers, users = offered(), options.backbone.get('stage_choices') or {}
+    chosen = offered(stage_choices=users) if users else dict(papers)
+    for name, own in zip(papers, baseline.stage_blocks):
+        if own not in chosen[name]:
+            if name in users:
+                raise UserError(
+                    f"stage_choices must have the detector's own numbers of blocks, "
+                    f'which others are compared with, but those of {name} are '
+                    f'{chosen[name]}. Add {own}.'
+                )
+            chosen[name] = tuple(sorted({*chosen[name], own}))
     expansion = getattr(getattr(baseline.network, 'block', None), 'expansion', 1)
     if space is not None and expansion == 1:
         chosen = {choice.name: choice.values for choice in space.reachable()}
-    return {name: v for name, v in chosen.items() if v != offered[name]}
+    return {name: v for name, v in chosen.items() if v != papers[name]}
+
+
+def _own_arguments(options: Options) -> dict:
+    """The user's for the supernet's backbone; `stage_choices` knows the others."""
+    return {k: v for k, v in options.backbone.items() if k != 'stage_choices'}
+
+
+def _check_undilated(baseline: Baseline) -> None:
+    dilations = _shape(baseline).get('dilations', ())
+    if any(dilation != 1 for dilation in dilations):
+        raise UserError(
+            f'An operation supernet chooses the dilation of every block, so that a '
+            f'detector must leave them at 1, but its backbone has dilations='
+            f'{tuple(dilations)}. Give it without them, which costs the same.'
+        )
 
 
 def _shape(baseline: Baseline) -> dict:
@@ -514,16 +564,20 @@ def _fit_neck(model: ConfigDict, full: nn.Module, narrow: nn.Module) -> None:
     necks = model.get('neck')
     first = necks[0] if isinstance(necks, Sequence) and necks else necks
     taken = first.get('in_channels') if isinstance(first, Mapping) else None
-    if isinstance(taken, Sequence) and list(taken) == theirs:
-        first['in_channels'] = ours
-    elif isinstance(taken, Number) and taken == theirs[-1]:
-        first['in_channels'] = ours[-1]
-    else:
+    fitting = dict(zip(theirs, ours))
+    try:
+        if isinstance(taken, Sequence):  # in any order
+            first['in_channels'] = [fitting[channels] for channels in taken]
+        else:
+            first['in_channels'] = fitting[taken]
+        with torch.random.fork_rng(devices=[]), torch.device('meta'):
+            MODELS.build(copy.deepcopy(first))
+    except Exception as error:  # whatever a constructor raises
         raise UserError(
             f'A supernet of another width needs a neck that takes the outputs of the '
-            f'backbone, of {theirs} channels, but the neck has in_channels={taken}. '
-            f'Give --width 1.'
-        )
+            f'backbone, of {theirs} channels, but the neck has in_channels={taken} '
+            f'and takes no {ours}. Give --width 1.'
+        ) from error
 
 
 def _set_amp(cfg: Config, options: Options) -> None:

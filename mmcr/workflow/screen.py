@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 TRAINED = re.compile(
-    r'(Epoch|Iter)\(train\)\s+(?:\[(\d+)\])?\[\s*(\d+)/\s*(\d+)\].*?\bloss: (\S+)'
+    r'(Epoch|Iter)\(train\)\s*(?:\[\s*(\d+)\])?\[\s*(\d+)/\s*(\d+)\].*?\bloss: (\S+)'
 )
 SEARCHED = re.compile(r'Search \[([\d.]+)/([\d.]+)\]')
-EVALUATED = re.compile(r'Epoch\((val|test)\)\s+\[\d*\]?\[\s*(\d+)/\s*(\d+)\]')
+EVALUATED = re.compile(
+    r'(?:Epoch|Iter)\((val|test)\)\s*(?:\[\s*\d+\])?\[\s*(\d+)/\s*(\d+)\]'
+)
 # of a network, or of a named path of a supernet
 SCORED = re.compile(r'\b(?:coco|archval/(\w+))/bbox_mAP: (-?[\d.]+)')
 KEPT = ('Best architecture', 'SyncBN needs', 'going on')  # whole lines that people want
@@ -70,7 +72,7 @@ class Screen:
 
     def done_before(self, step, seconds: float) -> None:
         self._taken[step.name] = seconds
-        self.say(f'{self._label(step)}: done already ({_duration(seconds)})')
+        self.say(f'{self._label(step)}: done already ({duration(seconds)})')
 
     def start(self, step, cfg: Config) -> None:
         self.step, self.cfg = step, cfg
@@ -95,9 +97,9 @@ class Screen:
         self._part = part
         spent = time.monotonic() - self._begin
         left = spent * (1 - part) / part if part > 0 else None
-        words = [*filter(None, [text, self._ap]), f'step: {_duration(left)} left']
+        words = [*filter(None, [text, self._ap]), f'step: {duration(left)} left']
         if left is not None:
-            words.append(f'all: {_duration(left + self._after(spent + left))} left')
+            words.append(f'all: {duration(left + self._after(spent + left))} left')
         self.bars.update(self._task, completed=part, text='  '.join(words))
         now = time.monotonic()
         if not self.console.is_terminal and now - self._shown > EVERY:
@@ -108,7 +110,7 @@ class Screen:
         self._taken[step.name] = seconds
         if self._task is not None:
             self.bars.remove_task(self._task)
-        done = f'done in {_duration(seconds)}'
+        done = f'done in {duration(seconds)}'
         self._say_of_step(f'{done}; {self._ap}' if self._ap else done)
         self.finished(step)
 
@@ -148,5 +150,6 @@ class Screen:
         return None, ''
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds; a question mark where it is not known."""
     return '?' if seconds is None else str(timedelta(seconds=round(seconds)))

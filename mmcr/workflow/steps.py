@@ -36,8 +36,10 @@ MATTERS = (
 #: What cannot, wherever it stands in those.
 DOES_NOT_MATTER = {
     *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor'),
-    *('backend', 'group_size', 'enable'),
+    *('backend', 'group_size'),
 }
+
+GRACE = 30.0  # seconds in which a step that is stopped may end by itself
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,17 @@ class StepRunner:
         self.steps = list(steps)
         self.screen = screen
         self.gpus = gpus
-        self._process: subprocess.Popen | None = None
 
-    def run(self) -> None:
+    def run(self, lock: int) -> None:
         """Runs what is not done yet.
 
+        Args:
+            lock: Of the work dir, from `alone`.
+
         Raises:
-            UserError: A step fails, or its folder holds one of other settings, or
-                another run works here.
+            UserError: A step fails, or its folder holds one of other settings.
         """
-        with alone(self.work_dir) as lock, self.screen:
+        with self.screen:
             for step in self.steps:
                 self._run(step, lock)
 
@@ -143,6 +146,8 @@ class StepRunner:
             checkpoint = file_digest(self.checkpoint(step.supernet))
             conditions[f'checkpoint of {step.supernet}'] = checkpoint
             conditions['--fast'] = step.fast
+        else:  # of them all is a batch
+            conditions['--gpus'] = self.gpus or 1
         return json.loads(json.dumps(conditions))
 
     def _has_something_to_lose(self, step: Step) -> bool:
@@ -202,7 +207,7 @@ class StepRunner:
                     last.append(line.strip())
                     self.screen.read(line)
             except BaseException:
-                process.terminate()
+                end(process)
                 raise
         if process.returncode:
             messages = [line for line in last if line.startswith('error:')]
@@ -240,6 +245,15 @@ def write_configs(work_dir: Path, texts: Mapping[str, str]) -> list[Path]:
         known[step] = text
     write_json(written, known)
     return edited
+
+
+def end(process: subprocess.Popen) -> None:
+    """Ends a process, whose part of the work dir is then free for the next one."""
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def tool_environment() -> dict[str, str]:

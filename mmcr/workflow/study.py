@@ -25,7 +25,7 @@ from mmcr.workflow.recipe import (
     understand,
 )
 from mmcr.workflow.screen import Screen
-from mmcr.workflow.steps import Step, StepRunner, write_configs
+from mmcr.workflow.steps import Step, StepRunner, alone, write_configs
 
 DEFAULTS = Options()
 METRIC = 'coco/bbox_mAP'
@@ -79,9 +79,9 @@ class RankingStudy:
             list(self.supernet.space.under(Budget.exactly(cost))), members
         )
         self.seeds = range(seeds)
-        self.work_dir.mkdir(parents=True, exist_ok=True)
-        listed = [dict(arch) for arch in self.members]
-        write_json(self.work_dir / 'members.json', listed)
+        with alone(self.work_dir):  # also for a search that is still to come
+            listed = [dict(arch) for arch in self.members]
+            write_json(self.work_dir / 'members.json', listed)
         self.scores = {
             name: _scores(Path(folder, 'trials.jsonl'), self.members)
             for name, folder in searches.items()
@@ -122,13 +122,14 @@ class RankingStudy:
 
     def run(self) -> str:
         """Trains what is not trained yet; returns the tables."""
-        self.write()
-        self.runner.run()
+        with alone(self.work_dir) as lock:
+            self.write()
+            self.runner.run(lock)
         return self.compare()
 
     def compare(self) -> str:
         """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``."""
-        alone = {
+        trained = {
             name_of(arch): [
                 100 * self._tested(self.steps[arch, seed]) for seed in self.seeds
             ]
@@ -145,7 +146,7 @@ class RankingStudy:
             name: {name_of(arch): value for arch, value in values.items()}
             for name, values in predicted.items()
         }
-        return write_ranking(Ranking(alone, named), self.work_dir)
+        return write_ranking(Ranking(trained, named), self.work_dir)
 
     def _tested(self, step: Step) -> float:
         metrics = self.runner.tested_metrics(step)

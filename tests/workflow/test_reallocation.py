@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+import subprocess
 import sys
 from random import Random
 
@@ -15,8 +16,10 @@ from mmcr.engine.export import arch_fragment
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models.detector import supernet_of
+from mmcr.workflow import estimate
 from mmcr.workflow.reallocation import Reallocation, image_shape, settings_of
-from mmcr.workflow.steps import Step, StepRunner, alone, write_configs
+from mmcr.workflow.screen import Screen
+from mmcr.workflow.steps import Step, StepRunner, alone, end, write_configs
 
 TOOL = CONFIGS.parent / 'tools/reallocate.py'
 # DetNAS, smaller than the demo's
@@ -63,7 +66,7 @@ def test_crnas(reallocate, workplace, capsys):
     }
     found = Config.fromfile(work / 'result/best_arch.py').cr_backbone
     own = Config.fromfile(work / 'result/mine_cr.py')
-    assert own.model.backbone.stage_blocks == list(found.stage_blocks)
+    assert list(own.model.backbone.stage_blocks) == list(found.stage_blocks)
     assert own.train_dataloader.dataset.ann_file == 'train.json'
 
     # again: nothing is left to do
@@ -109,7 +112,7 @@ def test_detnas(reallocate, workplace):
     found = Config.fromfile(folder / 'result/detnas_cr.py').model.backbone
     best = max(trials, key=lambda trial: trial['score'])['candidate']['arch']
     assert [k for kinds in found.blocks for k in kinds] == list(best.values())
-    assert plain.blocks == [[0], [0, 0], [0], [0]]
+    assert list(map(list, plain.blocks)) == [[0], [0, 0], [0], [0]]
     assert found.shuffle == plain.shuffle == 2
 
 
@@ -184,6 +187,7 @@ def test_a_mistake_does_not_lock_the_work_dir(runner, tmp_path):
         {'default_hooks.logger.interval': 5},
     ):
         assert runner(**harmless) == 'started'
+    assert 'auto_scale_lr.enable' in runner(**{'auto_scale_lr.enable': True})
     refusal = runner(**{'optim_wrapper.optimizer.lr': 0.5, 'randomness.seed': 3})
     assert 'optim_wrapper.optimizer.lr (0.02 then, 0.5 now)' in refusal
     assert 'randomness.seed (0 then, 3 now)' in refusal
@@ -214,6 +218,58 @@ def test_checkpoints_are_those_of_the_folder(tmp_path):
     assert runner.checkpoint('step') == str(folder / 'epoch_3.pth')
 
 
+def test_networks_are_tested_with_annotations(tmp_path):
+    def made(**changes):
+        cfg = read('demo/shapes.py')
+        cfg.update(changes)
+        cfg.pop('reallocation')
+        return Reallocation(cfg, 'mine', tmp_path, settings_of(dict(width=1.0)))
+
+    none = dict(test_dataloader=None, test_cfg=None, test_evaluator=None)
+    for without in none, dict(test_evaluator=dict(type='CocoMetric', format_only=True)):
+        work = made(**without)
+        cfg = work.baseline.cfg
+        assert cfg.test_dataloader == cfg.val_dataloader
+        assert cfg.test_evaluator == cfg.val_evaluator
+        assert any('on the validation set' in note for note in work.notes)
+    with pytest.raises(UserError, match='compared by a test'):
+        made(**none, val_evaluator=None)
+
+
+@pytest.mark.parametrize('scale_lr', [True, False])
+def test_the_rate_follows_the_batch_unless_forbidden(tmp_path, scale_lr):
+    cfg = read('demo/shapes.py')
+    cfg.pop('reallocation')
+    cfg.auto_scale_lr = dict(enable=True, base_batch_size=16)
+    given = dict(width=1.0, scale_lr=scale_lr)
+    work = Reallocation(cfg, 'mine', tmp_path, settings_of(given))
+    assert work.baseline.cfg.auto_scale_lr.enable is scale_lr
+    assert any('multiplied by 0.5' in note for note in work.notes) is scale_lr
+
+
+@pytest.mark.parametrize('handler', ['', 'signal.signal(signal.SIGTERM, lambda *_: 0)'])
+def test_a_stopped_step_ends(handler, monkeypatch):
+    """Also one that does not want to."""
+    monkeypatch.setattr('mmcr.workflow.steps.GRACE', 0.5)
+    script = f"import signal, time; {handler or 'pass'}; print('on', flush=True)"
+    command = [sys.executable, '-c', f'{script}; time.sleep(60)']
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        end(process)
+    assert process.returncode < 0
+
+
+def test_nothing_is_written_beside_another_run(reallocate, workplace, capsys):
+    work = workplace / 'taken'
+    with alone(work), pytest.raises(SystemExit):
+        reallocate('mine.py', '--work-dir', work, '--write-only')
+    assert 'Only one run' in capsys.readouterr().err
+    assert [path.name for path in work.iterdir()] == ['.lock']
+    with pytest.raises(SystemExit):
+        reallocate('mine.py', '--work-dir', work, '--cfg-options', 'max_epochs')
+    assert "takes key=value, but got 'max_epochs'" in capsys.readouterr().err
+
+
 def test_one_run_in_a_work_dir(tmp_path):
     with alone(tmp_path):
         with pytest.raises(UserError, match='Only one run'), alone(tmp_path):
@@ -232,6 +288,9 @@ def test_one_run_in_a_work_dir(tmp_path):
         (dict(method='detnas', fast=True), 'has no fast form. Leave --fast'),
         (dict(amp=True), '--amp .* no CUDA'),
         (dict(epochs=3), 'may have method.*but has epochs'),
+        (5, 'must be a dict of settings, but is 5'),
+        (dict(gpus=0), 'gpus must be an integer of at least 1'),
+        (dict(method='detnas', budget='params'), "detnas.*limit.*got budget='params'"),
     ],
 )
 def test_settings_that_cannot_be(given, words, monkeypatch):
@@ -246,6 +305,63 @@ def test_configs_of_before_are_told_the_new_way(tmp_path, variable):
     config.write_text(f"_base_ = '{CONFIGS}/{{{{${variable}:crnas/supernet_r18}}}}.py'")
     with pytest.raises(UserError, match=f'{variable}.*tools/reallocate.py'):
         read_config(config)
+
+
+@pytest.mark.parametrize(
+    'train_cfg, iterations, validated',
+    [
+        (dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=2), 12, 16),
+        (dict(type='IterBasedTrainLoop', max_iters=10, val_interval=2), 10, 40),
+    ],
+)
+def test_what_is_estimated(workplace, tmp_path, train_cfg, iterations, validated):
+    cfg = read_config(workplace / 'mine.py')
+    data = workplace / 'data/shapes'
+    for name in ('train', 'val', 'test'):
+        cfg[f'{name}_dataloader'].dataset.data_root = str(data)
+    cfg.train_cfg = train_cfg
+    cfg.update(work_dir=str(tmp_path), launcher='none')
+    found = estimate.measure(cfg)
+    assert (found.iterations, found.validated) == (iterations, validated)
+    of_images = validated / 4 * found.batch
+    assert found.training == pytest.approx(iterations * found.iteration + of_images)
+
+
+@pytest.mark.parametrize(
+    'train_cfg, line, shown',
+    [
+        (
+            dict(max_epochs=12),
+            'Epoch(train)  [ 3][ 50/100]  lr: 1e-2  loss: 1.2500  loss_cls: 0.3',
+            '20%  epoch 3/12  loss 1.2500  step: 0:06:35 left  all: 0:23:05 left',
+        ),
+        (
+            dict(max_iters=90000),
+            'Iter(train) [45000/90000]  lr: 1e-2  loss_cls: 0.3  loss: 0.5  acc: 9',
+            '48%  iteration 45000/90000  loss 0.5  step: 0:01:46 left',
+        ),
+        (
+            dict(),
+            'Epoch(test) [ 40/100]    eta: 0:00:10',
+            '98%  testing  step: 0:00:02',
+        ),
+        (dict(), 'Search [12.5/50.0] eta', '25%  12 of 50 candidates scored  step'),
+    ],
+)
+def test_the_screen(monkeypatch, capsys, train_cfg, line, shown):
+    clock = [0.0]
+    monkeypatch.setattr('time.monotonic', lambda: clock[0])
+    first, said = Step('01', 'one'), []
+    screen = Screen(['01', '02'], {'01': 100.0, '02': 200.0}, said.append)
+    with screen:
+        screen.start(first, Config(dict(train_cfg=train_cfg)))
+        clock[0] = 100.0
+        screen.read(f'2026/01/01 00:00:00 - mmengine - INFO - {line}')
+        assert shown in said[-1] and said[-1].startswith('[1/2] one: ')
+        screen.read('Epoch(test) [8/8]    coco/bbox_mAP: 0.1234  coco/bbox_mAP_50: 0.3')
+        screen.finish(first, 500)
+        assert said[-1] == '[1/2] one: done in 0:08:20; AP 12.34'
+    assert capsys.readouterr().out.splitlines() == said
 
 
 def test_the_image_that_costs_are_counted_at():

@@ -181,7 +181,7 @@ def test_own_numbers_of_blocks_are_a_choice():
     cfg = read('demo/shapes.py')
     cfg.model.backbone.update(type='mmcr.CRResNet', stage_blocks=(2, 2, 8, 2))
     baseline = understand(cfg)
-    assert recipe.stage_choices(baseline)['stage3'] == (
+    assert recipe.stage_choices(baseline, Options())['stage3'] == (
         2,
         3,
         5,
@@ -196,11 +196,26 @@ def test_own_numbers_of_blocks_are_a_choice():
     )
 
 
+def test_own_choices():
+    baseline = understand(read('demo/shapes.py'))
+    given = dict(stage_choices=dict(stage1=(1, 2)))
+    options = Options(width=1.0, backbone=given)
+    space, _, _ = stage_space(baseline, options)
+    assert {arch['stage1'] for arch in space} == {1, 2}
+    supernet = recipe.supernet(baseline, None, options, 'stage', space)
+    built = recipe.build(supernet.model.backbone).space
+    assert built.choices == space.reachable()
+    lacking = Options(width=1.0, backbone=dict(stage_choices=dict(stage1=(1, 3))))
+    with pytest.raises(UserError, match=r'those of stage1 are \(1, 3\). Add 2'):
+        recipe.stage_draft(baseline, lacking)
+
+
 @pytest.mark.parametrize(
     'backbone, words',
     [
         (None, 'backbone as model.backbone'),
         (dict(type='Swin'), 'one of mmdet.*MobileNetV2.*ResNet.*has Swin'),
+        (dict(type='mmpretrain.ResNet', depth=18), 'has mmpretrain.ResNet'),
         (dict(type='CRResNet', depth=18, supernet='stage'), "supernet='stage'"),
         (dict(type='ResNet', depth=18, no_such=1), "TypeError.*'no_such'"),
         (dict(type='ResNet', depth=19), 'depth must be one of'),
@@ -221,3 +236,45 @@ def test_widths_that_cannot_be():
         recipe.supernet(baseline, None, Options(), 'operation')
     with pytest.raises(UserError, match='even number of channels.* 16'):
         recipe.narrowed(baseline, 0.3)
+    regnet = understand(mmdets('regnet/faster-rcnn_regnetx-3.2GF_fpn_1x_coco.py'))
+    with pytest.raises(UserError, match='CRRegNet is not. Give --width 1'):
+        recipe.narrowed(regnet, 0.5)
+    assert recipe.narrowed(regnet, 1) == dict(arch='regnetx_3.2gf')
+
+
+@pytest.mark.parametrize(
+    'name, taken',
+    [
+        ('yolo/yolov3_mobilenetv2_8xb24-ms-416-300e_coco.py', [160, 48, 16]),
+        ('yolof/yolof_r50-c5_8xb8-1x_coco.py', 1024),
+        # its neck's outputs begin with the backbone's
+        ('ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py', None),
+    ],
+)
+def test_necks_of_other_forms(name, taken):
+    baseline = understand(mmdets(name))
+    if taken is None:
+        with pytest.raises(UserError, match='Give --width 1'):
+            recipe.supernet(baseline, None, Options(), 'operation')
+    else:
+        supernet = recipe.supernet(baseline, None, Options(), 'operation')
+        assert supernet.model.neck.in_channels == taken
+
+
+def test_dilations_of_the_detectors_own_are_refused():
+    dc5 = understand(mmdets('faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py'))
+    with pytest.raises(UserError, match=r'leave them at 1.*\(1, 1, 1, 2\)'):
+        recipe.supernet(dc5, None, Options(width=1), 'operation')
+
+
+@pytest.mark.parametrize(
+    'given, words',
+    [
+        (dict(width=0), 'width must be above 0'),
+        (dict(width=float('nan')), 'width must be a finite number'),
+        (dict(search=3), 'search of a reallocation must be a dict'),
+    ],
+)
+def test_options_that_cannot_be(given, words):
+    with pytest.raises(UserError, match=words):
+        Options(**given)

@@ -11,6 +11,7 @@ from mmcr.errors import UserError
 from mmcr.registry import HOOKS
 from mmcr.training import ExactResumeHook, PairedInitHook
 from mmcr.workflow.recipe import Options
+from mmcr.workflow.steps import alone
 from mmcr.workflow.study import RankingStudy
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -18,12 +19,23 @@ pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 @pytest.fixture
 def study(tmp_path):
-    def make(members=3, seeds=2):
+    def make(members=3, seeds=2, searches=None):
         cfg = read('demo/shapes.py')
         options = Options(width=1.0)
-        return RankingStudy(cfg, tmp_path / 'ranking', {}, members, seeds, options)
+        return RankingStudy(
+            cfg, tmp_path / 'ranking', searches or {}, members, seeds, options
+        )
 
     return make
+
+
+def test_members_are_listed_for_a_search_to_come(study, tmp_path):
+    with pytest.raises(UserError):
+        study(searches=dict(later=tmp_path / 'none'))
+    assert len(json.loads((tmp_path / 'ranking/members.json').read_text())) == 3
+    (tmp_path / 'ranking/members.json').unlink()
+    with alone(tmp_path / 'ranking'), pytest.raises(UserError, match='Only one run'):
+        study()
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,9 @@ def by_name(texts: list[str]) -> dict[str, str]:
     """The folders of all NAME=FOLDER."""
     searches = {}
     for text in texts:
-        name, folder = named(text)
+        name, _, folder = text.partition('=')
+        if not (name and folder):
+            raise UserError(f'--search takes NAME=FOLDER, but got {text!r}.')
         if name in searches:
             raise UserError(
                 f'Each --search takes a name of its own, but {name} names both '
@@ -62,14 +64,6 @@ def by_name(texts: list[str]) -> dict[str, str]:
             )
         searches[name] = folder
     return searches
-
-
-def named(text: str) -> tuple[str, str]:
-    """The name and the folder of NAME=FOLDER."""
-    name, equals, folder = text.partition('=')
-    if not (name and equals and folder):
-        raise UserError(f'--search takes NAME=FOLDER, but got {text!r}.')
-    return name, folder
 
 
 if __name__ == '__main__':
