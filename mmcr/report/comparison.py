@@ -63,11 +63,6 @@ class Row(Network):
         """AP in points of 100."""
         return coco_points(self.metrics)['AP']
 
-    @property
-    def network(self) -> Network:
-        """Its backbone, for a sketch."""
-        return self
-
 
 def verdict(rows: Sequence[Row]) -> str:
     """Says in words whether the other networks are ahead of the first, the baseline."""

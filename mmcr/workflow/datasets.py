@@ -42,6 +42,7 @@ class SearchData:
         evaluator: Of archval: boxes, and masks where the user's evaluator has them.
         files: The annotation files that belong to it in the work dir.
         summary: The numbers of images in a line.
+        archval_images: How many are to score on.
     """
 
     train_dataloader: dict
@@ -50,6 +51,7 @@ class SearchData:
     evaluator: dict
     files: tuple[Path, ...]
     summary: str
+    archval_images: int
 
 
 def search_data(
@@ -128,6 +130,7 @@ def search_data(
         ),
         files=tuple(Path(each.ann_file) for each in new),
         summary=said,
+        archval_images=len(scored.images),
     )
 
 

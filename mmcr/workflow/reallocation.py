@@ -410,7 +410,7 @@ class Reallocation:
             cfg.pop(name, None)
         write_bytes(result / f'{self.name}_cr.py', cfg.pretty_text.encode())
         rows = [self._row(step) for step in self.steps if step.tested]
-        draw_architectures([row.network for row in rows], result / 'architectures.png')
+        draw_architectures(rows, result / 'architectures.png')
         return write_comparison(rows, result)
 
     def _row(self, step: Step) -> Row:
@@ -440,9 +440,15 @@ def _shown(backbone: Mapping, baseline: Baseline) -> dict:
         kinds = backbone.blocks
         stage_blocks = tuple(len(stage) for stage in kinds)
         return dict(stage_blocks=stage_blocks, values=kinds, legend=KINDS)
-    stage_blocks = backbone.get('stage_blocks', baseline.stage_blocks)
-    dilations = backbone.get('dilations')
-    return dict(stage_blocks=tuple(stage_blocks), values=dilations)
+    ours = str(backbone['type']).startswith('mmcr.')
+    net = recipe.build(backbone) if ours else baseline.network
+    blocks, dilations, first = tuple(net.stage_blocks), backbone.get('dilations'), 1
+    if dilations is not None and len(dilations) == len(blocks) + 2:
+        blocks, first = (1, *blocks, 1), 0  # of MobileNetV2, with its single blocks
+    strides = [
+        net.stage_strides[f'stage{i}'] for i in range(first, first + len(blocks))
+    ]
+    return dict(stage_blocks=blocks, values=dilations, strides=strides)
 
 
 def _work(cfg: Config, space: SearchSpace, fast: bool = False) -> tuple[float, Config]:

@@ -37,7 +37,8 @@ SUPERNET_HOOKS = (
 )
 FAIR = dict(type='mmcr.StrictlyFairSampler')
 MOST_SCORED = 5000  # members, that an exhaustive search may have
-SCORED_AT_ONCE = 8  # images of archval in a batch, at least
+SCORED_AT_ONCE = 8  # images of archval in a batch, where there are enough
+MINIBATCHES = 10
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,9 @@ def _supernet_of(
     if data is not None:
         cfg.train_dataloader = data.train_dataloader
         archval = copy.deepcopy(data.archval_dataloader)
-        archval['batch_size'] = max(archval.get('batch_size', 1), SCORED_AT_ONCE)
+        # at least as many batches as mini-batches (Sec. 3.3), also for many processes
+        most = max(1, min(SCORED_AT_ONCE, data.archval_images // MINIBATCHES))
+        archval['batch_size'] = max(archval.get('batch_size', 1), most)
         cfg.val_dataloader = archval
         cfg.test_dataloader = copy.deepcopy(archval)
         cfg.val_evaluator = data.evaluator

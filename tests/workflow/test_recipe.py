@@ -74,7 +74,8 @@ def test_the_papers_recipe_is_that_of_configs_crnas(net):
     if net == 'mobilenetv2':
         del papers.model.backbone['out_indices']  # mmdet's default
     data = SearchData(
-        papers.train_dataloader, papers.val_dataloader, {}, papers.val_evaluator, (), ''
+        *(papers.train_dataloader, papers.val_dataloader, {}, papers.val_evaluator),
+        *((), '', 5000),
     )
     space, _, cost = stage_space(baseline, options)
     supernet = recipe.supernet(baseline, data, options, 'stage', space)
