@@ -1,7 +1,5 @@
 """A small detector, its batches and its training, alone or in many processes."""
 
-import copy
-
 import torch
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -134,7 +132,7 @@ def trained(wrap, batches, wrapper=OptimWrapper, dtype=torch.float64, **options)
 
     def note(*_):
         grads = {name: p.grad for name, p in model.named_parameters()}
-        found.append(copy.deepcopy(grads))
+        found.append({n: grad.clone() for n, grad in grads.items() if grad is not None})
 
     optimizer.register_step_pre_hook(note)
     wrapper = wrapper(optimizer=optimizer, **options)
