@@ -19,6 +19,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def read_state(path: Path) -> dict:
+    """What `write_json` left; nothing where there is no such file, or another's."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_json(path: Path, content: dict) -> None:
     """Write compact JSON by `write_bytes`; equal content gives equal bytes."""
     # One call of dumps runs in C; dump to a stream would take minutes for a

@@ -4,7 +4,6 @@ CR-NAS (Sec. 3) or DetNAS, on the user's own data, step by step.
 """
 
 import copy
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from mmcr.checks import check_integer, checked_shape
 from mmcr.cost.budget import budget_space, read_budget
 from mmcr.cost.complexity import measure
 from mmcr.errors import UserError
-from mmcr.files import write_bytes, write_json
+from mmcr.files import read_state, write_bytes, write_json
 from mmcr.registry import BUDGETS, TASK_UTILS
 from mmcr.report import write_report
 from mmcr.report.comparison import Row, write_comparison
@@ -213,6 +212,13 @@ class Reallocation:
 
     def write(self) -> None:
         """Writes every step's config into its folder; keeps those that were edited."""
+        others = CRNAS_STEPS if self.settings.method == 'detnas' else DETNAS_STEPS
+        if any((self.work_dir / step.name).exists() for step in others):
+            raise UserError(
+                f'A work dir has the steps of one method, but {self.work_dir} has '
+                f'those of another than {self.settings.method}. Name another '
+                f'--work-dir.'
+            )
         self.data = search_data(
             self.baseline.cfg, self.settings.archval, self.work_dir, self.settings.seed
         )
@@ -345,10 +351,9 @@ class Reallocation:
         texts = ''.join(path.read_text() for path in configs.values())
         machine = self.settings.gpus, torch.cuda.is_available()
         digest = sha256(f'{texts}{machine}'.encode()).hexdigest()
-        if path.exists():
-            known = json.loads(path.read_text())
-            if known['configs'] == digest:
-                return {name: tuple(pair) for name, pair in known['steps'].items()}
+        known = read_state(path)
+        if known.get('configs') == digest:
+            return {name: tuple(pair) for name, pair in known['steps'].items()}
         # both need no search to be built
         of_supernet, of_network = (
             estimate(next(configs[s.name] for s in self.steps if s.tested == tested))

@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmcr.cli import MIM
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
-from mmcr.files import file_digest, write_bytes, write_json
+from mmcr.files import file_digest, read_state, write_bytes, write_json
 from mmcr.scoring.fingerprint import with_contents
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ class StepRunner:
 
     def _run(self, step: Step, lock: int) -> None:
         state_file = self.folder(step) / 'step.json'
-        state = json.loads(state_file.read_text()) if state_file.exists() else {}
+        state = read_state(state_file)
         conditions = self.conditions(step)
         if self._has_something_to_lose(step):
             self._check_same(step, state.get('conditions'), conditions)
@@ -233,7 +233,7 @@ def write_configs(work_dir: Path, texts: Mapping[str, str]) -> list[Path]:
         The configs that somebody has changed since: these stay as they are.
     """
     written = work_dir / 'configs.json'
-    known = json.loads(written.read_text()) if written.exists() else {}
+    known = read_state(written)
     edited = []
     for step, text in texts.items():
         path = work_dir / step / 'config.py'

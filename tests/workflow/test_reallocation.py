@@ -143,6 +143,13 @@ def test_write_only_and_what_was_changed_by_hand(reallocate, workplace):
     assert budget.type == 'params' and budget.value > 1e5
 
 
+def test_one_method_in_a_work_dir(reallocate, workplace, capsys):
+    (workplace / 'one/01_supernet').mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        reallocate('mine.py', '--work-dir', 'one', '--write-only')
+    assert 'the steps of one method' in capsys.readouterr().err
+
+
 @pytest.fixture
 def runner(workplace, tmp_path):
     """A runner of one training in a work dir, that runs nothing."""
