@@ -112,7 +112,7 @@ def measure(
     shape = checked_shape(shape)
     if 'model' not in cfg:
         raise UserError('The config must define a detector as model, but it has none.')
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
     shape = tuple(ceil(side / divisor) * divisor for side in shape)
     parts, rois = _count(cfg.model, shape, CONVENTIONS[convention])

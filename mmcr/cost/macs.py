@@ -49,9 +49,9 @@ def _norm(x, other, weight, *_, **__) -> int:
     return prod(x) * (4 + (weight is not None))
 
 
-def _average(x, dims, keepdim=False, **_) -> int:
+def _average(x, dims=None, keepdim=False, **_) -> int:
     # what adaptive pooling to one element becomes
-    return prod(x) if keepdim and list(dims) == [-1, -2] else 0
+    return prod(x) if keepdim and list(dims or ()) == [-1, -2] else 0
 
 
 def _per_output(macs: int) -> Callable[..., int]:

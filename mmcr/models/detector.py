@@ -35,7 +35,7 @@ def find_backbone(model: nn.Module) -> nn.Module:
 
 def supernet_of(cfg: Config) -> tuple[nn.Module, dict]:
     """Returns a config's supernet backbone, without weights, and `final_backbone`."""
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     backbone_cfg = cfg.get('model', {}).get('backbone')
     if backbone_cfg is None:
         raise UserError('The config must have a backbone as model.backbone.')

@@ -75,16 +75,25 @@ def annotations_first(loader: dict) -> dict:
     """The loader with boxes read right after the image, so that they move with it.
 
     mmdet's test pipelines read them last, in the coordinates of the original image.
+    Of a wrapper, as `ConcatDataset`, the pipelines of the sets within are changed.
     """
-    steps = list(loader['dataset'].get('pipeline', ()))
+    return {**loader, 'dataset': _annotations_first(loader['dataset'])}
+
+
+def _annotations_first(dataset: dict) -> dict:
+    if inner := dataset.get('datasets'):
+        return {**dataset, 'datasets': list(map(_annotations_first, inner))}
+    if inner := dataset.get('dataset'):
+        return {**dataset, 'dataset': _annotations_first(inner)}
+    steps = list(dataset.get('pipeline', ()))
     types = (step['type'] for step in steps)
     kinds = [getattr(kind, '__name__', str(kind)).split('.')[-1] for kind in types]
     images = [i for i, kind in enumerate(kinds) if kind.startswith('LoadImage')]
     if not images or 'LoadAnnotations' not in kinds:
-        return loader
+        return dataset
     boxes = steps.pop(kinds.index('LoadAnnotations'))
     steps.insert(images[0] + 1, boxes)
-    return {**loader, 'dataset': {**loader['dataset'], 'pipeline': steps}}
+    return {**dataset, 'pipeline': steps}
 
 
 def build_loader(

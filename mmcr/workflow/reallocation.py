@@ -331,7 +331,7 @@ class Reallocation:
         """Every step and how long it takes here, for people.
 
         Times a few iterations of a supernet and of the baseline; known from before
-        where the configs are the same.
+        where the configs, the numbers of images and the searches are the same.
         """
         self.estimates = self._estimates()
         lines = [f'{"step":22} {"time":>10}  {"memory":>9}']
@@ -350,7 +350,9 @@ class Reallocation:
         configs = {s.name: self.work_dir / s.name / 'config.py' for s in self.steps}
         texts = ''.join(path.read_text() for path in configs.values())
         machine = self.settings.gpus, torch.cuda.is_available()
-        digest = sha256(f'{texts}{machine}'.encode()).hexdigest()
+        # no config says how many images there are, and whether a search is fast
+        work = [each for each, _ in self.searches.values()], self.data.summary
+        digest = sha256(f'{texts}{machine}{work}'.encode()).hexdigest()
         known = read_state(path)
         if known.get('configs') == digest:
             return {name: tuple(pair) for name, pair in known['steps'].items()}

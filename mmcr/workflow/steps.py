@@ -130,7 +130,15 @@ class StepRunner:
         A work dir that was moved or copied is one of its own.
         """
         folder = self.folder(step)
-        named = Path((folder / 'last_checkpoint').read_text().strip()).name
+        pointer = folder / 'last_checkpoint'
+        if not pointer.is_file():
+            raise UserError(
+                f'{folder} must hold the checkpoint of its training and the file '
+                f'last_checkpoint that names it, but lacks that file. Let '
+                f'default_hooks.checkpoint of the config save one, and remove the '
+                f'folder to train again.'
+            )
+        named = Path(pointer.read_text().strip()).name
         if not (folder / named).is_file():
             raise UserError(
                 f'{folder} must hold the checkpoint that its last_checkpoint names, '

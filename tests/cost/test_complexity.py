@@ -180,6 +180,15 @@ def test_the_plain_count_is_mmengines():
     assert list(found.parts) == ['backbone', 'neck', 'bbox_head'] and not found.rois
 
 
+def test_of_means_only_pooling_counts():
+    x = torch.zeros(1, 4, 8, 8)
+    with MacsCounter(CONVENTIONS['mmengine']) as counter:
+        x.mean(), x.mean(1), x.mean(None, keepdim=True)
+        assert counter.total == 0
+        x.mean((-1, -2), keepdim=True)
+    assert counter.total == x.numel()
+
+
 def test_dilation_costs_nothing_and_size_is_padded():
     blocks, dilations = PUBLISHED['r18'].stage_cr, PUBLISHED['r18'].dilations
     plain = detector(FASTER, depth=18, stage_blocks=blocks)
@@ -187,6 +196,7 @@ def test_dilation_costs_nothing_and_size_is_padded():
     for cfg in (plain, dilated):
         cfg.model.neck.in_channels = [64, 128, 256, 512]
     found = measure(plain, (64, 64))
+    dilated.default_scope = None  # as in configs that say none
     assert measure(dilated, (50, 33)) == found
     assert found.shape == (64, 64)
 

@@ -204,10 +204,13 @@ def test_what_cannot_be_calibrated_is_refused(shapes, prepare, words):
         candidates.evaluate([proposal])
 
 
-def test_boxes_of_calibration_images_move_with_the_image(shapes):
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_boxes_of_calibration_images_move_with_the_image(shapes, wrapped):
     archval = loader_cfg(shapes, 'archval')
     archval['dataset']['pipeline'][1]['scale'] = (192, 192)
     cfg = calibration_cfg(loader_cfg(shapes, 'archtrain'), archval)
+    if wrapped:
+        cfg['dataset'] = dict(type='mmdet.ConcatDataset', datasets=[cfg['dataset']])
     loader = build_loader(annotations_first(cfg), 'calibration')
     plain = build_loader(loader_cfg(shapes, 'archtrain'), 'calibration')
     for batch, original in zip(loader, plain):

@@ -218,6 +218,8 @@ def test_checkpoints_are_those_of_the_folder(tmp_path):
     runner = StepRunner(tmp_path, [], None)
     folder = tmp_path / 'step'
     folder.mkdir()
+    with pytest.raises(UserError, match='last_checkpoint that names it'):
+        runner.checkpoint('step')
     (folder / 'last_checkpoint').write_text('/elsewhere/before/epoch_3.pth')
     with pytest.raises(UserError, match='there is no epoch_3.pth'):
         runner.checkpoint('step')
@@ -332,6 +334,31 @@ def test_what_is_estimated(workplace, tmp_path, train_cfg, iterations, validated
     assert (found.iterations, found.validated) == (iterations, validated)
     of_images = validated / 4 * found.batch
     assert found.training == pytest.approx(iterations * found.iteration + of_images)
+
+
+def test_the_plan_is_that_of_these_settings(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    calls = []
+
+    def timed(config):
+        calls.append(config)
+        return estimate.Estimate(1, iterations=1, batch=1, batches=100, memory=0)
+
+    monkeypatch.setattr('mmcr.workflow.reallocation.estimate', timed)
+
+    def planned(**given):
+        work = Reallocation(
+            read_config('mine.py'), 'mine', tmp_path, settings_of(given)
+        )
+        work.write()
+        work.plan()
+        return work.estimates['02_stage_search'][0]
+
+    whole = planned(archval=8)
+    assert planned(archval=8) == whole and len(calls) == 2
+    assert planned(archval=8, fast=True) < whole and len(calls) == 4
+    planned(archval=9)
+    assert len(calls) == 6
 
 
 @pytest.mark.parametrize(
