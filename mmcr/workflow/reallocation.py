@@ -411,7 +411,7 @@ class Reallocation:
         cfg = self.runner.config(found)
         own = self.baseline.cfg.get('custom_hooks') or []
         cfg.custom_hooks = [
-            h for h in cfg.custom_hooks if h != EXACT_RESUME or h in own
+            h for h in cfg.get('custom_hooks') or [] if h != EXACT_RESUME or h in own
         ]
         for name in ('cr_backbone', 'cr_neck_in_channels', 'work_dir'):
             cfg.pop(name, None)

@@ -227,6 +227,11 @@ class StepRunner:
     def tested_metrics(self, step: Step) -> dict[str, float]:
         """What mmengine's LoggerHook wrote after the last test of a step's network."""
         written = sorted((self.folder(step) / 'test').glob('*/*.json'))
+        if not written:
+            raise UserError(
+                f'{self.folder(step)} must hold what its test said, but its folder '
+                f'test has none. Remove {self.folder(step)} to run the step anew.'
+            )
         return json.loads(written[-1].read_text())
 
 
