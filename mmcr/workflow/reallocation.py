@@ -26,9 +26,10 @@ from mmcr.report.comparison import Row, write_comparison
 from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow import recipe
+from mmcr.workflow.baseline import Baseline, build, understand
 from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
-from mmcr.workflow.recipe import EXACT_RESUME, Baseline, Options, add_hooks, text_of
+from mmcr.workflow.recipe import EXACT_RESUME, Options, add_hooks, text_of
 from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
@@ -163,7 +164,7 @@ class Reallocation:
         self.settings = settings
         self.name = name
         self.work_dir = Path(work_dir)
-        self.baseline = recipe.understand(cfg)
+        self.baseline = understand(cfg)
         self.notes = list(self.baseline.notes)
         self.shape = checked_shape(cfg.get('cost_shape') or image_shape(cfg))
         self._prepare(self.baseline.cfg)
@@ -245,7 +246,7 @@ class Reallocation:
             add_hooks(cfg, EXACT_RESUME)
         stage_search = recipe.search(stage, base, options, dict(type=searcher), budget)
         op_search = recipe.search(operation, base, options, greedy)
-        opened = recipe.build(operation.model.backbone)
+        opened = build(operation.model.backbone)
         self.searches = {
             '02_stage_search': _work(stage_search, self.space, self.settings.fast),
             '04_op_search': _work(op_search, opened.space, self.settings.fast),
@@ -268,7 +269,7 @@ class Reallocation:
         searcher = dict(type='mmcr.EvolutionSearcher')
         search = recipe.search(supernet, base, options, searcher, budget)
         search.test_cfg.setdefault('final_backbone', dict(shuffle=2))
-        net = recipe.build(supernet.model.backbone)
+        net = build(supernet.model.backbone)
         final = search.test_cfg.final_backbone
         self.space = budget_space(net, final, search.test_cfg.budget, base.cfg.model)
         self.searches = {'02_search': _work(search, self.space)}
@@ -448,7 +449,7 @@ def _shown(backbone: Mapping, baseline: Baseline) -> dict:
         stage_blocks = tuple(len(stage) for stage in kinds)
         return dict(stage_blocks=stage_blocks, values=kinds, legend=KINDS)
     ours = str(backbone['type']).startswith('mmcr.')
-    net = recipe.build(backbone) if ours else baseline.network
+    net = build(backbone) if ours else baseline.network
     blocks, dilations, first = tuple(net.stage_blocks), backbone.get('dilations'), 1
     if dilations is not None and len(dilations) == len(blocks) + 2:
         blocks, first = (1, *blocks, 1), 0  # of MobileNetV2, with its single blocks

@@ -1,34 +1,27 @@
 """A detector's config in, the configs of a reallocation out: plain and complete.
 
-`understand` says what the detector's backbone is; `supernet`, `search` and `network`
-turn the same config into that of a step. Data, schedule, hooks and all of the detector
-but its backbone and the width of what the neck takes stay the user's.
+`supernet`, `search` and `network` turn a detector's config into that of a step. Data,
+schedule, hooks and all of the detector but its backbone and the width of what the neck
+takes stay the user's.
 """
 
 import copy
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmcr.checks import check_number, is_list
 from mmcr.errors import UserError
-from mmcr.models.searchable import SearchableBackbone
 from mmcr.registry import MODELS
 from mmcr.space import Arch, SearchSpace
+from mmcr.workflow.baseline import Baseline, build
 from mmcr.workflow.datasets import SearchData
 
 RECIPES = ('paper',)
 METHODS = ('crnas', 'detnas')
-#: Variants of mmdet that are another backbone with other arguments.
-VARIANTS = {'ResNetV1d': ('ResNet', dict(deep_stem=True, avg_down=True))}
-#: What says how a backbone starts and what of it stays as it started.
-START = ('init_cfg', 'pretrained', 'frozen_stages', 'norm_eval')
 EXACT_RESUME = dict(type='mmcr.ExactResumeHook')
 SUPERNET_HOOKS = (
     dict(type='mmcr.ArchSamplingHook', seed=0),
@@ -39,38 +32,6 @@ FAIR = dict(type='mmcr.StrictlyFairSampler')
 MOST_SCORED = 5000  # members, that an exhaustive search may have
 SCORED_AT_ONCE = 8  # images of archval in a batch, where there are enough
 MINIBATCHES = 10
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A detector as a recipe understands it.
-
-    Attributes:
-        cfg: The detector's config, plain, without a start from another detector.
-        kind: The searchable backbone that takes the place of the detector's own.
-        arguments: Of the backbone, those that differ from the defaults, `START` left
-            out.
-        start: The arguments of `START` that the config has.
-        network: The backbone without weights, as `kind`.
-        notes: What people should know, a sentence each.
-    """
-
-    cfg: Config
-    kind: type[SearchableBackbone]
-    arguments: dict
-    start: dict
-    network: nn.Module = field(repr=False)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def type(self) -> str:
-        """Name of `kind` in configs."""
-        return f'mmcr.{self.kind.__name__}'
-
-    @property
-    def stage_blocks(self) -> tuple[int, ...]:
-        """Blocks of each searched stage."""
-        return tuple(self.network.stage_blocks)
 
 
 @dataclass(frozen=True)
@@ -101,69 +62,6 @@ class Options:
                     f'{name} of a reallocation must be a dict of changes, but got '
                     f'{changes!r}.'
                 )
-
-
-def understand(cfg: Config) -> Baseline:
-    """Reads a detector's config as the baseline of a reallocation.
-
-    Raises:
-        UserError: Its backbone is none that mmcr can search, or a supernet already,
-            or cannot be built.
-    """
-    cfg = plain(cfg)
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
-    backbone = dict(cfg.get('model', {}).get('backbone') or {})
-    if not backbone:
-        raise UserError(
-            'A reallocation takes the config of a detector, with a backbone as '
-            'model.backbone, but this one has none.'
-        )
-    type_ = str(backbone.pop('type', None))
-    name = type_.rpartition('.')[2]
-    if name in VARIANTS:
-        name, more = VARIANTS[name]
-        backbone.update(more)
-    kinds = searchable_kinds()
-    if name not in kinds or type_.partition('.')[0] not in ('mmdet', 'mmcr', type_):
-        raise UserError(
-            f"The backbone must be one that mmcr can search, one of mmdet's "
-            f'{", ".join(sorted(k for k in kinds if not k.startswith("CR")))}, but '
-            f'this detector has {type_}.'
-        )
-    kind = kinds[name]
-    if backbone.get('supernet') is not None:
-        raise UserError(
-            'A reallocation starts from a plain detector, but the backbone of this '
-            f'config has supernet={backbone["supernet"]!r}: give the config of the '
-            f'detector that is to be improved.'
-        )
-    start = {name: backbone.pop(name) for name in START if name in backbone}
-    notes = []
-    if cfg.get('load_from'):
-        notes.append(
-            'load_from is left out: all networks start alike, from the init_cfg of '
-            'their backbone.'
-        )
-    cfg.load_from, cfg.resume = None, False
-    arguments = _normalised(kind, backbone)
-    network = build(dict(arguments, type=f'mmcr.{kind.__name__}'))
-    if network.supernet is None and not hasattr(network, 'stage_blocks'):
-        raise UserError(f'{name} has no stages whose blocks could be reallocated.')
-    return Baseline(cfg, kind, arguments, start, network, tuple(notes))
-
-
-def searchable_kinds() -> dict[str, type[SearchableBackbone]]:
-    """The searchable backbones by their own and by mmdet's name of the same network."""
-    MODELS.import_from_location()
-    kinds = {}
-    for kind in MODELS.module_dict.values():
-        if isinstance(kind, type) and issubclass(kind, SearchableBackbone):
-            ancestors = [c.__name__ for c in kind.__mro__]
-            theirs = [n for n in ancestors if n in MMDET_MODELS.module_dict]
-            if theirs:
-                kinds[kind.__name__] = kind
-                kinds[theirs[0]] = kind
-    return kinds
 
 
 def supernet(
@@ -438,63 +336,6 @@ def merged(cfg: Config, changes: Mapping) -> Config:
             f'The changes of a reallocation must be such as a child config makes, but '
             f'got {dict(changes)}: {error}'
         ) from error
-
-
-def plain(cfg: Config) -> Config:
-    """The config without lazy objects: classes and functions become their names."""
-
-    def of(value: object) -> object:
-        if isinstance(value, Mapping):
-            return {key: of(entry) for key, entry in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(map(of, value))
-        if isinstance(value, type) or inspect.isroutine(value):
-            return f'{value.__module__}.{value.__qualname__}'
-        return value
-
-    return Config(of(cfg.to_dict()), filename=cfg.filename)
-
-
-def build(backbone: Mapping) -> nn.Module:
-    """A backbone without weights, of its config.
-
-    Raises:
-        UserError: It cannot be built.
-    """
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device('meta'):
-            return MODELS.build(dict(backbone))
-    except UserError:
-        raise
-    except Exception as error:  # whatever a constructor raises
-        raise UserError(
-            f'The backbone must be one that {backbone.get("type")} can build, but '
-            f'{type(error).__name__}: {error}'
-        ) from error
-
-
-def _normalised(kind: type, arguments: Mapping) -> dict:
-    """The arguments that say something: not the defaults."""
-    defaults = {}
-    for ancestor in reversed(kind.__mro__):
-        if '__init__' in vars(ancestor):
-            for parameter in inspect.signature(ancestor.__init__).parameters.values():
-                if parameter.default is not parameter.empty:
-                    defaults[parameter.name] = parameter.default
-    kept = {
-        name: value
-        for name, value in arguments.items()
-        if name not in defaults or defaults[name] != value
-    }
-    # norms that are to be trained, as a network from nothing needs them
-    norm = kept.get('norm_cfg')
-    if isinstance(norm, Mapping) and norm.get('requires_grad') is False:
-        kept['norm_cfg'] = {k: v for k, v in norm.items() if k != 'requires_grad'}
-        if kept['norm_cfg'] == dict(type='BN'):
-            del kept['norm_cfg']
-    if kept.get('base_width') == max(1, kept.get('base_channels', 64) // 16):
-        del kept['base_width']  # follows base_channels
-    return kept
 
 
 def stage_choices(

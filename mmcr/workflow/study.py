@@ -15,6 +15,7 @@ from mmcr.report.ranking import Ranking
 from mmcr.report.ranking_page import write_ranking
 from mmcr.search import read_journal
 from mmcr.space import Arch, Budget
+from mmcr.workflow.baseline import understand
 from mmcr.workflow.recipe import (
     EXACT_RESUME,
     Options,
@@ -22,7 +23,6 @@ from mmcr.workflow.recipe import (
     network,
     stage_draft,
     text_of,
-    understand,
 )
 from mmcr.workflow.screen import Screen
 from mmcr.workflow.steps import Step, StepRunner, alone, write_configs

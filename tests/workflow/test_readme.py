@@ -10,8 +10,8 @@ import pytest
 
 from mmcr.data.checks import check_config
 from mmcr.engine.launch import read_config
+from mmcr.workflow.baseline import understand
 from mmcr.workflow.datasets import search_data
-from mmcr.workflow.recipe import understand
 
 README = Path(__file__).parents[2] / 'README.md'
 BLOCKS = re.findall(r'```python\n(.*?)```', README.read_text(), re.S)

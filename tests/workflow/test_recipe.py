@@ -10,8 +10,9 @@ from mmcr.cost.budget import budget_space
 from mmcr.errors import UserError
 from mmcr.space import Budget
 from mmcr.workflow import recipe
+from mmcr.workflow.baseline import build, understand
 from mmcr.workflow.datasets import SearchData
-from mmcr.workflow.recipe import Options, understand
+from mmcr.workflow.recipe import Options
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
@@ -130,12 +131,12 @@ def test_any_detector_of_mmdets(name):
             features = detector.backbone(torch.zeros(1, 3, 64, 64))
             assert len(detector.neck(features)) == 5
     assert found.model.neck == cfg.model.neck
-    net = recipe.build(supernet.model.backbone)
+    net = build(supernet.model.backbone)
     kept = budget_space(
         net, recipe.final_backbone(baseline, supernet.model.backbone), cost
     )
     assert baseline.stage_blocks in {tuple(arch.values()) for arch in kept}
-    full = recipe.build({**net.arch_cfg(next(iter(space))), **final})
+    full = build({**net.arch_cfg(next(iter(space))), **final})
     assert full.out_channels == baseline.network.out_channels
 
 
@@ -204,7 +205,7 @@ def test_own_choices():
     space, _, _ = stage_space(baseline, options)
     assert {arch['stage1'] for arch in space} == {1, 2}
     supernet = recipe.supernet(baseline, None, options, 'stage', space)
-    built = recipe.build(supernet.model.backbone).space
+    built = build(supernet.model.backbone).space
     assert built.choices == space.reachable()
     lacking = Options(width=1.0, backbone=dict(stage_choices=dict(stage1=(1, 3))))
     with pytest.raises(UserError, match=r'those of stage1 are \(1, 3\). Add 2'):
