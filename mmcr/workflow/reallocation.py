@@ -29,7 +29,7 @@ from mmcr.workflow import recipe
 from mmcr.workflow.baseline import Baseline, build, understand
 from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
-from mmcr.workflow.recipe import EXACT_RESUME, Options, add_hooks, text_of
+from mmcr.workflow.recipe import EXACT_RESUME, Options, add_hooks, set_amp, text_of
 from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
@@ -242,6 +242,7 @@ class Reallocation:
         greedy = dict(type='mmcr.GreedySearcher', k=3)
         found = recipe.network(base, {}, options)
         baseline = copy.deepcopy(base.cfg)
+        set_amp(baseline, options)  # as the networks that it is compared with
         for cfg in (found, baseline):
             add_hooks(cfg, EXACT_RESUME)
         stage_search = recipe.search(stage, base, options, dict(type=searcher), budget)

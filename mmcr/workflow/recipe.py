@@ -123,7 +123,7 @@ def detnas_supernet(
     plain_cfg = copy.deepcopy(baseline.cfg)
     plain_cfg.model.backbone = ConfigDict(net.arch_cfg(zeros))
     _fit_neck(plain_cfg.model, baseline.network, net)
-    _set_amp(plain_cfg, options)
+    set_amp(plain_cfg, options)
     return supernet_cfg, plain_cfg
 
 
@@ -141,11 +141,9 @@ def _supernet_of(
     sampling, *others = copy.deepcopy(SUPERNET_HOOKS)
     if sampler is not None:
         sampling['sampler'] = dict(sampler)
-    cfg.custom_hooks = [
-        sampling,
-        *others,
-        *(cfg.get('custom_hooks') or ()),
-    ]
+    own = cfg.get('custom_hooks') or ()
+    cfg.custom_hooks = [sampling, *others]
+    add_hooks(cfg, *own)
     cfg.model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
     cfg.val_cfg = dict(type='mmcr.ArchValLoop', archs=archs)
     if data is not None:
@@ -164,7 +162,7 @@ def _supernet_of(
             )
     cfg.test_cfg = dict(type='TestLoop')
     _drop_monitors(cfg)
-    _set_amp(cfg, options)
+    set_amp(cfg, options)
     return merged(cfg, options.supernet)
 
 
@@ -224,7 +222,7 @@ def network(baseline: Baseline, arch_cfg: Mapping, options: Options) -> Config:
         start['init_cfg'] = {**init, 'type': 'mmcr.ReallocatedInit'}
     backbone.update(start)
     cfg.model.backbone = ConfigDict(backbone)
-    _set_amp(cfg, options)
+    set_amp(cfg, options)
     return cfg
 
 
@@ -424,7 +422,8 @@ def _fit_neck(model: ConfigDict, full: nn.Module, narrow: nn.Module) -> None:
         ) from error
 
 
-def _set_amp(cfg: Config, options: Options) -> None:
+def set_amp(cfg: Config, options: Options) -> None:
+    """Trains with automatic mixed precision where `options` say so."""
     if options.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

@@ -143,6 +143,21 @@ def test_write_only_and_what_was_changed_by_hand(reallocate, workplace):
     assert budget.type == 'params' and budget.value > 1e5
 
 
+def test_all_networks_train_in_one_precision(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    cfg = read_config('mine.py')
+    settings = settings_of(cfg.pop('reallocation'), amp=True)
+    work = Reallocation(cfg, 'mine', tmp_path, settings)
+    work.write()
+    (tmp_path / '02_stage_search/best_arch.py').write_text(
+        'cr_backbone = dict(stage_blocks=(1, 1, 2, 4))\n'
+    )
+    for step in ('01_stage_supernet', '03_op_supernet', '05_baseline', '06_stage_cr'):
+        found = read_config(tmp_path / step / 'config.py').optim_wrapper
+        assert (found.type, found.loss_scale) == ('AmpOptimWrapper', 'dynamic')
+
+
 def test_one_method_in_a_work_dir(reallocate, workplace, capsys):
     (workplace / 'one/01_supernet').mkdir(parents=True)
     with pytest.raises(SystemExit):
