@@ -1,10 +1,11 @@
 """Reallocates the computation of a detector's backbone, on your own data.
 
 CONFIG is the config of any mmdet detector whose backbone mmcr can search. With CR-NAS
-it trains and searches a stage supernet and an operation supernet, then trains and tests
-your detector, the stage-reallocated and the fully reallocated one by your recipe. Each
-step has a folder with a plain config in the work dir, and what came out is in its
-result/. Started again, it goes on where it was.
+it trains and searches a stage supernet and an operation supernet. The best of the
+searches then meet your detector, all trained by your recipe: some seeds choose, others
+judge. Each training has a folder with a plain config in the work dir; the verdict and
+the network that it recommends are in its result/. Started again, it goes on where it
+was.
 """
 
 import argparse
@@ -17,8 +18,9 @@ from mmcr.cli import resumable, user_errors
 from mmcr.data.checks import check_config
 from mmcr.engine.launch import add_cfg_options, read_config
 from mmcr.registry import BUDGETS
-from mmcr.workflow.reallocation import Reallocation, Settings, settings_of
+from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
+from mmcr.workflow.settings import Settings, settings_of
 from mmcr.workflow.steps import alone
 
 
@@ -60,6 +62,30 @@ def parse_args() -> argparse.Namespace:
         help='search by halving and racing; crnas only',
     )
     parser.add_argument(
+        '--dilations',
+        action=argparse.BooleanOptionalAction,
+        help='search the dilation of every block as well (default: on); crnas only',
+    )
+    parser.add_argument(
+        '--candidates',
+        type=int,
+        metavar='N',
+        help="how many of the searches' best meet in the run-off (default: 4)",
+    )
+    parser.add_argument(
+        '--trainings',
+        type=int,
+        metavar='N',
+        help='of the run-off and the verdict together (default: what costs no more '
+        'than the supernets, 4 at least)',
+    )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        metavar='N',
+        help='trainings of the run-off side by side, on a CPU (default: 1)',
+    )
+    parser.add_argument(
         '--gpus', type=int, metavar='N', help='run steps on N GPUs, by torchrun'
     )
     parser.add_argument(
@@ -81,8 +107,7 @@ def parse_args() -> argparse.Namespace:
         '--dry-run', action='store_true', help='say what would be done and stop'
     )
     add_cfg_options(parser)
-    for gone in ('--jobs', '--depth'):
-        parser.add_argument(gone, help=argparse.SUPPRESS)
+    parser.add_argument('--depth', help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -96,12 +121,12 @@ def given(args: argparse.Namespace) -> dict:
 @user_errors()
 def main() -> None:
     args = parse_args()
-    for name, why in (
-        ('jobs', 'steps run one after the other'),
-        ('depth', "the depth is that of your config's backbone"),
-    ):
-        if getattr(args, name) is not None:
-            warnings.warn(f'--{name} has no effect any more: {why}.', stacklevel=2)
+    if args.depth is not None:
+        warnings.warn(
+            "--depth has no effect any more: the depth is that of your config's "
+            'backbone.',
+            stacklevel=2,
+        )
     cfg = read_config(args.config, args.cfg_options)
     settings = settings_of(cfg.pop('reallocation', {}), **given(args))
     check_config(cfg)
@@ -111,8 +136,7 @@ def main() -> None:
     with resumable(), alone(Path(work_dir)) as lock:
         work.write()
         if args.write_only:
-            for step in work.steps:
-                print(Path(work_dir, step.name, 'config.py'))
+            print(*work.configs, sep='\n')
             return
         print(work.understanding(), 'Timing a few iterations ...', sep='\n', flush=True)
         print(f'\n{work.plan()}', flush=True)

@@ -1,10 +1,11 @@
-"""Networks of equal cost side by side: baseline and reallocated ones."""
+"""Networks of equal cost side by side, and what trainings under paired seeds say."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mmcr.cost.complexity import Complexity
+from mmcr.report.paired import Difference, floor, verdict
 from mmcr.report.sketch import Network
 from mmcr.report.tables import markdown_table, write_results
 
@@ -64,18 +65,24 @@ class Row(Network):
         return coco_points(self.metrics)['AP']
 
 
-def verdict(rows: Sequence[Row]) -> str:
-    """Says in words whether the other networks are ahead of the first, the baseline."""
-    baseline, *others = rows
-    sentences = [_standing(row, baseline) for row in others]
-    if any(_ahead(row, baseline) is not None for row in others):
-        sentences.append(
-            'Each network was trained once, with one seed: between two '
-            'runs of the same network AP varies as well, so a difference '
-            'of this size may be noise. Repeat with other seeds before '
-            'relying on it.'
-        )
-    return ' '.join(sentences)
+@dataclass(frozen=True)
+class Contestant:
+    """What a run-off knows of a network.
+
+    Args:
+        name: Of its folders.
+        text: Its architecture in short.
+        score: With inherited weights on archval; ``None`` of the baseline.
+        expected: The score without the luck of these images.
+        aps: Trained alone, on archval, under the seeds that choose, in points of 100;
+            ``None`` where it had been dropped.
+    """
+
+    name: str
+    text: str
+    score: float | None = None
+    expected: float | None = None
+    aps: Sequence[float | None] = ()
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -100,35 +107,95 @@ def _table(rows: Sequence[Row]) -> str:
     return markdown_table(columns, cells, words=(0, 1, 2))
 
 
-def write_comparison(rows: Sequence[Row], folder: str | Path) -> str:
+def write_comparison(
+    rows: Sequence[Row],
+    folder: str | Path,
+    difference: Difference,
+    contestants: Sequence[Contestant] = (),
+    use: str = '',
+) -> str:
     """Writes ``comparison.md`` and, for programs, ``comparison.json``.
 
-    The JSON file holds the verdict, how costs were counted and, per network, its
-    architecture, its cost by part, the COCO columns in points of 100 and the metrics as
-    they were given.
+    The JSON file holds the verdict with its figures, how costs were counted and, per
+    network, its architecture, its cost by part, the COCO columns in points of 100 and
+    the metrics as they were given; then the run-off.
 
     Args:
-        rows: The baseline first.
+        rows: The baseline and the network that was found, their metrics the means
+            over the seeds that judge.
         folder: Where to write.
+        difference: The second's AP minus the first's, seed by seed.
+        contestants: Of the run-off that chose the second.
+        use: The files that the verdict recommends.
 
     Returns:
-        The Markdown text: the table, the verdict and how to read them.
+        The Markdown text, the verdict in its last paragraph.
     """
-    said, conditions = verdict(rows), rows[0].complexity.conditions
-    legend = rows[0].legend
+    baseline, found = rows
+    said = f'{verdict(found.name, baseline.name, difference)} {_costs(found, baseline)}'
+    conditions, legend = baseline.complexity.conditions, baseline.legend
     meaning = f': {legend.title}' if legend.labels else ''
+    seeds = ', '.join(f'{value:+.2f}' for value in difference.by_seed)
+    chosen = _run_off(contestants)
     text = (
-        f'{_table(rows)}\n{said}\n\nAP in points of 100. {legend.name.capitalize()} '
-        f'block by block, a space between stages{meaning}. MACs: {conditions}\n'
+        f'{_table(rows)}\nAP in points of 100, means over {len(difference.by_seed)} '
+        f'seeds that had no part in the choice; differences by seed: {seeds}. '
+        f'{legend.name.capitalize()} block by block, a space between stages{meaning}. '
+        f'MACs: {conditions}\n\n{chosen}**Verdict.** {said}'
+        f'{f" Use {use}." if use else ""}\n'
     )
     record = dict(
-        baseline=rows[0].name,
+        baseline=baseline.name,
         verdict=said,
+        kind=difference.kind,
+        difference=dict(
+            asdict(difference.interval),
+            by_seed=list(difference.by_seed),
+            p=difference.p,
+            visible=difference.visible,
+        ),
+        use=use,
         costs=conditions,
-        networks=[_record(row, rows[0]) for row in rows],
+        networks=[_record(row, baseline) for row in rows],
+        run_off=[asdict(each) for each in contestants],
     )
     write_results(folder, 'comparison', text, record)
     return text
+
+
+def _run_off(contestants: Sequence[Contestant]) -> str:
+    """What chose, as a table with its noise."""
+    if not contestants:
+        return ''
+    seeds = max(len(each.aps) for each in contestants)
+    cells = [
+        [
+            each.name,
+            each.text,
+            *(
+                '-' if x is None else f'{100 * x:.2f}'
+                for x in (each.score, each.expected)
+            ),
+            ', '.join('-' if ap is None else f'{ap:.2f}' for ap in each.aps) or '-',
+        ]
+        for each in contestants
+    ]
+    columns = ['candidate', 'architecture', 'score', 'expected', 'AP alone']
+    table = markdown_table(columns, cells, words=(0, 1))
+    noise = floor({each.name: each.aps for each in contestants if each.aps})
+    known = (
+        ''
+        if noise is None
+        else (
+            f' A difference of two networks moves by {noise:.2f} AP (standard '
+            f'deviation) from seed to seed.'
+        )
+    )
+    return (
+        f'{table}\nThe run-off on archval. Score: with inherited weights; expected: '
+        f'without the luck of these images; AP alone: trained without them, under '
+        f'{seeds} seeds that choose.{known}\n\n'
+    )
 
 
 def _record(row: Row, baseline: Row) -> dict:
@@ -152,22 +219,11 @@ def _ahead(row: Row, baseline: Row) -> float | None:
     return None if None in (row.ap, baseline.ap) else row.ap - baseline.ap
 
 
-def _standing(row: Row, baseline: Row) -> str:
+def _costs(row: Row, baseline: Row) -> str:
     own, other = row.complexity, baseline.complexity
-    cost = (
-        f'with {100 * own.macs / other.macs:.1f}% of its MACs and '
-        f'{100 * own.params / other.params:.1f}% of its parameters'
-    )
-    ahead = _ahead(row, baseline)
-    if ahead is None:
-        return f'{row.name} cannot be compared with {baseline.name}: there is no AP.'
-    ahead = round(ahead, 2)
-    if ahead == 0:
-        return f'{row.name} is level with {baseline.name} at {row.ap:.2f} AP, {cost}.'
-    direction = 'ahead of' if ahead > 0 else 'behind'
     return (
-        f'{row.name} ({row.ap:.2f} AP) is {direction} {baseline.name} '
-        f'({baseline.ap:.2f} AP) by {abs(ahead):.2f} points, {cost}.'
+        f'It has {100 * own.macs / other.macs:.1f}% of the MACs of {baseline.name} and '
+        f'{100 * own.params / other.params:.1f}% of its parameters.'
     )
 
 

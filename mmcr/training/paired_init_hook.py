@@ -27,7 +27,8 @@ class PairedInitHook(Hook):
 
     Args:
         backbone: In what the large network's backbone differs from the one that is
-            trained, such as ``dict(stage_blocks=(10, 10, 11, 11))``.
+            trained, such as ``dict(stage_blocks=(10, 10, 11, 11))``; with
+            ``_delete_=True`` all of it.
 
     Raises:
         UserError: `backbone` is no mapping; when training starts: with it there is
@@ -71,7 +72,10 @@ class PairedInitHook(Hook):
                 'PairedInitHook needs a config whose model has a backbone, but this '
                 'one has none. Leave the hook out of it.'
             )
-        cfg.backbone.update(self.backbone)
+        large = dict(self.backbone)
+        if large.pop('_delete_', False):
+            cfg.backbone.clear()
+        cfg.backbone.update(large)
         with torch.random.fork_rng(devices=[]):  # the run's own stream goes on
             torch.default_generator.manual_seed(runner.seed)
             try:

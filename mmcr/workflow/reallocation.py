@@ -1,13 +1,12 @@
-"""A detector's computation reallocated, from its config to a config that is better.
+"""A detector's computation reallocated: from its config to the better one of two.
 
 CR-NAS (Sec. 3) or DetNAS, on the user's own data, step by step.
 """
 
 import copy
 import os
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,22 +14,22 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcr.checks import check_integer, checked_shape
+from mmcr.checks import checked_shape
 from mmcr.cost.budget import budget_space, read_budget
-from mmcr.cost.complexity import measure
 from mmcr.errors import UserError
-from mmcr.files import read_state, write_bytes, write_json
-from mmcr.registry import BUDGETS, TASK_UTILS
+from mmcr.files import read_state, write_json
+from mmcr.registry import TASK_UTILS
 from mmcr.report import write_report
-from mmcr.report.comparison import Row, write_comparison
-from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow import recipe
-from mmcr.workflow.baseline import Baseline, build, understand
+from mmcr.workflow.baseline import build, understand
 from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
-from mmcr.workflow.recipe import EXACT_RESUME, Options, add_hooks, set_amp, text_of
+from mmcr.workflow.finals import CHOOSING, DECIDED, JUDGING, Finals
+from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, set_amp, text_of
+from mmcr.workflow.run_off import LEAST, Schedule
 from mmcr.workflow.screen import Screen, duration
+from mmcr.workflow.settings import Settings
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
@@ -42,107 +41,11 @@ CRNAS_STEPS = (
     Step('02_stage_search', 'stage search', supernet='01_stage_supernet'),
     Step('03_op_supernet', 'operation supernet'),
     Step('04_op_search', 'operation search', supernet='03_op_supernet'),
-    Step('05_baseline', 'baseline', tested=True),
-    Step('06_stage_cr', 'stage CR', tested=True),
-    Step('07_full_cr', 'full CR', tested=True),
 )
 DETNAS_STEPS = (
     Step('01_supernet', 'supernet'),
     Step('02_search', 'search', supernet='01_supernet'),
-    Step('03_shufflenetv2', 'ShuffleNetV2', tested=True),
-    Step('04_found', 'DetNAS', tested=True),
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a user decides of a reallocation.
-
-    Attributes:
-        method: One of `recipe.METHODS`.
-        recipe: One of `recipe.RECIPES`.
-        archval: Images to hold out of the training set for scoring, or a COCO file
-            that is held out already; ``None``: a tenth.
-        budget: What networks have in common with the baseline, one of `BUDGETS`.
-        latency_table: For a budget of latency.
-        fast: Whether searches take the quicker form of their method.
-        scale_lr: Whether the learning rate follows the batch size of this run.
-        gpus: Processes of a step; ``None``: one, without torchrun.
-        seed: Of the split, and of all trainings where the config has none.
-        options: Of the recipe.
-    """
-
-    method: str = 'crnas'
-    recipe: str = 'paper'
-    archval: int | str | None = None
-    budget: str = 'blocks'
-    latency_table: str | None = None
-    fast: bool = False
-    scale_lr: bool = True
-    gpus: int | None = None
-    seed: int = 0
-    options: Options = Options()
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ('method', recipe.METHODS),
-            ('recipe', recipe.RECIPES),
-            ('budget', list(BUDGETS.module_dict)),
-        ):
-            if getattr(self, name) not in known:
-                raise UserError(
-                    f'{name} must be one of {", ".join(known)}, but got '
-                    f'{getattr(self, name)!r}.'
-                )
-        check_integer('gpus', 1 if self.gpus is None else self.gpus)
-        check_integer('seed', self.seed, at_least=0)
-        if self.method == 'detnas' and self.budget != 'blocks':
-            raise UserError(
-                f'detnas searches under a limit of multiply-accumulates, not at the '
-                f'cost of your backbone, but got budget={self.budget!r}. Leave it out; '
-                f'the limit is search=dict(budget=dict(limit=...)) of reallocation in '
-                f'the config.'
-            )
-        if self.method == 'detnas' and self.fast:
-            raise UserError(
-                'A fast search takes the place of an exhaustive or a greedy one '
-                '(crnas), but detnas searches by evolution, which has no fast form. '
-                'Leave --fast out; fewer generations of the searcher make it shorter.'
-            )
-        if (self.budget == 'latency') != (self.latency_table is not None):
-            raise UserError(
-                'A budget of latency needs a table of the device, and only that: '
-                '--budget latency --latency-table FILE, made by '
-                'tools/analysis_tools/latency_table.py.'
-            )
-        if self.options.amp and not torch.cuda.is_available():
-            raise UserError(
-                '--amp trains in half precision on a GPU, but torch finds no CUDA '
-                'device here. Leave it out.'
-            )
-
-
-def settings_of(given: Mapping, **more) -> Settings:
-    """Settings by name, as a config's ``reallocation`` and the command line give them.
-
-    Raises:
-        UserError: There is no such setting, or a value breaks its rule.
-    """
-    if not isinstance(given, Mapping):
-        raise UserError(
-            f'reallocation of a config must be a dict of settings, but is {given!r}.'
-        )
-    given = {**given, **more}
-    names = [field.name for field in fields(Settings) if field.name != 'options']
-    of_recipe = [field.name for field in fields(Options)]
-    unknown = [name for name in given if name not in (*names, *of_recipe)]
-    if unknown:
-        raise UserError(
-            f'reallocation of a config may have {", ".join([*names, *of_recipe])}, '
-            f'but has {", ".join(unknown)}.'
-        )
-    options = Options(**{n: given[n] for n in of_recipe if n in given})
-    return Settings(options=options, **{n: given[n] for n in names if n in given})
 
 
 class Reallocation:
@@ -168,10 +71,10 @@ class Reallocation:
         self.notes = list(self.baseline.notes)
         self.shape = checked_shape(cfg.get('cost_shape') or image_shape(cfg))
         self._prepare(self.baseline.cfg)
-        if settings.method == 'detnas':
-            self.steps = list(DETNAS_STEPS)
-        else:
-            self.steps = [replace(s, fast=settings.fast) for s in CRNAS_STEPS]
+        steps = DETNAS_STEPS
+        if settings.method == 'crnas':
+            steps = CRNAS_STEPS if settings.dilations else CRNAS_STEPS[:2]
+        self.steps = [replace(step, fast=settings.fast) for step in steps]
 
     def _prepare(self, cfg: Config) -> None:
         """What all steps have in common."""
@@ -213,18 +116,21 @@ class Reallocation:
 
     def write(self) -> None:
         """Writes every step's config into its folder; keeps those that were edited."""
-        others = CRNAS_STEPS if self.settings.method == 'detnas' else DETNAS_STEPS
-        if any((self.work_dir / step.name).exists() for step in others):
+        detnas = self.settings.method == 'detnas'
+        others = [step.name for step in (CRNAS_STEPS if detnas else DETNAS_STEPS)]
+        others.append('05_baseline')  # of before there was a run-off
+        if found := [name for name in others if (self.work_dir / name).exists()]:
             raise UserError(
-                f'A work dir has the steps of one method, but {self.work_dir} has '
-                f'those of another than {self.settings.method}. Name another '
-                f'--work-dir.'
+                f'A work dir has the steps of one method and one version, but '
+                f'{self.work_dir} has {found[0]}, which is none of '
+                f'{self.settings.method} now. Name another --work-dir.'
             )
         self.data = search_data(
             self.baseline.cfg, self.settings.archval, self.work_dir, self.settings.seed
         )
         texts = self._detnas() if self.settings.method == 'detnas' else self._crnas()
         edited = write_configs(self.work_dir, texts)
+        self.configs = [self.work_dir / name / 'config.py' for name in texts]
         self.notes += [f'{path} was changed by hand and stays so.' for path in edited]
 
     def _crnas(self) -> dict[str, str]:
@@ -237,30 +143,36 @@ class Reallocation:
         if self.settings.budget == 'blocks' and exhaustive:
             self.notes += self._macs_apart(draft, final)
         stage = recipe.supernet(base, self.data, options, 'stage', self.space)
-        operation = recipe.supernet(base, self.data, options, 'operation')
         searcher = 'mmcr.ExhaustiveSearcher' if exhaustive else 'mmcr.GreedySearcher'
-        greedy = dict(type='mmcr.GreedySearcher', k=3)
-        found = recipe.network(base, {}, options)
-        baseline = copy.deepcopy(base.cfg)
-        set_amp(baseline, options)  # as the networks that it is compared with
-        for cfg in (found, baseline):
-            add_hooks(cfg, EXACT_RESUME)
         stage_search = recipe.search(stage, base, options, dict(type=searcher), budget)
-        op_search = recipe.search(operation, base, options, greedy)
-        opened = build(operation.model.backbone)
         self.searches = {
-            '02_stage_search': _work(stage_search, self.space, self.settings.fast),
-            '04_op_search': _work(op_search, opened.space, self.settings.fast),
+            '02_stage_search': _work(stage_search, self.space, self.settings.fast)
         }
-        of_stage, of_both = ['stage_blocks'], ['stage_blocks', 'dilations']
-        return {
+        found, self.plain = recipe.network(base, {}, options), copy.deepcopy(base.cfg)
+        set_amp(self.plain, options)  # as the networks that it is compared with
+        for cfg in (found, self.plain):
+            add_hooks(cfg, EXACT_RESUME)
+        texts = {
             '01_stage_supernet': text_of(stage),
             '02_stage_search': text_of(stage_search),
-            '03_op_supernet': text_of(operation, '02_stage_search', of_stage),
-            '04_op_search': text_of(op_search, '02_stage_search', of_stage),
-            '05_baseline': text_of(baseline),
-            '06_stage_cr': text_of(found, '02_stage_search', of_stage),
-            '07_full_cr': text_of(found, '04_op_search', of_both),
+            'networks/baseline': text_of(self.plain),
+            'networks/stage_cr': _found_text(found, '02_stage_search'),
+        }
+        if not self.settings.dilations:
+            return texts
+        operation = recipe.supernet(base, self.data, options, 'operation')
+        greedy = dict(type='mmcr.GreedySearcher', k=3)
+        op_search = recipe.search(operation, base, options, greedy)
+        opened = build(operation.model.backbone)
+        self.searches['04_op_search'] = _work(
+            op_search, opened.space, self.settings.fast
+        )
+        of_stage = '02_stage_search', ['stage_blocks']
+        return {
+            **texts,
+            '03_op_supernet': text_of(operation, *of_stage),
+            '04_op_search': text_of(op_search, *of_stage),
+            'networks/full_cr': _found_text(found, '04_op_search'),
         }
 
     def _detnas(self) -> dict[str, str]:
@@ -276,11 +188,12 @@ class Reallocation:
         self.searches = {'02_search': _work(search, self.space)}
         plain.model.backbone.update(final)
         add_hooks(plain, EXACT_RESUME)
+        self.plain = plain
         return {
             '01_supernet': text_of(supernet),
             '02_search': text_of(search),
-            '03_shufflenetv2': text_of(plain),
-            '04_found': text_of(plain, '02_search', ['blocks']),
+            'networks/baseline': text_of(plain),
+            'networks/found': _found_text(plain, '02_search'),
         }
 
     def _equal_budget(
@@ -337,49 +250,67 @@ class Reallocation:
         """
         self.estimates = self._estimates()
         lines = [f'{"step":22} {"time":>10}  {"memory":>9}']
-        for step in self.steps:
-            seconds, memory = self.estimates[step.name]
+        for name, (seconds, memory) in self.estimates.items():
             lines.append(
-                f'{step.name:22} {duration(seconds):>10}  {memory / 2**30:5.1f} GiB'
+                f'{name:22} {duration(seconds):>10}  {memory / 2**30:5.1f} GiB'
             )
         total = sum(seconds for seconds, _ in self.estimates.values())
         lines.append(f'{"all":22} {duration(total):>10}')
+        schedule = Schedule.of(self.trainings, self.settings.candidates)
+        lines.append(
+            f'{CHOOSING} and {JUDGING} are {self.trainings} trainings at the most '
+            f'(--trainings): {schedule.choosing} choose, and {schedule.judges} seeds '
+            f'of both judge.'
+        )
         return '\n'.join(lines)
 
     def _estimates(self) -> dict[str, tuple[float, int]]:
         """Seconds and bytes of each step."""
         path = self.work_dir / 'plan.json'
-        configs = {s.name: self.work_dir / s.name / 'config.py' for s in self.steps}
+        configs = {
+            name: self.work_dir / name / 'config.py'
+            for name in (*(step.name for step in self.steps), 'networks/baseline')
+        }
         texts = ''.join(path.read_text() for path in configs.values())
         machine = self.settings.gpus, torch.cuda.is_available()
         # no config says how many images there are, and whether a search is fast
         work = [each for each, _ in self.searches.values()], self.data.summary
         digest = sha256(f'{texts}{machine}{work}'.encode()).hexdigest()
         known = read_state(path)
-        if known.get('configs') == digest:
-            return {name: tuple(pair) for name, pair in known['steps'].items()}
-        # both need no search to be built
-        of_supernet, of_network = (
-            estimate(next(configs[s.name] for s in self.steps if s.tested == tested))
-            for tested in (False, True)
-        )
-        steps = {
-            step.name: self._estimated(step, of_network if step.tested else of_supernet)
-            for step in self.steps
-        }
-        write_json(path, dict(configs=digest, steps=steps))
+        if known.get('configs') != digest:
+            # both need no search to be built
+            supernet = estimate(configs[self.steps[0].name])
+            network = estimate(configs['networks/baseline'])
+            steps = {step.name: self._estimated(step, supernet) for step in self.steps}
+            known = dict(configs=digest, steps=steps, training=self._training(network))
+            write_json(path, known)
+        steps = {name: tuple(pair) for name, pair in known['steps'].items()}
+        seconds, memory = known['training']
+        trained = sum(steps[step.name][0] for step in self.steps if not step.supernet)
+        self.trainings = self.settings.trainings or max(LEAST, int(trained / seconds))
+        schedule = Schedule.of(self.trainings, self.settings.candidates)
+        jobs = self.settings.jobs
+        for name, count in (
+            (CHOOSING, schedule.choosing),
+            (JUDGING, 2 * schedule.judges),
+        ):
+            steps[name] = count * seconds / jobs, memory * jobs
         return steps
 
     def _estimated(self, step: Step, timed: Estimate) -> tuple[float, int]:
         gpus = self.settings.gpus or 1
-        if step.supernet:
-            work, cfg = self.searches[step.name]
-            batch_size = cfg.test_dataloader['batch_size']
-            calibration = cfg.test_cfg.get('calibration_images', 200) / batch_size
-            scoring = timed.batch * (timed.batches + calibration)
-            return timed.startup + work * scoring / gpus, timed.memory
-        testing = timed.startup + timed.testing / gpus if step.tested else 0
-        return timed.startup + timed.training / gpus + testing, timed.memory
+        if not step.supernet:
+            return timed.startup + timed.training / gpus, timed.memory
+        work, cfg = self.searches[step.name]
+        batch_size = cfg.test_dataloader['batch_size']
+        calibration = cfg.test_cfg.get('calibration_images', 200) / batch_size
+        scoring = timed.batch * (timed.batches + calibration)
+        return timed.startup + work * scoring / gpus, timed.memory
+
+    def _training(self, timed: Estimate) -> tuple[float, int]:
+        """Of a network, with its test."""
+        work = (timed.training + timed.testing) / (self.settings.gpus or 1)
+        return 2 * timed.startup + work, timed.memory
 
     def run(self, lock: int) -> str:
         """Runs what is not done yet, behind the lock of the work dir.
@@ -395,41 +326,27 @@ class Reallocation:
 
         seconds = {name: pair[0] for name, pair in self.estimates.items()}
         screen = Screen([step.name for step in self.steps], seconds, write)
+        screen.later = seconds[CHOOSING] + seconds[JUDGING]
         self.runner = StepRunner(self.work_dir, self.steps, screen, self.settings.gpus)
         self.runner.run(lock)
-        return self.conclude()
-
-    def conclude(self) -> str:
-        """Writes ``result/``: the found backbone, its detector, the comparison."""
-        result = self.work_dir / 'result'
-        result.mkdir(exist_ok=True)
-        *_, search = (step for step in self.steps if step.supernet)
-        for name in ('best_arch.json', 'best_arch.py'):
-            shutil.copy(self.runner.folder(search) / name, result / name)
+        finals = Finals(
+            self.settings,
+            self.baseline,
+            self.plain,
+            self.data,
+            self.work_dir,
+            self.name,
+            self.shape,
+        )
+        text = finals.run(
+            [step for step in self.steps if step.supernet],
+            self.trainings,
+            screen,
+            lock,
+        )
         if self.settings.method == 'crnas':  # what its own rank is, too
             write_report(self.runner.folder('02_stage_search'), self.own)
-        *_, found = (step for step in self.steps if step.tested)
-        shutil.copy(self.runner.checkpoint(found.name), result / 'best.pth')
-        cfg = self.runner.config(found)
-        own = self.baseline.cfg.get('custom_hooks') or []
-        cfg.custom_hooks = [
-            h for h in cfg.get('custom_hooks') or [] if h != EXACT_RESUME or h in own
-        ]
-        for name in ('cr_backbone', 'cr_neck_in_channels', 'work_dir'):
-            cfg.pop(name, None)
-        write_bytes(result / f'{self.name}_cr.py', cfg.pretty_text.encode())
-        rows = [self._row(step) for step in self.steps if step.tested]
-        draw_architectures(rows, result / 'architectures.png')
-        return write_comparison(rows, result)
-
-    def _row(self, step: Step) -> Row:
-        cfg = self.runner.config(step)
-        return Row(
-            name=step.title,
-            complexity=measure(cfg, self.shape),
-            metrics=self.runner.tested_metrics(step),
-            **_shown(cfg.model.backbone, self.baseline),
-        )
+        return text
 
 
 def image_shape(cfg: Config) -> tuple[int, int]:
@@ -443,21 +360,9 @@ def image_shape(cfg: Config) -> tuple[int, int]:
     return SHAPE
 
 
-def _shown(backbone: Mapping, baseline: Baseline) -> dict:
-    """What a row shows of a backbone's blocks."""
-    if 'blocks' in backbone:
-        kinds = backbone.blocks
-        stage_blocks = tuple(len(stage) for stage in kinds)
-        return dict(stage_blocks=stage_blocks, values=kinds, legend=KINDS)
-    ours = str(backbone['type']).startswith('mmcr.')
-    net = build(backbone) if ours else baseline.network
-    blocks, dilations, first = tuple(net.stage_blocks), backbone.get('dilations'), 1
-    if dilations is not None and len(dilations) == len(blocks) + 2:
-        blocks, first = (1, *blocks, 1), 0  # of MobileNetV2, with its single blocks
-    strides = [
-        net.stage_strides[f'stage{i}'] for i in range(first, first + len(blocks))
-    ]
-    return dict(stage_blocks=blocks, values=dilations, strides=strides)
+def _found_text(cfg: Config, search: str) -> str:
+    """A network of what a search has found, to be trained by hand."""
+    return text_of(cfg, f'../{search}', list(DECIDED[search][1]))
 
 
 def _work(cfg: Config, space: SearchSpace, fast: bool = False) -> tuple[float, Config]:

@@ -12,9 +12,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from mmengine.config import Config
 
@@ -69,15 +71,25 @@ class StepRunner:
         steps: In the order in which they are run.
         screen: Told how things go (`screen.Screen`).
         gpus: Processes of a step, started by torchrun; ``None``: one, without it.
+        jobs: Steps side by side, of those that wait for no other; more than one on a
+            CPU, each with its part of the cores.
     """
 
     def __init__(
-        self, work_dir: Path, steps: Sequence[Step], screen, gpus: int | None = None
+        self,
+        work_dir: Path,
+        steps: Sequence[Step],
+        screen,
+        gpus: int | None = None,
+        jobs: int = 1,
     ) -> None:
         self.work_dir = Path(work_dir)
         self.steps = list(steps)
         self.screen = screen
         self.gpus = gpus
+        self.jobs = jobs
+        self._processes: set[subprocess.Popen] = set()
+        self._one_at_a_time = Lock()  # reads configs, starts processes
 
     def run(self, lock: int) -> None:
         """Runs what is not done yet.
@@ -88,20 +100,30 @@ class StepRunner:
         Raises:
             UserError: A step fails, or its folder holds one of other settings.
         """
-        with self.screen:
-            for step in self.steps:
-                self._run(step, lock)
+        self.screen.jobs = self.jobs
+        with self.screen, ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                for done in as_completed(
+                    [pool.submit(self._run, step, lock) for step in self.steps]
+                ):
+                    done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(self._processes):
+                    end(process)
+                raise
 
     def _run(self, step: Step, lock: int) -> None:
         state_file = self.folder(step) / 'step.json'
-        state = read_state(state_file)
-        conditions = self.conditions(step)
-        if self._has_something_to_lose(step):
-            self._check_same(step, state.get('conditions'), conditions)
-        if state.get('done'):
-            return self.screen.done_before(step, state['seconds'])
-        write_json(state_file, dict(conditions=conditions, done=False))
-        self.screen.start(step, self.config(step))
+        with self._one_at_a_time:
+            state = read_state(state_file)
+            conditions = self.conditions(step)
+            if self._has_something_to_lose(step):
+                self._check_same(step, state.get('conditions'), conditions)
+            if state.get('done'):
+                return self.screen.done_before(step, state['seconds'])
+            write_json(state_file, dict(conditions=conditions, done=False))
+            self.screen.start(step, self.config(step))
         start = time.monotonic()
         if step.supernet:
             fast = ['--fast'] if step.fast else []
@@ -200,7 +222,7 @@ class StepRunner:
             log.open('a', buffering=1) as file,
             subprocess.Popen(
                 [sys.executable, *command],
-                env=tool_environment(),
+                env=tool_environment(self.jobs),
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -208,15 +230,18 @@ class StepRunner:
                 pass_fds=[lock],  # held for as long as it runs
             ) as process,
         ):
+            self._processes.add(process)
             file.write(f'$ {" ".join(["python", *command])}\n')
             try:
                 for line in process.stdout:
                     file.write(line)
                     last.append(line.strip())
-                    self.screen.read(line)
+                    self.screen.read(step, line)
             except BaseException:
                 end(process)
                 raise
+            finally:
+                self._processes.discard(process)
         if process.returncode:
             messages = [line for line in last if line.startswith('error:')]
             reason = (messages or list(last) or ['it printed nothing'])[-1]
@@ -269,10 +294,13 @@ def end(process: subprocess.Popen) -> None:
         process.kill()
 
 
-def tool_environment() -> dict[str, str]:
-    """Of processes that import this mmcr."""
+def tool_environment(jobs: int = 1) -> dict[str, str]:
+    """Of processes that import this mmcr; the cores are shared out to `jobs`."""
     path = [str(ROOT), os.environ.get('PYTHONPATH')]
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, path))}
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, path))}
+    if jobs > 1:
+        environment['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // jobs))
+    return environment
 
 
 @contextmanager

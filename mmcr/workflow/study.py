@@ -13,22 +13,15 @@ from mmcr.errors import UserError
 from mmcr.files import write_json
 from mmcr.report.ranking import Ranking
 from mmcr.report.ranking_page import write_ranking
-from mmcr.search import read_journal
 from mmcr.space import Arch, Budget
 from mmcr.workflow.baseline import understand
-from mmcr.workflow.recipe import (
-    EXACT_RESUME,
-    Options,
-    add_hooks,
-    network,
-    stage_draft,
-    text_of,
-)
+from mmcr.workflow.candidates import complete_trials
+from mmcr.workflow.contest import Contest
+from mmcr.workflow.recipe import Options, network, stage_draft
 from mmcr.workflow.screen import Screen
-from mmcr.workflow.steps import Step, StepRunner, alone, write_configs
+from mmcr.workflow.steps import Step, alone
 
 DEFAULTS = Options()
-METRIC = 'coco/bbox_mAP'
 
 
 class RankingStudy:
@@ -87,35 +80,21 @@ class RankingStudy:
             for name, folder in searches.items()
         }
         # seed by seed: a study stopped early has whole rows
-        self.steps = {
-            (arch, seed): Step(
-                f'{name_of(arch)}_seed{seed}', name_of(arch), tested=True
-            )
-            for seed in self.seeds
-            for arch in self.members
-        }
-        screen = Screen(
-            [step.name for step in self.steps.values()], finished=self._tested
-        )
-        self.runner = StepRunner(self.work_dir, self.steps.values(), screen)
-
-    def write(self) -> None:
-        """Writes the config of every network into its folder."""
-        texts = {
-            step.name: text_of(self.network(arch, seed))
-            for (arch, seed), step in self.steps.items()
-        }
-        write_configs(self.work_dir, texts)
-
-    def network(self, arch: Arch, seed: int) -> Config:
-        """The config of one network, which shares all chance with those of its seed."""
-        cfg = network(self.baseline, self._blocks(arch), DEFAULTS)
-        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+        self.trainings = [
+            (name_of(arch), seed) for seed in self.seeds for arch in self.members
+        ]
+        networks = {name_of(arch): self._network(arch) for arch in self.members}
         choices = self.supernet.space.choices
-        largest = Arch({choice.name: max(choice.values) for choice in choices})
-        paired = dict(type='mmcr.PairedInitHook', backbone=self._blocks(largest))
-        add_hooks(cfg, paired, EXACT_RESUME)
-        return cfg
+        most = Arch({choice.name: max(choice.values) for choice in choices})
+        self.contest = Contest(
+            self.work_dir,
+            networks,
+            self._blocks(most),
+            Screen([], finished=self._check),
+        )
+
+    def _network(self, arch: Arch) -> Config:
+        return network(self.baseline, self._blocks(arch), DEFAULTS)
 
     def _blocks(self, arch: Arch) -> dict:
         return dict(stage_blocks=self.supernet.arch_cfg(arch)['stage_blocks'])
@@ -123,17 +102,14 @@ class RankingStudy:
     def run(self) -> str:
         """Trains what is not trained yet; returns the tables."""
         with alone(self.work_dir) as lock:
-            self.write()
-            self.runner.run(lock)
+            self.contest.run(self.trainings, lock)
         return self.compare()
 
     def compare(self) -> str:
         """Writes ``ranking.md``, ``ranking.json`` and ``ranking.png``."""
         trained = {
-            name_of(arch): [
-                100 * self._tested(self.steps[arch, seed]) for seed in self.seeds
-            ]
-            for arch in self.members
+            name: [self.contest.ap(name, seed) for seed in self.seeds]
+            for name in map(name_of, self.members)
         }
         predicted = {
             **{
@@ -148,16 +124,9 @@ class RankingStudy:
         }
         return write_ranking(Ranking(trained, named), self.work_dir)
 
-    def _tested(self, step: Step) -> float:
-        metrics = self.runner.tested_metrics(step)
-        if METRIC not in metrics:
-            raise UserError(
-                f'A study needs a test_evaluator that says {METRIC}, as '
-                f'mmdet.CocoMetric does, but that of this config says '
-                f'{", ".join(sorted(metrics))}. Give such a one, and another '
-                f'--work-dir.'
-            )
-        return metrics[METRIC]
+    def _check(self, step: Step) -> None:
+        """Stops after the first network that cannot be compared."""
+        self.contest.ap(*step.name.rsplit('_seed', 1))
 
 
 def name_of(arch: Arch) -> str:
@@ -208,12 +177,8 @@ def _values(arch: Arch) -> tuple[int, ...]:
 
 def _scores(journal: Path, members: Sequence[Arch]) -> dict[Arch, float]:
     """Of the members, on all of archval."""
-    _, entries = read_journal(journal)
-    scores = {
-        Arch.from_json(entry['candidate']['arch']): entry['score']
-        for entry in entries
-        if entry['portion'] == [0, 1] and 'seed' not in entry['candidate']
-    }
+    trials = complete_trials(journal, len(members[0]))
+    scores = {arch: trial.score for arch, trial in trials.items()}
     missing = [name_of(arch) for arch in members if arch not in scores]
     if missing:
         raise UserError(

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from mmcr.cost.complexity import Complexity, Cost
-from mmcr.report.comparison import Row, coco_points, verdict, write_comparison
+from mmcr.report.comparison import Contestant, Row, coco_points, write_comparison
+from mmcr.report.paired import Difference, verdict
 from mmcr.report.sketch import DILATIONS, KINDS
 
 
@@ -32,12 +33,14 @@ class TestComparison:
         unknown = dict.fromkeys(('AP50', 'AP75', 'APs', 'APm', 'APl'))
         assert coco_points(metrics) == {'AP': 25.0, **unknown}
 
+    ahead = Difference([-1.0, -1.5])
+
     def test_the_table_to_the_letter(self, tmp_path):
         rows = [
             row('base | line', 0.31234),
             row('found', 0.30, 45_000_000, 3_500_000, ((1,), (2, 3))),
         ]
-        text = write_comparison(rows, tmp_path / 'new')
+        text = write_comparison(rows, tmp_path / 'new', self.ahead)
         assert text == (tmp_path / 'new/comparison.md').read_text()
         assert text.splitlines()[2:4] == [
             r'| base \| line | [1, 2] | 1 11 | 31.23 | 50.00 | - | - | - | - | - '
@@ -45,16 +48,24 @@ class TestComparison:
             '| found | [1, 2] | 1 23 | 30.00 | 50.00 | - | - | - | - | −1.23 '
             '| 45.0 M | 3.50 M |',
         ]
-        assert verdict(rows) in text and rows[0].complexity.conditions in text
-        dilations = 'Dilations block by block, a space between stages. MACs:'
-        assert f'AP in points of 100. {dilations}' in text
+        said = verdict('found', 'base | line', self.ahead)
+        assert f'**Verdict.** {said}' in text
+        assert rows[0].complexity.conditions in text
+        assert 'Dilations block by block, a space between stages. MACs:' in text
+        assert 'means over 2 seeds that had no part' in text
+        assert 'by seed: -1.00, -1.50.' in text
+        costs = 'It has 2.2% of the MACs of base | line and 116.7% of its parameters.'
+        assert text.endswith(f'{costs}\n')
         assert rows[1].caption == '45.0 M MACs  ·  3.50 M params  ·  30.00 AP'
 
     def test_the_json_file(self, tmp_path):
         rows = [row('baseline', 0.3), row('found', 0.4, values=(1, 2))]
-        write_comparison(rows, tmp_path)
+        write_comparison(rows, tmp_path, Difference([9.0, 11.0]), use='a.py')
         found = json.loads((tmp_path / 'comparison.json').read_text())
-        assert found['baseline'] == 'baseline' and found['verdict'] == verdict(rows)
+        assert found['baseline'] == 'baseline' and found['use'] == 'a.py'
+        assert found['verdict'].startswith('No difference between found and baseline')
+        assert found['kind'] == 'undecided' and found['difference']['value'] == 10
+        assert found['difference']['by_seed'] == [9, 11]
         network = found['networks'][1]
         assert network['dilations'] == [[1], [2, 2]]
         assert network['parts']['neck'] == {'macs': 5, 'params': 5}
@@ -67,7 +78,7 @@ class TestComparison:
             row('ShuffleNetV2', 0.3, values=(0, 0), legend=KINDS),
             row('DetNAS', 0.4, values=((3,), (2, 1)), legend=KINDS),
         ]
-        text = write_comparison(rows, tmp_path)
+        text = write_comparison(rows, tmp_path, Difference([10.0]))
         header, _, plain, found = text.splitlines()[:4]
         assert header.startswith('| network | stages | kinds | AP |')
         assert plain.startswith('| ShuffleNetV2 | [1, 2] | 3 33 |')
@@ -77,21 +88,17 @@ class TestComparison:
         assert record['networks'][1]['kinds'] == [[3], [2, 1]]
         assert rows[1].text == 'X 75' and '40.00 AP' in rows[1].caption
 
-    @pytest.mark.parametrize(
-        'ap, said',
-        [
-            (0.3251, 'found (32.51 AP) is ahead of baseline (30.00 AP) by 2.51 points'),
-            (0.29, 'found (29.00 AP) is behind baseline (30.00 AP) by 1.00 points'),
-            (0.30001, 'found is level with baseline at 30.00 AP'),
-        ],
-    )
-    def test_verdict(self, ap, said):
-        sentence = verdict([row('baseline', 0.3), row('found', ap, params=6_000_000)])
-        assert sentence.startswith(
-            said + ', with 100.0% of its MACs and 200.0% of its parameters.'
-        )
-        assert 'one seed' in sentence and 'may be noise' in sentence
-
-    def test_verdict_without_ap(self):
-        sentence = verdict([row('baseline', 0.3), row('found', -1.0)])
-        assert sentence == 'found cannot be compared with baseline: there is no AP.'
+    def test_the_run_off(self, tmp_path):
+        contestants = [
+            Contestant('baseline', '1 2', aps=[20.0, 21.0]),
+            Contestant('stage_1', '2 1', 0.31, 0.305, [22.0, 23.5]),
+            Contestant('stage_2', '1 1', 0.30, 0.304, [19.0, None]),
+        ]
+        rows = [row('baseline', 0.3), row('found', 0.4)]
+        text = write_comparison(rows, tmp_path, Difference([10.0]), contestants)
+        lines = text.splitlines()
+        assert '| baseline | 1 2 | - | - | 20.00, 21.00 |' in lines
+        assert '| stage_2 | 1 1 | 30.00 | 30.40 | 19.00, - |' in lines
+        assert 'under 2 seeds that choose.' in text and 'moves by 0.35 AP' in text
+        record = json.loads((tmp_path / 'comparison.json').read_text())
+        assert record['run_off'][2]['aps'] == [19.0, None]

@@ -17,8 +17,9 @@ from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models.detector import supernet_of
 from mmcr.workflow import estimate
-from mmcr.workflow.reallocation import Reallocation, image_shape, settings_of
+from mmcr.workflow.reallocation import Reallocation, image_shape
 from mmcr.workflow.screen import Screen
+from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import Step, StepRunner, alone, end, write_configs
 
 TOOL = CONFIGS.parent / 'tools/reallocate.py'
@@ -54,24 +55,43 @@ def reallocate(monkeypatch, workplace, capsys):
 @pytest.mark.slow
 def test_crnas(reallocate, workplace, capsys):
     work = workplace / 'work_dirs/mine'
-    shown = reallocate('mine.py')
+    shown = reallocate('mine.py', '--trainings', 9, '--candidates', 2, '--jobs', 2)
     assert 'Space: 10,000 architectures, of which 9 cost as much' in shown
-    assert all(f'] {name}: done in ' in shown for name in ('baseline', 'full CR'))
+    assert '9 trainings at the most' in shown and '3 choose, and 3 seeds' in shown
     assert 'Best architecture: stage1=' in shown and 'AP' in shown
+    trained = {path.parent.name for path in work.glob('05_run_off/*/step.json')}
+    assert trained == {f'{name}_seed1000' for name in ('baseline', 'full_1', 'stage_1')}
+    winner = {p.name.rsplit('_seed', 1)[0] for p in (work / '06_judging').glob('*_*/')}
+    winner = (winner - {'baseline'}).pop()
+    judged = [path.parent.name for path in work.glob('06_judging/*/step.json')]
+    assert sorted(judged) == sorted(
+        f'{name}_seed{seed}' for name in ('baseline', winner) for seed in range(3)
+    )
     table = (work / 'result/comparison.md').read_text()
-    assert table.strip() in shown
-    assert {path.name for path in (work / 'result').iterdir()} >= {
-        *('best_arch.py', 'best_arch.json', 'comparison.json', 'architectures.png'),
-        *('best.pth', 'mine_cr.py'),
-    }
-    found = Config.fromfile(work / 'result/best_arch.py').cr_backbone
-    own = Config.fromfile(work / 'result/mine_cr.py')
-    assert list(own.model.backbone.stage_blocks) == list(found.stage_blocks)
+    assert table.strip() in shown and table.count('| baseline |') == 2
+    record = json.loads((work / 'result/comparison.json').read_text())
+    used = {path.name for path in (work / 'result').iterdir()}
+    assert {'best.pth', 'architectures.png', *record['use'].split(' and ')} <= used
+    assert record['kind'] in ('ahead', 'behind', 'undecided')
+    assert ('best_arch.py' in used) == (record['kind'] == 'ahead')
+    own = Config.fromfile(work / 'result' / record['use'].split()[0])
     assert own.train_dataloader.dataset.ann_file == 'train.json'
+    assert not own.custom_hooks
 
-    # again: nothing is left to do
-    again = reallocate('mine.py')
-    assert again.count('done already') == 7 and table.strip() in again
+    # the images that choose took no part in the training, those that judge did not
+    chose = read_config(work / '05_run_off/full_1_seed1000/config.py')
+    judge = read_config(work / f'06_judging/{winner}_seed1/config.py')
+    assert chose.train_dataloader.dataset.ann_file.endswith('archtrain.json')
+    assert chose.test_dataloader.dataset.ann_file.endswith('archval.json')
+    assert judge.train_dataloader.dataset.ann_file == 'train.json'
+    assert judge.test_dataloader.dataset.ann_file == 'test.json'
+    assert (chose.randomness.seed, judge.randomness.seed) == (1000, 1)
+
+    # again: nothing is left to do; more trainings: more seeds
+    again = reallocate('mine.py', '--trainings', 9, '--candidates', 2)
+    assert again.count('done already') == 4 + 9 and table.strip() in again
+    more = reallocate('mine.py', '--trainings', 11, '--candidates', 2)
+    assert more.count('done already') == 4 + 9 and '4 seeds' in more
 
     # as if it had been stopped in the middle of the operation search, and copied
     copied = workplace / "it's elsewhere"
@@ -81,8 +101,9 @@ def test_crnas(reallocate, workplace, capsys):
     journal.write_text(trials[: len(trials) // 2])
     state = copied / '04_op_search/step.json'
     state.write_text(json.dumps({**json.loads(state.read_text()), 'done': False}))
-    again = reallocate('mine.py', '--work-dir', copied)
-    assert again.count('done already') == 6 and table.strip() in again
+    few = '--trainings', 9, '--candidates', 2
+    again = reallocate('mine.py', '--work-dir', copied, *few)
+    assert again.count('done already') == 3 + 9 and table.strip() in again
     assert journal.read_text() == trials
 
     # another supernet, and another way to search
@@ -100,18 +121,18 @@ def test_crnas(reallocate, workplace, capsys):
 @pytest.mark.slow
 def test_detnas(reallocate, workplace):
     (workplace / 'detnas.py').write_text(DETNAS)
-    shown = reallocate('detnas.py')
+    shown = reallocate('detnas.py', '--trainings', 4)
     folder = workplace / 'work_dirs/detnas'
-    assert '| ShuffleNetV2 | [1, 2, 1, 1] | 3 33 3 3 |' in shown
-    assert '| DetNAS | [1, 2, 1, 1] |' in shown
+    assert '| baseline | [1, 2, 1, 1] | 3 33 3 3 |' in shown
+    assert '| found | [1, 2, 1, 1] |' in shown
     assert (folder / '02_search/report.html').is_file()
     lines = map(json.loads, (folder / '02_search/trials.jsonl').open())
     header, *trials = lines
     assert header['searcher']['kind'] == 'evolution' and len(trials) == 8
-    plain = Config.fromfile(folder / '03_shufflenetv2/config.py').model.backbone
-    found = Config.fromfile(folder / 'result/detnas_cr.py').model.backbone
-    best = max(trials, key=lambda trial: trial['score'])['candidate']['arch']
-    assert [k for kinds in found.blocks for k in kinds] == list(best.values())
+    plain = Config.fromfile(folder / 'networks/baseline/config.py').model.backbone
+    found = read_config(folder / '06_judging/found_1_seed0/config.py').model.backbone
+    archs = [list(trial['candidate']['arch'].values()) for trial in trials]
+    assert [k for kinds in found.blocks for k in kinds] in archs
     assert list(map(list, plain.blocks)) == [[0], [0, 0], [0], [0]]
     assert found.shuffle == plain.shuffle == 2
 
@@ -129,16 +150,18 @@ def test_write_only_and_what_was_changed_by_hand(reallocate, workplace):
     (configs[1].parent / 'best_arch.py').write_text(
         'cr_backbone = dict(stage_blocks=(1, 1, 2, 4))\n'
     )
-    assert read_config(configs[5]).model.backbone.stage_blocks == (1, 1, 2, 4)
+    stage_cr = workplace / 'written/networks/stage_cr/config.py'
+    assert read_config(stage_cr).model.backbone.stage_blocks == (1, 1, 2, 4)
     changed = configs[0].read_text() + 'mine = 1\n'
     configs[0].write_text(changed)
-    configs[4].unlink()
+    baseline = workplace / 'written/networks/baseline/config.py'
+    baseline.unlink()
     reallocate(
         *('mine.py', '--work-dir', 'written', '--write-only', '--budget', 'params'),
         *('--cfg-options', 'train_cfg.max_epochs=2'),
     )
     assert configs[0].read_text() == changed
-    assert read_config(configs[4]).train_cfg.max_epochs == 2
+    assert read_config(baseline).train_cfg.max_epochs == 2
     budget = read_config(configs[1]).test_cfg.budget
     assert budget.type == 'params' and budget.value > 1e5
 
@@ -153,7 +176,8 @@ def test_all_networks_train_in_one_precision(workplace, tmp_path, monkeypatch):
     (tmp_path / '02_stage_search/best_arch.py').write_text(
         'cr_backbone = dict(stage_blocks=(1, 1, 2, 4))\n'
     )
-    for step in ('01_stage_supernet', '03_op_supernet', '05_baseline', '06_stage_cr'):
+    networks = 'networks/baseline', 'networks/stage_cr'
+    for step in ('01_stage_supernet', '03_op_supernet', *networks):
         found = read_config(tmp_path / step / 'config.py').optim_wrapper
         assert (found.type, found.loss_scale) == ('AmpOptimWrapper', 'dynamic')
 
@@ -314,6 +338,9 @@ def test_one_run_in_a_work_dir(tmp_path):
         (dict(epochs=3), 'may have method.*but has epochs'),
         (5, 'must be a dict of settings, but is 5'),
         (dict(gpus=0), 'gpus must be an integer of at least 1'),
+        (dict(trainings=3), 'trainings must be an integer of at least 4.*got 3'),
+        (dict(jobs=2, gpus=2), 'on a CPU alone, but got jobs=2'),
+        (dict(gate='no'), "gate must be one of warn, stop, but got 'no'"),
         (dict(method='detnas', budget='params'), "detnas.*limit.*got budget='params'"),
     ],
 )
@@ -405,9 +432,11 @@ def test_the_screen(monkeypatch, capsys, train_cfg, line, shown):
     with screen:
         screen.start(first, Config(dict(train_cfg=train_cfg)))
         clock[0] = 100.0
-        screen.read(f'2026/01/01 00:00:00 - mmengine - INFO - {line}')
+        screen.read(first, f'2026/01/01 00:00:00 - mmengine - INFO - {line}')
         assert shown in said[-1] and said[-1].startswith('[1/2] one: ')
-        screen.read('Epoch(test) [8/8]    coco/bbox_mAP: 0.1234  coco/bbox_mAP_50: 0.3')
+        screen.read(
+            first, 'Epoch(test) [8/8]    coco/bbox_mAP: 0.1234  coco/bbox_mAP_50: 0.3'
+        )
         screen.finish(first, 500)
         assert said[-1] == '[1/2] one: done in 0:08:20; AP 12.34'
     assert capsys.readouterr().out.splitlines() == said

@@ -12,8 +12,9 @@ from mmengine.config import Config
 from scripts import ROOT, run_script
 
 from mmcr.errors import UserError
-from mmcr.workflow.reallocation import Reallocation, settings_of
+from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.recipe import Options
+from mmcr.workflow.settings import settings_of
 from mmcr.workflow.study import RankingStudy
 
 ANNOTATIONS = 'steps/annotations/archtrain.json'
@@ -112,9 +113,9 @@ def test_all_commands(run, supernet, workplace, steps):
     journal = (steps / '04_op_search/trials.jsonl').read_text().splitlines()
     assert len(journal) == 1 + 24
 
-    run('train', '07_full_cr')
+    run('train', 'networks/full_cr')
     out = '--work-dir', 'final/test', '--out', 'final/found.pkl'
-    run('test', '07_full_cr', steps / '07_full_cr/epoch_1.pth', *out)
+    run('test', 'networks/full_cr', steps / 'networks/full_cr/epoch_1.pth', *out)
     assert (workplace / 'final/found.pkl').is_file()
     (metrics,) = (workplace / 'final/test').glob('*/*.json')
     assert 'coco/bbox_mAP' in json.loads(metrics.read_text())

@@ -11,7 +11,7 @@ from mmcr.cli import resumable, user_errors
 from mmcr.data.checks import check_config
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
-from mmcr.workflow.reallocation import settings_of
+from mmcr.workflow.settings import settings_of
 from mmcr.workflow.study import RankingStudy
 
 

@@ -1,0 +1,106 @@
+"""The best of the searches, as the networks that a run-off trains."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmcr.scoring.smoothing import smoothed
+from mmcr.search import Complete, Proposal, Trial, read_journal
+from mmcr.space import Arch
+from mmcr.workflow.baseline import build
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture that a search has scored.
+
+    Attributes:
+        name: Of its folders: the search and its place in it.
+        trial: What the search measured, on all of archval with inherited weights.
+        expected: The score without the luck of these images (`scoring.smoothing`).
+        backbone: Arguments of all of the network's backbone.
+        decided: Those that the search has decided.
+    """
+
+    name: str
+    trial: Trial
+    expected: float
+    backbone: Mapping
+    decided: Mapping
+
+
+def best_candidates(
+    searches: Sequence[tuple[str, str, Config, Sequence[str]]],
+    work_dir: Path,
+    count: int,
+    baseline: Mapping,
+) -> list[Candidate]:
+    """The best of each search in turn, of the last one first.
+
+    Args:
+        searches: Of each its name for people, the step's name, the step's config, and
+            the arguments of the backbone that it decides.
+        work_dir: Has the folders of the steps.
+        count: How many to take.
+        baseline: Arguments of the baseline, which is no candidate.
+    """
+    ranked = [_of_search(*search, work_dir, count + 1) for search in reversed(searches)]
+    known, taken = [_plain(baseline)], []
+    for candidate in filter(
+        None, (each for row in zip_longest(*ranked) for each in row)
+    ):
+        if (plain := _plain(candidate.decided)) not in known:
+            known.append(plain)
+            taken.append(candidate)
+    return taken[:count]
+
+
+def complete_trials(journal: Path, choices: int) -> dict[Arch, Trial]:
+    """Of the architectures that decide all choices, scored on all of archval."""
+    _, entries = read_journal(journal)
+    trials = {}
+    for entry in entries:
+        arch = Arch.from_json(entry['candidate']['arch'])
+        if entry['portion'] == [0, 1] and len(arch) == choices:
+            proposal = Proposal(Complete(arch))
+            trials[arch] = Trial(proposal, entry['score'], entry['metrics'])
+    return trials
+
+
+def _of_search(
+    name: str, step: str, cfg: Config, names: Sequence[str], work_dir: Path, count: int
+) -> list[Candidate]:
+    supernet = build(cfg.model.backbone)
+    choices = len(supernet.space.choices)
+    trials = complete_trials(work_dir / step / 'trials.jsonl', choices)
+    expected = smoothed({arch: trial.score for arch, trial in trials.items()})
+    best = sorted(expected, key=expected.__getitem__, reverse=True)[:count]
+    final = cfg.test_cfg.get('final_backbone') or {}
+    found = []
+    for place, arch in enumerate(best, start=1):
+        backbone = {**supernet.arch_cfg(arch), **final}
+        decided = {key: backbone[key] for key in names if key in backbone}
+        own = f'{name}_{place}', trials[arch], expected[arch]
+        found.append(Candidate(*own, backbone, decided))
+    return found
+
+
+def _plain(arguments: Mapping) -> dict:
+    """Arguments to be compared: dilations of 1 are as good as none."""
+    plain = {name: _tuples(value) for name, value in arguments.items()}
+    if set(_leaves(plain.get('dilations', ()))) <= {1}:
+        plain.pop('dilations', None)
+    return plain
+
+
+def _tuples(value: object) -> object:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _leaves(value: object) -> list:
+    if isinstance(value, tuple):
+        return [leaf for each in value for leaf in _leaves(each)]
+    return [value]

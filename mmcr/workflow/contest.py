@@ -1,0 +1,98 @@
+"""A contest: networks trained under the same seeds, each training a step of its own.
+
+The run-off of a reallocation and the ranking study are contests.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmcr.errors import UserError
+from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, text_of
+from mmcr.workflow.steps import Step, StepRunner, write_configs
+
+METRIC = 'coco/bbox_mAP'
+
+
+class Contest:
+    """Networks that share initial weights, images and all other chance of a seed.
+
+    Args:
+        work_dir: Where every training gets a folder, ``NAME_seed0`` and so on.
+        networks: By name, the configs that are trained and tested.
+        large: The backbone with all blocks of all networks, from which each takes its
+            initial weights (`mmcr.PairedInitHook`); ``None`` where there is none:
+            then a seed's networks share their images and draws alone.
+        screen: Told how things go (`screen.Screen`), or ``None``.
+        gpus: Processes of a training, as of `StepRunner`.
+        jobs: Trainings side by side.
+    """
+
+    def __init__(
+        self,
+        work_dir: Path,
+        networks: Mapping[str, Config],
+        large: Mapping | None = None,
+        screen=None,
+        gpus: int | None = None,
+        jobs: int = 1,
+    ) -> None:
+        self.networks = dict(networks)
+        self.large = large
+        self.runner = StepRunner(work_dir, [], screen, gpus, jobs)
+
+    def step(self, name: str, seed: int) -> Step:
+        """The training and test of a network under a seed."""
+        return Step(f'{name}_seed{seed}', f'{name}, seed {seed}', tested=True)
+
+    def config(self, name: str, seed: int) -> Config:
+        """The config of a training."""
+        cfg = Config(self.networks[name].to_dict())
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+        hooks = [EXACT_RESUME]
+        if self.large is not None:
+            hooks.insert(0, dict(type='mmcr.PairedInitHook', backbone=dict(self.large)))
+        add_hooks(cfg, *hooks)
+        return cfg
+
+    def run(self, pairs: Iterable[tuple[str, int]], lock: int) -> None:
+        """Trains and tests what is not done yet.
+
+        Args:
+            pairs: Names of networks with the seed of each.
+            lock: Of the work dir, from `steps.alone`.
+        """
+        pairs = list(pairs)
+        self.write(pairs)
+        self.runner.steps = [self.step(*pair) for pair in pairs]
+        self.runner.screen.expect(step.name for step in self.runner.steps)
+        self.runner.run(lock)
+
+    def write(self, pairs: Iterable[tuple[str, int]]) -> list[Path]:
+        """Writes the configs of trainings; returns those that were edited since."""
+        texts = {self.step(*pair).name: text_of(self.config(*pair)) for pair in pairs}
+        return write_configs(self.runner.work_dir, texts)
+
+    def metrics(self, name: str, seed: int) -> dict[str, float]:
+        """What the test of a training said."""
+        return self.runner.tested_metrics(self.step(name, seed))
+
+    def ap(self, name: str, seed: int) -> float:
+        """AP in points of 100.
+
+        Raises:
+            UserError: The test has none.
+        """
+        metrics = self.metrics(name, seed)
+        if METRIC not in metrics:
+            raise UserError(
+                f'Networks are compared by {METRIC}, as mmdet.CocoMetric says it, but '
+                f'the test of this config says {", ".join(sorted(metrics))}. Give such '
+                f'a test_evaluator, and another --work-dir.'
+            )
+        return 100 * metrics[METRIC]
+
+    def checkpoint(self, name: str, seed: int) -> str:
+        """What a training has left."""
+        return self.runner.checkpoint(self.step(name, seed).name)

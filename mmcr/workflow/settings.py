@@ -1,0 +1,126 @@
+"""What a user decides of a reallocation: in the config, or on the command line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+
+from mmcr.checks import check_integer
+from mmcr.errors import UserError
+from mmcr.registry import BUDGETS
+from mmcr.workflow import recipe
+from mmcr.workflow.recipe import Options
+from mmcr.workflow.run_off import LEAST
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user decides of a reallocation.
+
+    Attributes:
+        method: One of `recipe.METHODS`.
+        recipe: One of `recipe.RECIPES`.
+        archval: Images to hold out of the training set for scoring, or a COCO file
+            that is held out already; ``None``: a tenth.
+        budget: What networks have in common with the baseline, one of `BUDGETS`.
+        latency_table: For a budget of latency.
+        fast: Whether searches take the quicker form of their method.
+        scale_lr: Whether the learning rate follows the batch size of this run.
+        gpus: Processes of a step; ``None``: one, without torchrun.
+        dilations: Whether dilations are searched as well (CR-NAS, Sec. 3.3).
+        candidates: How many of the searches' best meet in the run-off.
+        trainings: Of networks, in the run-off and for the verdict; ``None``: as many
+            as cost no more than the supernets, `run_off.LEAST` at least.
+        jobs: Trainings of the run-off side by side, on a CPU.
+        gate: What happens where a supernet's scores cannot tell its networks apart:
+            'warn' or 'stop'.
+        seed: Of the split, and of all trainings where the config has none.
+        options: Of the recipe.
+    """
+
+    method: str = 'crnas'
+    recipe: str = 'paper'
+    archval: int | str | None = None
+    budget: str = 'blocks'
+    latency_table: str | None = None
+    fast: bool = False
+    scale_lr: bool = True
+    gpus: int | None = None
+    dilations: bool = True
+    candidates: int = 4
+    trainings: int | None = None
+    jobs: int = 1
+    gate: str = 'warn'
+    seed: int = 0
+    options: Options = Options()
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ('method', recipe.METHODS),
+            ('recipe', recipe.RECIPES),
+            ('budget', list(BUDGETS.module_dict)),
+            ('gate', ('warn', 'stop')),
+        ):
+            if getattr(self, name) not in known:
+                raise UserError(
+                    f'{name} must be one of {", ".join(known)}, but got '
+                    f'{getattr(self, name)!r}.'
+                )
+        check_integer('gpus', 1 if self.gpus is None else self.gpus)
+        check_integer('seed', self.seed, at_least=0)
+        check_integer('candidates', self.candidates)
+        check_integer('jobs', self.jobs)
+        if self.trainings is not None:
+            check_integer('trainings', self.trainings, at_least=LEAST)
+        if self.jobs > 1 and (self.gpus or torch.cuda.is_available()):
+            raise UserError(
+                f'Trainings run side by side on a CPU alone, but got jobs={self.jobs} '
+                f'and a GPU, which one training fills. Leave it out.'
+            )
+        if self.method == 'detnas' and self.budget != 'blocks':
+            raise UserError(
+                f'detnas searches under a limit of multiply-accumulates, not at the '
+                f'cost of your backbone, but got budget={self.budget!r}. Leave it out; '
+                f'the limit is search=dict(budget=dict(limit=...)) of reallocation in '
+                f'the config.'
+            )
+        if self.method == 'detnas' and self.fast:
+            raise UserError(
+                'A fast search takes the place of an exhaustive or a greedy one '
+                '(crnas), but detnas searches by evolution, which has no fast form. '
+                'Leave --fast out; fewer generations of the searcher make it shorter.'
+            )
+        if (self.budget == 'latency') != (self.latency_table is not None):
+            raise UserError(
+                'A budget of latency needs a table of the device, and only that: '
+                '--budget latency --latency-table FILE, made by '
+                'tools/analysis_tools/latency_table.py.'
+            )
+        if self.options.amp and not torch.cuda.is_available():
+            raise UserError(
+                '--amp trains in half precision on a GPU, but torch finds no CUDA '
+                'device here. Leave it out.'
+            )
+
+
+def settings_of(given: Mapping, **more) -> Settings:
+    """Settings by name, as a config's ``reallocation`` and the command line give them.
+
+    Raises:
+        UserError: There is no such setting, or a value breaks its rule.
+    """
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f'reallocation of a config must be a dict of settings, but is {given!r}.'
+        )
+    given = {**given, **more}
+    names = [field.name for field in fields(Settings) if field.name != 'options']
+    of_recipe = [field.name for field in fields(Options)]
+    unknown = [name for name in given if name not in (*names, *of_recipe)]
+    if unknown:
+        raise UserError(
+            f'reallocation of a config may have {", ".join([*names, *of_recipe])}, '
+            f'but has {", ".join(unknown)}.'
+        )
+    options = Options(**{n: given[n] for n in of_recipe if n in given})
+    return Settings(options=options, **{n: given[n] for n in names if n in given})
