@@ -5,4 +5,5 @@ test_cfg = dict(
     type='mmcr.ArchSearchLoop',
     searcher=dict(type='mmcr.ExhaustiveSearcher'),
     budget=8,
-    final_backbone=dict(base_channels=64))
+    final_backbone=dict(base_channels=64),
+)
