@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from mmcr.files import write_bytes
@@ -35,6 +36,18 @@ def write_best(folder: Path, trial: Trial, backbone_cfg: dict) -> None:
     write_bytes(folder / 'best_arch.py', fragment.encode())
 
 
+def set_aside(folder: Path) -> None:
+    """Renames what an earlier search has left: it is not what this one has found."""
+    for name in ('best_arch.json', 'best_arch.py', 'front.json', 'front'):
+        _rename_away(folder / name)
+
+
+def _rename_away(path: Path) -> None:
+    if path.exists():
+        numbers = (path.with_name(f'{path.name}.old{i}') for i in count(1))
+        path.rename(next(place for place in numbers if not place.exists()))
+
+
 def write_front(folder: Path, front: Sequence[Trial], space: SearchSpace) -> None:
     """Writes ``front.json``: architecture, score and, by the space, cost of each."""
     archs = [trial.proposal.candidate.arch for trial in front]
@@ -43,6 +56,10 @@ def write_front(folder: Path, front: Sequence[Trial], space: SearchSpace) -> Non
         for trial, arch in zip(front, archs)
     ]
     _write_indented(folder / 'front.json', members)
+    for i in count(len(front)):  # a longer front of an earlier search
+        if not (folder / f'front/{i}').exists():
+            break
+        _rename_away(folder / f'front/{i}')
 
 
 def _write_indented(path: Path, content: dict | list) -> None:
