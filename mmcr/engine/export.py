@@ -4,10 +4,13 @@ import json
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+from zlib import crc32
 
+from mmcr.errors import UserError
 from mmcr.files import write_bytes
 from mmcr.registry import MODELS
 from mmcr.search.candidate import Trial
+from mmcr.space.arch import Arch
 from mmcr.space.space import SearchSpace
 
 
@@ -30,10 +33,36 @@ def write_best(folder: Path, trial: Trial, backbone_cfg: dict) -> None:
         score=trial.score,
         metrics=trial.metrics,
     )
+    record['crc32'] = _checksum(record)
     _write_indented(folder / 'best_arch.json', record)
     comment = f'Found by search: {trial.score:.4f} on archval with supernet weights.'
     fragment = arch_fragment(backbone_cfg, comment)
     write_bytes(folder / 'best_arch.py', fragment.encode())
+
+
+def read_arch(path: str | Path) -> Arch:
+    """The architecture in ``best_arch.json``, or in a file of it alone.
+
+    Raises:
+        UserError: It is neither, or it is damaged.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        if isinstance(content, dict) and isinstance(content.get('arch'), dict):
+            noted = content.pop('crc32', None)  # earlier versions wrote none
+            if noted not in (None, _checksum(content)):
+                raise ValueError('it is not as it was written')
+            content = content['arch']
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f'The architecture must be a best_arch.json that a search wrote, but '
+            f'reading {path} fails: {error}'
+        ) from None
+    return Arch.from_json(content)
+
+
+def _checksum(record: dict) -> str:
+    return f'{crc32(json.dumps(record).encode()):08x}'
 
 
 def set_aside(folder: Path) -> None:

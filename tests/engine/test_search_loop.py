@@ -11,12 +11,14 @@ from searches import GREEDY, SEARCHES, cfg_of, search
 from tiny import (
     OPERATION,
     STAGE,
+    archval_cfg,
     build_detector,
     candidate_evaluator,
     detector_cfg,
     left_by,
     loader_cfg,
     metric_cfg,
+    runner_cfg,
     search_cfg,
     write_checkpoint,
 )
@@ -363,3 +365,28 @@ def test_one_failure_keeps_the_scores_of_its_group(supernets, tmp_path, monkeypa
     with pytest.raises(UserError, match='must be a finite number'):
         runner.test()
     assert len(computed) == 3 == len(lines(tmp_path))  # a header and two of a group
+
+
+def test_scores_that_say_nothing_are_said_while_a_supernet_trains(
+    supernets, tmp_path, monkeypatch
+):
+    cfg = runner_cfg(tmp_path, STAGE, **archval_cfg(supernets, dict(a=[1, 1, 2, 2])))
+    cfg.val_cfg.update(score='coco/bbox_mAP_l', calibration_images=0)
+    runner = Runner.from_cfg(cfg)
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    runner.val()
+    assert len(said) == 1 and 'coco/bbox_mAP_l of all val_cfg.archs is -1' in said[0]
+
+
+def test_a_round_of_equals_is_said(supernets, tmp_path, monkeypatch):
+    def score(proposal):
+        arch = proposal.candidate.arch
+        return 0.1 * sum(arch.values()) if len(arch) > 2 else 0.1
+
+    cfg = cfg_of(supernets, tmp_path, 'greedy')
+    runner = with_scores(Runner.from_cfg(cfg), monkeypatch, score)
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    runner.test()
+    assert ['all scores are equal, such as 0.1' in text for text in said] == [True] * 2
