@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 
+import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
@@ -11,7 +12,8 @@ from mmengine.runner import BaseLoop, Runner
 from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.registry import LOOPS
-from mmcr.scoring.evaluator import LEAST_CALIBRATION, CandidateEvaluator
+from mmcr.scoring.coco_metric import UnroundedCocoMetric
+from mmcr.scoring.evaluator import LEAST_CALIBRATION, CandidateEvaluator, compute
 from mmcr.scoring.fingerprint import data_digest, digest, metrics_digest
 from mmcr.scoring.loaders import annotations_first, build_loader, calibration_cfg
 from mmcr.search import Complete, Proposal
@@ -101,6 +103,31 @@ class ArchEvalLoop(BaseLoop):
             calibration=calibration,
         )
 
+    def check_score(self) -> None:
+        """Checks before any network runs, where the metrics are of COCO.
+
+        Raises:
+            UserError: The metrics have no such score, or archval has no object that it
+                could be measured on.
+        """
+        metrics, dataset = self.evaluator.metrics, self.dataloader.dataset
+        if not all(isinstance(metric, UnroundedCocoMetric) for metric in metrics):
+            return
+        nothing = dict(
+            bboxes=np.zeros((0, 4)), scores=np.zeros(0), labels=np.zeros(0), masks=[]
+        )
+        ids = [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]
+        results = [({}, dict(nothing, img_id=i)) for i in ids]
+        values = compute(metrics, [results] * len(metrics))
+        if self.candidates.score_of(values) == -1:
+            score = self.candidates.score
+            raise UserError(
+                f'score must be defined on archval, but {score} is not: '
+                f'the {len(ids)} images have no object that it counts. Check their '
+                f'annotations, use other images, or name another score, such as '
+                f'{", ".join(name for name in sorted(values) if values[name] > -1)}.'
+            )
+
 
 def _without_retired(options: dict) -> dict:
     retired = [name for name in RETIRED if name in options]
@@ -178,6 +205,12 @@ class ArchValLoop(ArchEvalLoop):
         trials = self.candidates.evaluate(
             [Proposal(Complete(arch)) for arch in self.archs.values()]
         )
+        if all(trial.score == -1 for trial in trials):
+            self.runner.logger.warning(
+                f'{self.candidates.score} of all val_cfg.archs is -1: archval has no '
+                f'object that it could be measured on. Check its annotations, and the '
+                f'score of val_cfg.'
+            )
         metrics = {
             f'archval/{name}/{key.split("/")[-1]}': value
             for name, trial in zip(self.archs, trials)

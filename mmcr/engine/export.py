@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from zlib import crc32
 
+from mmcr.errors import UserError
 from mmcr.files import write_bytes
 from mmcr.registry import MODELS
 from mmcr.search.candidate import Trial
+from mmcr.space.arch import Arch
 from mmcr.space.space import SearchSpace
 
 
@@ -29,10 +33,48 @@ def write_best(folder: Path, trial: Trial, backbone_cfg: dict) -> None:
         score=trial.score,
         metrics=trial.metrics,
     )
+    record['crc32'] = _checksum(record)
     _write_indented(folder / 'best_arch.json', record)
     comment = f'Found by search: {trial.score:.4f} on archval with supernet weights.'
     fragment = arch_fragment(backbone_cfg, comment)
     write_bytes(folder / 'best_arch.py', fragment.encode())
+
+
+def read_arch(path: str | Path) -> Arch:
+    """The architecture in ``best_arch.json``, or in a file of it alone.
+
+    Raises:
+        UserError: It is neither, or it is damaged.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        if isinstance(content, dict) and isinstance(content.get('arch'), dict):
+            noted = content.pop('crc32', None)  # earlier versions wrote none
+            if noted not in (None, _checksum(content)):
+                raise ValueError('it is not as it was written')
+            content = content['arch']
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f'The architecture must be a best_arch.json that a search wrote, but '
+            f'reading {path} fails: {error}'
+        ) from None
+    return Arch.from_json(content)
+
+
+def _checksum(record: dict) -> str:
+    return f'{crc32(json.dumps(record).encode()):08x}'
+
+
+def set_aside(folder: Path) -> None:
+    """Renames what an earlier search has left: it is not what this one has found."""
+    for name in ('best_arch.json', 'best_arch.py', 'front.json', 'front'):
+        _rename_away(folder / name)
+
+
+def _rename_away(path: Path) -> None:
+    if path.exists():
+        numbers = (path.with_name(f'{path.name}.old{i}') for i in count(1))
+        path.rename(next(place for place in numbers if not place.exists()))
 
 
 def write_front(folder: Path, front: Sequence[Trial], space: SearchSpace) -> None:
@@ -43,6 +85,10 @@ def write_front(folder: Path, front: Sequence[Trial], space: SearchSpace) -> Non
         for trial, arch in zip(front, archs)
     ]
     _write_indented(folder / 'front.json', members)
+    for i in count(len(front)):  # a longer front of an earlier search
+        if not (folder / f'front/{i}').exists():
+            break
+        _rename_away(folder / f'front/{i}')
 
 
 def _write_indented(path: Path, content: dict | list) -> None:

@@ -11,13 +11,22 @@ from mmengine.runner import Runner
 import mmcr.search
 from mmcr.cost.budget import budget_name, budget_space
 from mmcr.engine.archval_loop import ArchEvalLoop
-from mmcr.engine.export import write_best, write_front
+from mmcr.engine.export import set_aside, write_best, write_front
 from mmcr.engine.progress import SearchProgress
 from mmcr.errors import UserError
 from mmcr.files import file_digest
 from mmcr.models.weights.compatibility import check_supernet_checkpoint
 from mmcr.registry import LOOPS, TASK_UTILS
-from mmcr.search import JointSearcher, Journal, Proposal, Searcher, Trial, run_search
+from mmcr.search import (
+    JointSearcher,
+    Journal,
+    Proposal,
+    Searcher,
+    Trial,
+    UnrankedError,
+    run_search,
+    tells_apart,
+)
 
 for kind in vars(mmcr.search).values():
     if isinstance(kind, type) and issubclass(kind, Searcher) and kind is not Searcher:
@@ -48,6 +57,8 @@ class ArchSearchLoop(ArchEvalLoop):
     Raises:
         CheckpointError: The checkpoint is not one of this supernet.
         BudgetError: No architecture meets the budget.
+        UnrankedError: At the end, scores that tell no architecture from another; what
+            the other budgets of a list have found is written.
     """
 
     def __init__(
@@ -94,20 +105,33 @@ class ArchSearchLoop(ArchEvalLoop):
             )
 
         def evaluate(proposals: list[Proposal]) -> Iterator[Trial]:
-            work = sum(proposal.width for proposal in proposals)
-            yield from self.candidates.stream(
+            work, trials = sum(proposal.width for proposal in proposals), []
+            for trial in self.candidates.stream(
                 proposals, lambda part: progress.scoring(part * work)
-            )
+            ):
+                trials.append(trial)
+                yield trial
             progress.finished(work)
+            if not tells_apart(trials):
+                self.runner.logger.warning(
+                    f'Of {len(trials)} trials of this round all scores are equal, such '
+                    f'as {trials[0].score}: which candidates go on is no choice of '
+                    f'theirs.'
+                )
 
         def record(trial: Trial) -> None:
             if is_main_process():
                 self.journal.append(trial)
 
-        best = run_search(self.searcher, evaluate, known, record)
+        metrics, unranked = {}, None
+        try:
+            metrics.update(run_search(self.searcher, evaluate, known, record).metrics)
+        except UnrankedError as error:
+            unranked = error
         if is_main_process():
             self._export()
-        metrics = dict(best.metrics)
+        if unranked:
+            raise unranked
         self.runner.call_hook('after_test_epoch', metrics=metrics)
         self.runner.call_hook('after_test')
         return metrics
@@ -117,6 +141,7 @@ class ArchSearchLoop(ArchEvalLoop):
         shared: list = [None]
         if is_main_process():
             try:
+                self.check_score()
                 header = dict(
                     space=self.searcher.space.to_json(),
                     searcher=self.searcher.to_json(),
@@ -127,9 +152,6 @@ class ArchSearchLoop(ArchEvalLoop):
                 shared = [self.journal.scores]
             except UserError as error:  # the other ranks are waiting
                 shared = [error]
-            except OSError as error:
-                rule = 'The journal must be written to the work dir, but that fails'
-                shared = [UserError(f'{rule}: {error}')]
         broadcast_object_list(shared)
         if isinstance(shared[0], UserError):
             raise shared[0]
@@ -141,12 +163,16 @@ class ArchSearchLoop(ArchEvalLoop):
             searchers = self.searcher.searchers
         for name, searcher in searchers.items():
             folder = Path(self.runner.work_dir, name)
+            try:
+                best = searcher.best()
+            except UnrankedError:  # raised when the others are written
+                set_aside(folder)
+                continue
             if getattr(searcher, 'pareto', False):
                 front = searcher.front()
                 for i, trial in enumerate(front):
                     write_best(folder / f'front/{i}', trial, self._found_cfg(trial))
                 write_front(folder, front, searcher.space)
-            best = searcher.best()
             write_best(folder, best, self._found_cfg(best))
             self.runner.logger.info(
                 f'Best architecture: {best.proposal.candidate.arch} with '

@@ -82,6 +82,14 @@ class History:
         return ranked(complete.values())
 
     @property
+    def best(self) -> Scored | None:
+        """The first of them, unless their scores do not tell it from the others."""
+        ranking = self.ranking
+        scores = {scored.score for scored in ranking}
+        equal = scores == {-1} or len(ranking) > 1 and len(scores) == 1
+        return ranking[0] if ranking and not equal else None
+
+    @property
     def archs(self) -> set[Arch]:
         """All that is scored, on whatever slices."""
         return {scored.arch for step in self.steps for scored in step.scored}
@@ -89,7 +97,7 @@ class History:
     @property
     def front(self) -> list[Scored]:
         """Those that none surpasses in score and cost, by rising cost."""
-        ranking = self.ranking if self.costs else []
+        ranking = self.ranking if self.costs and self.best else []
         return [ranking[i] for i in pareto_front(_points(ranking, self.costs))]
 
 

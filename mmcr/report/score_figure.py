@@ -34,7 +34,8 @@ def score_figure(history: History, score: str, scale: float) -> Figure:
         count = len(history.steps)
         axes.set_xticks(range(1, count + 1, -(-count // TICKS)))
         axes.set_xlim(0, count + 1)
-        axes.set_xlabel('{round} (filled: {kept})'.format_map(history.about))
+        label = '{round} (filled: {kept})'.format_map(history.about)
+        axes.set_xlabel(label, parse_math=False)
     else:
         ranked = next(iter(history.steps[0].rankings.values()))
         scores = [scale * scored.score for scored in ranked]
@@ -57,14 +58,16 @@ def front_figure(history: History, score: str, scale: float) -> Figure:
     axes.scatter(*points([s for s in history.ranking if s not in front]), **HOLLOW)
     axes.step(*points(front), where='post', color=COLOURS[3], linewidth=1)
     axes.scatter(*points(front), **BEST)
-    axes.set_xlabel(f'{history.unit} (filled: no other has less for as high a score)')
+    label = f'{history.unit} (filled: no other has less for as high a score)'
+    axes.set_xlabel(label, parse_math=False)
     return figure
 
 
 def _axes(score: str, scale: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 3), layout='constrained')
     axes = figure.add_subplot()
-    axes.set_ylabel(score + (' (points)' if scale == 100 else ''), color=INK)
+    label = score + (' (points)' if scale == 100 else '')
+    axes.set_ylabel(label, color=INK, parse_math=False)  # a name, not a formula
     axes.grid(axis='y', **RULE)
     axes.spines[['top', 'right']].set_visible(False)
     return figure, axes

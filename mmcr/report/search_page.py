@@ -1,21 +1,21 @@
 """A search told on one HTML page: settings, best architectures, every score."""
 
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 from pathlib import Path
 
 import matplotlib
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, TemplateError
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from mmcr.files import write_bytes
+from mmcr.errors import UserError
+from mmcr.files import read_state, write_bytes
 from mmcr.report.comparison import COCO_COLUMNS, coco_points
 from mmcr.report.history import History, Scored, histories
 from mmcr.report.score_figure import front_figure, score_figure
@@ -23,6 +23,7 @@ from mmcr.report.sketch import DILATIONS, KINDS, Network, architecture_figure
 from mmcr.report.slices import ALL, Slices
 from mmcr.search import JournalError, read_journal
 from mmcr.search.candidate import proposal_key
+from mmcr.search.journal import UNREADABLE
 from mmcr.space import Arch, ArchError, dilations_of, stage_blocks_of
 
 TEMPLATES = Environment(
@@ -107,7 +108,7 @@ class Search:
 
     def figures(self, history: History) -> dict[str, Markup]:
         """The best architecture, the scores and the front, where there are such."""
-        network = history.ranking and self.network(history.ranking[0].arch)
+        network = history.best and self.network(history.best.arch)
         drawn = {}
         if network:
             drawn['the best architecture'] = architecture_figure([network])
@@ -130,10 +131,28 @@ def read_search(
             f'none in {work_dir}. Name the work dir of tools/search.py.'
         )
     header, entries = read_journal(path)
-    if not {'space', 'searcher'} <= set(header):
+    with _describes_a_search(path):
+        return _search(work_dir, header, entries, baseline)
+
+
+@contextmanager
+def _describes_a_search(path: Path) -> Iterator[None]:
+    """What is read was written by a search, or by anyone: there is no end of kinds."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (*UNREADABLE, AttributeError, ArithmeticError, TemplateError) as error:
         raise JournalError(
-            f'{path} must begin with the header of a search, but does not.'
-        )
+            f'{path} must begin with the header of a search and go on with trials of '
+            f'it, but does not ({type(error).__name__}: {error}). Name the work dir '
+            f'of tools/search.py.'
+        ) from error
+
+
+def _search(
+    work_dir: Path, header: dict, entries: list[dict], baseline: Mapping | None
+) -> Search:
     if baseline is None:
         # of blocks: no dilation, or ShuffleNetV2's kind; else unknown
         with suppress(ArchError):
@@ -157,8 +176,7 @@ def read_search(
 
 def _result(folder: Path) -> float | None:
     """The best score that a search has written; that of an earlier one is another."""
-    path = folder / 'best_arch.json'
-    return json.loads(path.read_text()).get('score') if path.is_file() else None
+    return read_state(folder / 'best_arch.json').get('score')
 
 
 def write_report(
@@ -178,7 +196,9 @@ def write_report(
     """
     search = read_search(work_dir, baseline)
     template = TEMPLATES.get_template('search.html.j2')
-    html = template.render(search=search, settings=_settings(search.header), all=ALL)
+    settings = _settings(search.header)
+    with _describes_a_search(Path(work_dir, 'trials.jsonl')):
+        html = template.render(search=search, settings=settings, all=ALL)
     path = Path(work_dir) / 'report.html'
     write_bytes(path, html.encode())
     return path

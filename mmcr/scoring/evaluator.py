@@ -273,15 +273,27 @@ class CandidateEvaluator:
                 own[i] = error
         results.clear()
         values = {i: v for part in all_gather_object(own) for i, v in part.items()}
+        failed = []
         for i, proposal in enumerate(proposals):
-            if isinstance(values[i], Exception):
-                raise values[i]
-            if self.score not in values[i]:
-                raise UserError(
-                    f'score must name a value of the metrics, one of '
-                    f'{sorted(values[i])}, but got {self.score!r}.'
-                )
-            yield Trial(proposal, values[i][self.score], values[i])
+            try:
+                if isinstance(values[i], Exception):
+                    raise values[i]
+                trial = Trial(proposal, self.score_of(values[i]), values[i])
+            except Exception as error:  # raised when the others are kept
+                failed.append(error)
+            else:
+                yield trial
+        if failed:
+            raise failed[0]
+
+    def score_of(self, values: dict[str, float]) -> float:
+        """The value to rank by; a UserError where the metrics do not contain it."""
+        if self.score not in values:
+            raise UserError(
+                f'score must name a value of the metrics, one of {sorted(values)}, '
+                f'but got {self.score!r}.'
+            )
+        return values[self.score]
 
 
 def compute(metrics: Sequence[BaseMetric], results: Sequence[list]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from mmcr.search.joint import JointSearcher
 from mmcr.search.journal import Journal, JournalError, read_journal
 from mmcr.search.listed import ListedSearcher
 from mmcr.search.racing import RacingGreedySearcher, sign_flip_p_value
-from mmcr.search.searcher import Searcher
+from mmcr.search.searcher import Searcher, UnrankedError, tells_apart
 
 __all__ = [
     'Candidate',
@@ -31,7 +31,9 @@ __all__ = [
     'RacingGreedySearcher',
     'Searcher',
     'Trial',
+    'UnrankedError',
     'read_journal',
     'run_search',
     'sign_flip_p_value',
+    'tells_apart',
 ]

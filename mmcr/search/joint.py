@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from itertools import islice
 
 from mmcr.errors import UserError
-from mmcr.search.searcher import Rounds, Searcher
+from mmcr.search.candidate import Trial
+from mmcr.search.searcher import Rounds, Searcher, UnrankedError, ranked
 from mmcr.space import SearchSpace
 
 
@@ -53,6 +54,18 @@ class JointSearcher(Searcher):
             for p in proposals:
                 names[p.key] = (*names.get(p.key, ()), name)
         return names
+
+    def best(self) -> Trial:
+        """As of any searcher; an UnrankedError where one of the searches has none."""
+        found, unranked = [], []
+        for name, searcher in self.searchers.items():
+            try:
+                found.append(searcher.best().proposal.key)
+            except UnrankedError as error:
+                unranked.append(f'{name}: {error}')
+        if unranked:
+            raise UnrankedError('\n'.join(unranked))
+        return ranked(self._told[key] for key in self._told if key in found)[0]
 
     @property
     def total(self) -> int:

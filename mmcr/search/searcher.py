@@ -11,6 +11,17 @@ from mmcr.space import SearchSpace
 
 Rounds = Generator[list[Proposal], list[Trial], None]
 
+REMEDY = (
+    'Check that the class names and ids of the annotations are those that the detector '
+    'was trained on, that the checkpoint is of a trained supernet, and that the score '
+    'is defined on these images, and use more of them where it is coarse. The trials '
+    'stay in the journal; other settings need another work dir.'
+)
+
+
+class UnrankedError(UserError):
+    """A search whose scores say nothing about which architecture is best."""
+
 
 class Searcher(ABC):
     """Asks round by round what to score; never evaluates by itself.
@@ -34,7 +45,7 @@ class Searcher(ABC):
 
     def __init__(self, space: SearchSpace):
         self.space = space
-        self._best = None
+        self._told: dict[str, Trial] = {}  # by proposal
         self._rounds = self.rounds()
         self._round = None
 
@@ -88,10 +99,7 @@ class Searcher(ABC):
             )
         ordered = [answers[proposal.key] for proposal in self._round]
         for trial in ordered:
-            proposal = trial.proposal
-            counts = isinstance(proposal.candidate, Complete) and proposal.on_all
-            if counts and (self._best is None or trial.score > self._best.score):
-                self._best = trial
+            self._told.setdefault(trial.proposal.key, trial)
         self._round = []
         with suppress(StopIteration):
             self._round = self._rounds.send(ordered)
@@ -99,14 +107,51 @@ class Searcher(ABC):
     def best(self) -> Trial:
         """Returns the best trial so far of a complete architecture on all of archval.
 
-        Of equals the one that was proposed first; a UserError where there is none yet.
+        Of equals the one that was proposed first.
+
+        Raises:
+            UnrankedError: There are several, and their scores are all equal, or the
+                scores are all -1, which says that there was nothing to measure.
+            UserError: There is none yet.
         """
-        if self._best is None:
+        compared = list(self._told.values())
+        finalists = [
+            trial
+            for trial in compared
+            if isinstance(trial.proposal.candidate, Complete) and trial.proposal.on_all
+        ]
+        if not finalists:
             raise UserError(
                 'no complete architecture has been scored on all of archval yet; let '
                 'the search finish'
             )
-        return self._best
+        if len(finalists) > 1:  # else the rounds before have decided
+            compared = finalists
+        if not tells_apart(compared):
+            count = len({trial.proposal.candidate for trial in compared})
+            scores = sorted({trial.score for trial in compared})
+            raise UnrankedError(
+                f'the scores do not tell which architecture is the best: of {count} '
+                f'compared, every score is {" or ".join(map(str, scores))}, '
+                f'so none is named. {REMEDY}'
+            )
+        return ranked(finalists)[0]
+
+
+def tells_apart(trials: Iterable[Trial]) -> bool:
+    """Whether scores differ among candidates that compare.
+
+    Those compare that have as many choices decided and the same slice. Where none can
+    be compared, whether there is a score other than -1.
+    """
+    scores: dict[tuple, list[float]] = {}
+    for trial in trials:
+        place = len(trial.proposal.candidate.arch), trial.proposal.portion
+        scores.setdefault(place, []).append(trial.score)
+    compared = [same for same in scores.values() if len(same) > 1]
+    if not compared:
+        return scores != dict.fromkeys(scores, [-1])
+    return any(len(set(same)) > 1 for same in compared)
 
 
 def ranked(trials: Iterable) -> list:

@@ -11,19 +11,23 @@ from searches import GREEDY, SEARCHES, cfg_of, search
 from tiny import (
     OPERATION,
     STAGE,
+    archval_cfg,
     build_detector,
     candidate_evaluator,
     detector_cfg,
     left_by,
     loader_cfg,
     metric_cfg,
+    runner_cfg,
     search_cfg,
     write_checkpoint,
 )
 
 from mmcr.errors import UserError
 from mmcr.models.weights.checkpoint import CheckpointError
-from mmcr.search import Complete, JournalError, Proposal
+from mmcr.report import write_report
+from mmcr.scoring import evaluator
+from mmcr.search import Complete, JournalError, Proposal, Trial, UnrankedError
 from mmcr.space import Arch, BudgetError
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -287,3 +291,102 @@ def test_metrics_of_the_config_are_built_once(supernets, tmp_path):
     cfg.test_evaluator = [metric_cfg(supernets), metric_cfg(supernets, prefix='again')]
     metrics = Runner.from_cfg(cfg).test()
     assert metrics['again/bbox_mAP'] == metrics['coco/bbox_mAP'] > 0
+
+
+@pytest.mark.parametrize('score', ['coco/bbox_mAP_l', 'coco/bbox_mAP_x'])
+def test_a_score_that_archval_does_not_define_is_refused_first(
+    supernets, tmp_path, score
+):
+    runner = Runner.from_cfg(cfg_of(supernets, tmp_path, 'exhaustive', score=score))
+    runner.test_loop.candidates.stream = None  # nothing is scored
+    with pytest.raises(UserError, match='score must .*coco/bbox_mAP_s'):
+        runner.test()
+    assert not (tmp_path / 'trials.jsonl').exists()
+
+
+def with_scores(runner, monkeypatch, score):
+    def stream(proposals, *args):
+        for p in proposals:
+            yield Trial(p, score(p), {'coco/bbox_mAP': score(p)})
+
+    monkeypatch.setattr(runner.test_loop.candidates, 'stream', stream)
+    return runner
+
+
+def test_equal_scores_leave_no_best(supernets, tmp_path, monkeypatch):
+    """What an earlier search left is set aside; other budgets keep their results."""
+    cfg = cfg_of(supernets, tmp_path, 'exhaustive', budget=[7, 8])
+    for name in ('budget_7', 'budget_8'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'best_arch.json').write_text('earlier')
+
+    def score(proposal):
+        arch = proposal.candidate.arch
+        return 0.0 if sum(arch.values()) == 7 else 0.1 * arch['stage1'] + 0.1
+
+    runner = with_scores(Runner.from_cfg(cfg), monkeypatch, score)
+    with pytest.raises(UnrankedError, match='budget_7: .* of 3 compared, every score'):
+        runner.test()
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('best_arch*')}
+    assert left == {
+        'budget_7/best_arch.json.old1',
+        'budget_8/best_arch.json',
+        'budget_8/best_arch.py',
+    }
+    assert (tmp_path / 'budget_7/best_arch.json.old1').read_text() == 'earlier'
+    assert len(lines(tmp_path)) > 4
+    words = write_report(tmp_path).read_text()
+    assert 'do not tell' in words and words.count('Best architecture:') == 1
+
+
+def test_a_front_of_equals_is_none(supernets, tmp_path, monkeypatch):
+    cfg = cfg_of(supernets, tmp_path, 'evolution')
+    (tmp_path / 'front/0').mkdir(parents=True)
+    (tmp_path / 'front.json').write_text('earlier')
+    runner = with_scores(Runner.from_cfg(cfg), monkeypatch, lambda p: 0.5)
+    with pytest.raises(UnrankedError):
+        runner.test()
+    assert not (tmp_path / 'front.json').exists() and not (tmp_path / 'front').exists()
+    assert 'Front' not in write_report(tmp_path).read_text()
+
+
+def test_one_failure_keeps_the_scores_of_its_group(supernets, tmp_path, monkeypatch):
+    runner = Runner.from_cfg(cfg_of(supernets, tmp_path, 'exhaustive'))
+    computed = []
+
+    def compute(*args):
+        computed.append(evaluator.compute_all(*args))
+        if len(computed) == 1:
+            return {'coco/bbox_mAP': float('nan')}
+        return computed[-1]
+
+    monkeypatch.setattr(evaluator, 'compute_all', evaluator.compute, raising=False)
+    monkeypatch.setattr(evaluator, 'compute', compute)
+    with pytest.raises(UserError, match='must be a finite number'):
+        runner.test()
+    assert len(computed) == 3 == len(lines(tmp_path))  # a header and two of a group
+
+
+def test_scores_that_say_nothing_are_said_while_a_supernet_trains(
+    supernets, tmp_path, monkeypatch
+):
+    cfg = runner_cfg(tmp_path, STAGE, **archval_cfg(supernets, dict(a=[1, 1, 2, 2])))
+    cfg.val_cfg.update(score='coco/bbox_mAP_l', calibration_images=0)
+    runner = Runner.from_cfg(cfg)
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    runner.val()
+    assert len(said) == 1 and 'coco/bbox_mAP_l of all val_cfg.archs is -1' in said[0]
+
+
+def test_a_round_of_equals_is_said(supernets, tmp_path, monkeypatch):
+    def score(proposal):
+        arch = proposal.candidate.arch
+        return 0.1 * sum(arch.values()) if len(arch) > 2 else 0.1
+
+    cfg = cfg_of(supernets, tmp_path, 'greedy')
+    runner = with_scores(Runner.from_cfg(cfg), monkeypatch, score)
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    runner.test()
+    assert ['all scores are equal, such as 0.1' in text for text in said] == [True] * 2

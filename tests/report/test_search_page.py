@@ -3,6 +3,7 @@
 import json
 import re
 from html import unescape
+from html.parser import HTMLParser
 from random import Random
 
 import pytest
@@ -13,6 +14,7 @@ from mmcr.report.score_figure import front_figure, score_figure
 from mmcr.report.search_page import Search, read_search
 from mmcr.report.slices import ALL, Slices
 from mmcr.search import (
+    Complete,
     EvolutionSearcher,
     ExhaustiveSearcher,
     GreedySearcher,
@@ -21,8 +23,10 @@ from mmcr.search import (
     Journal,
     JournalError,
     ListedSearcher,
+    Proposal,
     RacingGreedySearcher,
     Trial,
+    UnrankedError,
     run_search,
 )
 from mmcr.space import (
@@ -84,6 +88,8 @@ def without_rounds(work_dir):
     """Makes the journal what it was before trials had rounds."""
     path = work_dir / 'trials.jsonl'
     header, *entries = map(json.loads, path.read_text().splitlines())
+    for line in (header, *entries):
+        line.pop('crc32', None)
     searchers = header['searcher'].get('searchers', {})
     for searcher in (header['searcher'], *searchers.values()):
         searcher.pop('about', None)
@@ -390,3 +396,100 @@ def test_slices_in_words():
     assert slices.words(thirds) == 'slices 1-3 of 3 (all 7 images)'
     assert Slices().words(ALL) == 'all images'
     assert Slices().words(thirds[1:]) == 'slices 2-3 of 3'
+
+
+def renamed(value, text):
+    """JSON with a text at the end of every string of it, and of every name."""
+    if isinstance(value, dict):
+        return {f'{k}': renamed(v, text) for k, v in value.items()}
+    if isinstance(value, list):
+        return [renamed(v, text) for v in value]
+    return value + text if isinstance(value, str) else value
+
+
+class Tags(HTMLParser):
+    """The names of a page's tags and of their attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.seen |= {tag, *dict(attrs)}
+
+
+@pytest.mark.parametrize('kind', ['exhaustive', 'evolution', 'joint'])
+def test_no_text_of_the_journal_is_markup(tmp_path, kind):
+    script = '<script>alert("$\\frac$")</script>\' onload="x'
+    choices = [Choice(f'{name}{script}', (1, 2)) for name in 'abc']
+    space = SearchSpace(choices, lambda name, value: value, Budget(3, 5))
+    searcher = dict(
+        exhaustive=lambda: ExhaustiveSearcher(space),
+        evolution=lambda: EvolutionSearcher(
+            space, 3, 2, top=2, mutations=1, crossovers=1, pareto=True
+        ),
+        joint=lambda: JointSearcher({'budget': ExhaustiveSearcher(space)}),
+    )[kind]()
+    if kind == 'joint':
+        searcher.searchers = {
+            f'budget_{script.replace("/", "")}': searcher.searchers['budget']
+        }
+    texts = renamed(
+        {**searcher.to_json(), 'unit': 'unit', 'about': EvolutionSearcher.about}, script
+    )
+    header = dict(
+        space=space.to_json(),
+        searcher=texts,
+        score=f'AP{script}',
+        other={script: [script]},
+    )
+    if kind == 'evolution':
+        header['searcher']['costs'] = space.costs_to_json()
+    journal = Journal(tmp_path / 'trials.jsonl', header)
+    run_search(
+        searcher,
+        lambda ps: (Trial(p, Random(p.key).random(), {script: 1.0}) for p in ps),
+        {},
+        journal.append,
+    )
+    page = write_report(tmp_path).read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert 'svg' in tags.seen and not {'script', 'onload'} & tags.seen
+    assert '&lt;script&gt;' in page and 'Best architecture' in page
+
+
+@pytest.mark.parametrize(
+    'header',
+    [
+        dict(space=1, searcher=2),
+        dict(space={}, searcher={}),
+        dict(space=dict(choices=[], budget=None), searcher=dict(kind='a')),
+        dict(space=dict(choices={'a': [1]}, budget=3), searcher=dict(kind='a')),
+        dict(space=dict(choices={'a': [1]}, budget=None), searcher=dict(searchers=[1])),
+        dict(space=dict(choices={'a': 1}, budget=None), searcher={}),
+        dict(
+            space=dict(choices={'a': [1]}, budget=None),
+            searcher=dict(about='x'),
+            score=5,
+        ),
+    ],
+)
+def test_a_header_of_something_else_is_said(tmp_path, header):
+    journal = Journal(tmp_path / 'trials.jsonl', header)
+    journal.append(Trial(Proposal(Complete(Arch({'a': 1}))), 1.0))
+    with pytest.raises(JournalError, match='must begin with the header of a search'):
+        write_report(tmp_path)
+
+
+def test_equal_scores_have_no_best(tmp_path):
+    space = resnet_stage_space(8)
+    with pytest.raises(UnrankedError):
+        search(
+            tmp_path, ExhaustiveSearcher(space), lambda ps: (Trial(p, -1) for p in ps)
+        )
+    page = Page(write_report(tmp_path))
+    assert (
+        'The scores do not tell which architecture is the best: all of 9' in page.words
+    )
+    assert 'Best architecture' not in page.words

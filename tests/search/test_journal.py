@@ -1,5 +1,8 @@
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +53,8 @@ def written(path):
 class TestReadBack:
     def test_a_new_journal_is_empty_and_on_disk(self, path):
         assert Journal(path, HEADER).scores == {}
-        assert json.loads(path.read_text()) == HEADER
+        written = json.loads(path.read_text())
+        assert re.fullmatch('[0-9a-f]{8}', written.pop('crc32')) and written == HEADER
 
     def test_trials_come_back_to_the_last_bit(self, path, written):
         scores = Journal(path, HEADER).scores
@@ -179,21 +183,242 @@ class TestHeader:
         assert Journal(path, {'b': {'d': 2, 'c': 1}, 'a': [1, 2]}).scores == {}
 
 
+def start(path):
+    """Opens a journal in a process of its own and waits until it is asked to end."""
+    program = (
+        'import sys, mmcr.search as s; s.Journal(sys.argv[1], dict(checkpoint="abc")); '
+        'print("open", flush=True); sys.stdin.read()'
+    )
+    pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
+    run = [sys.executable, '-c', program, path]
+    return subprocess.Popen(run, env=ENV, text=True, **pipes)
+
+
 class TestLock:
     def test_another_process_is_refused_until_this_one_ends(self, path, written):
-        program = 'import sys, test_journal as t; t.Journal(sys.argv[1], t.HEADER)'
         before = path.read_bytes()
-        run = dict(cwd=Path(__file__).parent, env=ENV, capture_output=True, text=True)
-        first = subprocess.run([sys.executable, '-c', program, path], **run)
-        assert 'is being written by another process; wait' in first.stderr
-        other = path.with_name('other.jsonl')
-        second = subprocess.run([sys.executable, '-c', program, other], **run)
-        assert second.stderr == '' and path.read_bytes() == before
-        assert Journal(other, HEADER).scores == {}
+        linked = path.parent.with_name('linked') / 'name.jsonl'
+        linked.parent.mkdir()
+        os.link(path, linked)
+        first = [start(path), start(linked)]
+        for process in first:
+            assert 'written by another process; wait' in process.communicate()[1]
+        path.rename(path.with_name('renamed'))  # its folder is still taken
+        assert 'written by another' in start(path).communicate()[1]
+        assert not path.exists() and linked.read_bytes() == before
+
+    def test_a_killed_process_leaves_no_lock(self, path):
+        process = start(path)
+        assert process.stdout.readline() == 'open\n'
+        assert 'written by another' in start(path).communicate()[1]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert Journal(path, dict(checkpoint='abc')).scores == {}
+
+    def test_a_forked_worker_holds_no_lock(self, path, written):
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if not child:
+            os.read(ours, 1)
+            os._exit(0)
+        try:
+            open_files = {
+                os.path.realpath(f'/proc/{child}/fd/{name}')
+                for name in os.listdir(f'/proc/{child}/fd')
+            }
+            assert str(path) not in open_files and str(path.parent) not in open_files
+        finally:
+            os.write(theirs, b'.')
+            os.waitpid(child, 0)
 
     def test_this_process_may_open_it_again_and_read_it(self, path, written):
         assert Journal(path, HEADER).scores == written.scores
         assert len(read_journal(path)[1]) == 5
+
+
+def removed(path):
+    path.unlink()
+
+
+def replaced(path):
+    copy = path.with_name('copy')
+    shutil.copy(path, copy)
+    copy.replace(path)
+
+
+def truncated(path):
+    os.truncate(path, 10)
+
+
+def emptied(path):
+    path.write_bytes(b'')
+
+
+def grown(path):
+    with path.open('ab') as file:
+        file.write(path.read_bytes().splitlines(keepends=True)[-1])
+
+
+def moved(path):
+    path.parent.rename(path.parent.with_name('moved'))
+
+
+@pytest.mark.parametrize(
+    'change', [removed, replaced, truncated, emptied, grown, moved]
+)
+def test_a_file_that_changes_meanwhile_is_an_error_at_once(path, change):
+    *trials, last = some_trials()
+    running = Journal(path, HEADER)
+    for trial in trials:
+        running.append(trial)
+    change(path)
+    left = path.read_bytes() if path.exists() else None
+    with pytest.raises(JournalError, match='removed, replaced or changed meanwhile'):
+        running.append(last)
+    assert left == (path.read_bytes() if path.exists() else None)
+
+
+def test_a_full_disk_leaves_no_half_line(path, written, monkeypatch):
+    before = path.read_bytes()
+    write = os.write
+    monkeypatch.setattr(os, 'write', lambda file, line: write(file, line[:20]))
+    with pytest.raises(JournalError, match='must be written, .* no room is left'):
+        written.append(Trial(Proposal(Complete(Arch({'a': 9}))), 1.0))
+    assert path.read_bytes() == before
+
+
+class TestWhatIsNoJournal:
+    """Every content, and every thing in its place, ends in a message."""
+
+    @pytest.mark.parametrize('make', ['mkdir', 'fifo', 'loop', 'parent'])
+    def test_things_that_are_no_file(self, path, make):
+        path.parent.mkdir()
+        if make == 'mkdir':
+            path.mkdir()
+        elif make == 'fifo':
+            os.mkfifo(path)
+        elif make == 'loop':
+            path.symlink_to(path.name)
+        else:
+            path.parent.rmdir()
+            path.parent.write_text('')
+        with pytest.raises(JournalError, match='must be a file to read and to write'):
+            Journal(path, HEADER)
+        with pytest.raises(JournalError, match='cannot be read'):
+            read_journal(path)
+
+    @pytest.mark.parametrize(
+        'text',
+        [
+            '[' * 100_000,
+            '{"a": ' * 100_000,
+            '9' * 5000,
+            '"score"',
+            'null',
+            '{"a": 1, "a": 2}',
+            '{"a": "\\ud800"}',
+            '{"a":1}',
+            '{"a": "\xff"}',
+        ],
+    )
+    def test_a_header(self, path, text):
+        path.parent.mkdir()
+        path.write_bytes(text.encode('latin-1') + b'\n')
+        for read in (read_journal, lambda path: Journal(path, HEADER)):
+            with pytest.raises(JournalError, match='Line 1 of .* is not the header'):
+                read(path)
+
+    @pytest.mark.parametrize(
+        'field, text',
+        [
+            ('score', '1e999'),
+            ('score', 'Infinity'),
+            ('score', '1' + '0' * 400),
+            ('score', 'true'),
+            ('score', '0.25'),  # not that of its metrics
+            ('metrics', '[["AP", 1]]'),
+            ('metrics', '{"AP": NaN}'),
+            ('metrics', '{"AP": null}'),
+            ('portion', '[0.0, 2.0]'),
+            ('portion', '[[], 1.0]'),
+            ('portion', '5'),
+            ('candidate', '"arch"'),
+            ('candidate', '{"arch": {"a": 1.5}}'),
+            ('candidate', '{"arch": [1]}'),
+            ('round', '-1'),
+            ('asked_by', '"b"'),
+            ('more', '1'),
+        ],
+    )
+    def test_a_trial(self, path, field, text):
+        fields = dict(
+            candidate='{"arch": {"a": 1}}',
+            portion='[0.0, 1.0]',
+            score='0.5',
+            metrics='{"AP": 0.5}',
+        )
+        path.parent.mkdir()
+        for changed in ({}, {field: text}):
+            items = {**fields, **changed}.items()
+            line = ', '.join(f'"{name}": {value}' for name, value in items)
+            path.write_text(f'{{"score": "AP"}}\n{{{line}}}\n')
+            if not changed:
+                assert len(read_journal(path)[1]) == 1
+        with pytest.raises(JournalError, match='Line 2 of .* is damaged'):
+            read_journal(path)
+
+
+def test_a_flipped_bit_anywhere_is_noticed(path, written):
+    whole = path.read_bytes()
+    entries = read_journal(path)[1]
+    for i in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[i] ^= 1 << i * 5 % 8
+        path.write_bytes(flipped)
+        with pytest.raises(JournalError, match='Line|journal'):
+            read_journal(path)
+    path.write_bytes(whole)
+    assert read_journal(path)[1] == entries
+
+
+def test_a_line_of_another_journal_is_noticed(path, written):
+    other = path.with_name('other.jsonl')
+    Journal(other, {**HEADER, 'seed': 1}).append(some_trials()[0])
+    path.write_bytes(path.read_bytes() + other.read_bytes().splitlines(True)[1])
+    with pytest.raises(JournalError, match='Line 7 of .* is damaged'):
+        read_journal(path)
+
+
+def test_two_scores_of_one_proposal_are_noticed(path):
+    journal = Journal(path, HEADER)
+    proposal = Proposal(Complete(Arch({'a': 1})))
+    for number, score in enumerate((0.5, 0.5)):  # asked again in a later round
+        journal.append(Trial(proposal, score, round=number))
+    assert len(read_journal(path)[1]) == 2
+    journal.append(Trial(proposal, 0.25, round=2))
+    with pytest.raises(JournalError, match='Line 4 of .* is damaged'):
+        read_journal(path)
+
+
+def test_a_journal_without_checksums_goes_on(path, written):
+    """As earlier versions wrote them; what is new has them."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        del line['crc32']
+    old = ''.join(f'{json.dumps(line)}\n' for line in lines[:-1])
+    path.write_text(old)
+    again = Journal(path, HEADER)
+    again.append(some_trials()[-1])
+    assert path.read_text().startswith(old)
+    assert 'crc32' in json.loads(path.read_text().splitlines()[-1])
+    assert Journal(path, HEADER).scores == written.scores
+    whole = path.read_bytes()
+    for i in range(len(old), len(whole)):
+        flipped = bytearray(whole)
+        flipped[i] ^= 1 << i % 8
+        path.write_bytes(flipped)
+        with pytest.raises(JournalError):
+            read_journal(path)
 
 
 def test_what_a_searcher_says_about_itself_is_not_compared(path):

@@ -17,11 +17,13 @@ from mmcr.search import (
     HalvingSearcher,
     JointSearcher,
     Journal,
+    ListedSearcher,
     Partial,
     Proposal,
     RacingGreedySearcher,
     Searcher,
     Trial,
+    UnrankedError,
     run_search,
 )
 from mmcr.space import (
@@ -118,6 +120,11 @@ def run(searcher, known=None, evaluate=evaluate):
     return best, trials
 
 
+def coarse(proposal):
+    """A score that many have."""
+    return Random(proposal.key).randrange(7)
+
+
 def as_known(trials):
     return {t.proposal.key: {'score': t.score, 'metrics': t.metrics} for t in trials}
 
@@ -183,8 +190,16 @@ class TestContract:
             for p in proposals:
                 if isinstance(p.candidate, Complete) and p.on_all:
                     complete.append(p)
-            searcher.tell([Trial(p, 0.5) for p in reversed(proposals)])
-        assert searcher.best().proposal == complete[0]
+            searcher.tell([Trial(p, coarse(p)) for p in reversed(proposals)])
+        assert searcher.best().proposal == max(complete, key=coarse)
+
+    @pytest.mark.parametrize('score', [-1, 0, 0.5])
+    def test_equal_scores_name_no_best(self, new_searcher, score):
+        def equal(proposals):
+            return (Trial(p, score) for p in proposals)
+
+        with pytest.raises(UnrankedError, match=f'every score is {float(score)}, so'):
+            run(new_searcher(), evaluate=equal)
 
     def test_the_order_of_answers_does_not_matter(self, new_searcher):
         searcher = new_searcher()
@@ -220,8 +235,9 @@ class TestContract:
             missing = []
             found = run_search(new_searcher(), evaluate, journal.scores, missing.append)
             assert found == best
-            again = [json.dumps(t.to_json()).encode() + b'\n' for t in missing]
-            assert again == lines[count:]
+            for trial in missing:
+                journal.append(trial)
+            assert path.read_bytes() == whole.path.read_bytes()
 
     def test_every_trial_has_its_round(self, new_searcher):
         searcher, recorded = new_searcher(), []
@@ -394,3 +410,45 @@ class TestDriver:
         _, trials = run(searcher)
         assert [t.proposal.candidate.arch for t in trials] == [a, b, c]
         assert searcher.answers == [[a, b, a], [b, c, b]]
+
+
+def of_one(space, score):
+    return run(
+        ListedSearcher(space, [[3, 4, 6, 3]]), {}, lambda ps: [Trial(ps[0], score)]
+    )
+
+
+def test_a_single_architecture_needs_no_other_but_a_score():
+    space = resnet_stage_space()
+    assert of_one(space, 0.0)[0].score == 0
+    with pytest.raises(UnrankedError, match='of 1 compared, every score is -1.0'):
+        of_one(space, -1)
+
+
+def test_early_rungs_may_tie_and_the_last_may_not():
+    def scored(tied):
+        def evaluate(proposals):
+            for p in proposals:
+                yield Trial(p, 0.0 if tied(p) else Random(p.key).random())
+
+        space = resnet_stage_space(8)
+        return run(HalvingSearcher(space, rungs=2, finalists=2), {}, evaluate)[0]
+
+    assert scored(lambda proposal: not proposal.on_all).score > 0
+    with pytest.raises(UnrankedError, match='of 3 compared'):
+        scored(lambda proposal: proposal.on_all)
+
+
+def test_a_budget_that_ranks_nothing_is_named():
+    searchers = {n: ExhaustiveSearcher(resnet_stage_space(n)) for n in (7, 8, 9)}
+    joint = JointSearcher({f'budget_{n}': s for n, s in searchers.items()})
+
+    def evaluate(proposals):
+        for p in proposals:
+            blocks = sum(p.candidate.arch.values())
+            yield Trial(p, 0.3 if blocks == 8 else Random(p.key).random())
+
+    with pytest.raises(UnrankedError) as error:
+        run(joint, {}, evaluate)
+    assert 'budget_8: ' in str(error.value) and 'budget_9' not in str(error.value)
+    assert searchers[9].best().score > 0.5

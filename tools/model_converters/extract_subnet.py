@@ -10,20 +10,19 @@ have the supernet's statistics, which fit no single path: train before testing.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmcr.cli import user_errors
+from mmcr.engine.export import read_arch
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models import SearchableBackbone, inherit_weights
 from mmcr.models.weights.checkpoint import read_weights, write_weights
 from mmcr.models.weights.compatibility import backbone_of_detector
 from mmcr.registry import MODELS
-from mmcr.space import Arch
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,20 +34,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('arch', help='best_arch.json of a search')
     parser.add_argument('out', help='checkpoint to write')
     return parser.parse_args()
-
-
-def read_arch(path: str) -> Arch:
-    """The architecture in ``best_arch.json``, or in a file of it alone."""
-    try:
-        content = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f'The architecture must be a best_arch.json that a search wrote, but '
-            f'reading {path} fails: {error}'
-        ) from None
-    if isinstance(content, dict):
-        content = content.get('arch', content)
-    return Arch.from_json(content)
 
 
 @user_errors()
