@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from mmcr.data.checks import check_config
 from mmcr.errors import UserError
+from mmcr.scoring.coco_ids import accept_any_ids
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +124,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def build_runner(cfg: Config) -> Runner:
     """Builds the runner; without CUDA a distributed run goes over gloo."""
+    accept_any_ids()
     setup_cache_size_limit_of_dynamo()
     import_formatter()
     folder = cfg.filename and Path(cfg.filename).resolve().parent
