@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmcr.cli import resumable, user_errors
 from mmcr.data.checks import check_config
-from mmcr.engine.launch import add_cfg_options, read_config
+from mmcr.engine.launch import add_cfg_options, add_check_images, read_config
 from mmcr.registry import BUDGETS
 from mmcr.workflow.reallocation import Reallocation, Settings, settings_of
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
@@ -81,6 +81,7 @@ def parse_args() -> argparse.Namespace:
         '--dry-run', action='store_true', help='say what would be done and stop'
     )
     add_cfg_options(parser)
+    add_check_images(parser)
     for gone in ('--jobs', '--depth'):
         parser.add_argument(gone, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -104,7 +105,7 @@ def main() -> None:
             warnings.warn(f'--{name} has no effect any more: {why}.', stacklevel=2)
     cfg = read_config(args.config, args.cfg_options)
     settings = settings_of(cfg.pop('reallocation', {}), **given(args))
-    check_config(cfg)
+    print(check_config(cfg, args.check_images), flush=True)
     name = Path(args.config).stem
     work_dir = args.work_dir or os.path.join('work_dirs', name)
     work = Reallocation(cfg, name, work_dir, settings)

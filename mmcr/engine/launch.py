@@ -16,6 +16,8 @@ from mmengine.dist import is_distributed
 from mmengine.runner import Runner
 
 from mmcr.data.checks import check_config
+from mmcr.data.coco import forget
+from mmcr.data.images import SAMPLE, image_count
 from mmcr.errors import UserError
 from mmcr.scoring.coco_ids import accept_any_ids
 
@@ -24,6 +26,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that mmdet's tools have in common."""
     parser.add_argument('--work-dir', help='where logs and results go')
     add_cfg_options(parser)
+    add_check_images(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -50,6 +53,18 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         action=_Settings,
         help='override settings of the config, as key=value; a list is written '
         'key="[a,b]" or key=a,b, without white space',
+    )
+
+
+def add_check_images(parser: argparse.ArgumentParser) -> None:
+    """Adds how many images are decoded before all else."""
+    parser.add_argument(
+        '--check-images',
+        type=image_count,
+        default=SAMPLE,
+        metavar='all|N|none',
+        help='images of each data set to decode at the start, to see that they are '
+        'whole and of the annotated size (default: %(default)s)',
     )
 
 
@@ -118,7 +133,8 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = f'./work_dirs/{Path(args.config).stem}'
     # one rank reads the annotations: its message and exit end the others
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-        check_config(cfg)
+        print(check_config(cfg, args.check_images), flush=True)
+        forget()
     return cfg
 
 

@@ -2,7 +2,7 @@
 
 pycocotools takes a match with the annotation of id 0 for none (cvat-ai/cvat#748).
 NumPy makes float64 of integer ids around 2**63 and text of mixed ones, which are then
-found nowhere (cocodataset/cocoapi#330). And `iscrowd`, which is optional, must be there.
+found nowhere (cocodataset/cocoapi#330). And both need `iscrowd`, which is optional.
 """
 
 import contextlib
