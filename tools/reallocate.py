@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mmcr.cli import resumable, user_errors
 from mmcr.data.checks import check_config
-from mmcr.engine.launch import add_cfg_options, read_config
+from mmcr.engine.launch import add_cfg_options, add_check_images, read_config
 from mmcr.registry import BUDGETS
 from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
@@ -108,6 +108,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_cfg_options(parser)
     parser.add_argument('--depth', help=argparse.SUPPRESS)
+    add_check_images(parser)
     return parser.parse_args()
 
 
@@ -129,7 +130,7 @@ def main() -> None:
         )
     cfg = read_config(args.config, args.cfg_options)
     settings = settings_of(cfg.pop('reallocation', {}), **given(args))
-    check_config(cfg)
+    print(check_config(cfg, args.check_images), flush=True)
     name = Path(args.config).stem
     work_dir = args.work_dir or os.path.join('work_dirs', name)
     work = Reallocation(cfg, name, work_dir, settings)

@@ -8,18 +8,29 @@ data sets of a config in one go.
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 from mmcr.data.coco import DataError, read_coco
+from mmcr.data.contents import (
+    Contents,
+    built_contents,
+    coco_contents,
+    some_names,
+)
+from mmcr.data.images import SAMPLE, check_files, decode_some
+from mmcr.data.objects import check_boxes, check_masks
 from mmcr.data.sets import (
     CocoSet,
     class_names,
+    dataset_class,
     evaluators,
     image_folder,
     inner_sets,
+    is_local,
     joined,
+    pipelines,
     type_name,
 )
 
@@ -53,38 +64,31 @@ def check_classes(
     if missing:
         raise DataError(
             f"Every class of a dataset must be a category of '{path}', but "
-            f'{_some(missing)} of its {len(classes)} classes are not; the '
-            f'file has {_some(names)}. {remedy} and num_classes='
+            f'{some_names(missing)} of its {len(classes)} classes are not; the '
+            f'file has {some_names(names)}. {remedy} and num_classes='
             f'{len(names)} in the heads.'
         )
     kept = [name for name in names if name in classes]
     if kept != list(classes):
         raise DataError(
             f"The classes of a dataset must stand in the order of '{path}', "
-            f'{_some(kept)}, but are {_some(classes)}: mmdet would give them '
+            f'{some_names(kept)}, but are {some_names(classes)}: mmdet would give them '
             f"each other's names. {remedy}."
         )
     if num_classes is not None and num_classes != len(classes):
         raise DataError(
             f'A head must predict as many classes as the dataset has, but '
             f"{head} has num_classes={num_classes} and '{path}' is used with "
-            f'{len(classes)}: {_some(classes)}. Set num_classes='
+            f'{len(classes)}: {some_names(classes)}. Set num_classes='
             f'{len(classes)} in every head, or correct metainfo.'
         )
     if len(kept) < len(names):
         dropped = [name for name in names if name not in classes]
         warnings.warn(
-            f"Annotations of {_some(dropped)} in '{path}' are left out: they "
+            f"Annotations of {some_names(dropped)} in '{path}' are left out: they "
             'are not among the classes of the dataset.',
             stacklevel=2,
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    """A list of names, cut to what a message can hold."""
-    shown = ', '.join(repr(name) for name in names[:8])
-    more = len(names) - 8
-    return shown + (f' and {more} more' if more > 0 else '')
 
 
 def check_disjoint(train: CocoSet, val: CocoSet) -> None:
@@ -108,42 +112,39 @@ def check_disjoint(train: CocoSet, val: CocoSet) -> None:
         )
 
 
-def check_config(cfg: Mapping) -> None:
-    """Check the COCO data sets of an mmengine config before it is run.
+def check_config(cfg: Mapping, decode: int | None = SAMPLE) -> str:
+    """Check the data sets of an mmengine config before it is run.
 
-    For each data loader and every COCO dataset in it, wrapped or not: the
-    annotation file (`read_coco`), its categories against the dataset's
-    classes and every head (`check_classes`), the image folder, and that the
-    evaluator reads the same file. archval must share no image with the sets
-    to train and to calibrate on: it is what `val_cfg` or `test_cfg` reads
-    where its loop is an `Arch...Loop`. Each file is parsed once. Files that are not
-    on a local disk are skipped.
+    For each data loader and every data set in it, wrapped or not, the annotations are
+    read: there must be boxes of the classes, and masks where the pipeline or the
+    metric asks for them. All images must be files, and those that are decoded of the
+    annotated size. Of COCO's form, the file itself is checked (`read_coco`), and its
+    categories against the classes (`check_classes`); others are built. The evaluator
+    must read the same file. archval must share no image with the sets to train and to
+    calibrate on: it is what `val_cfg` or `test_cfg` reads where its loop is an
+    `Arch...Loop`. Each file is parsed once, and kept until `forget`.
+
+    Args:
+        decode: How many images of each set, `None` for all.
+
+    Returns:
+        What was found, a few lines for people.
 
     Raises:
         DataError: The first of these that does not hold.
     """
-
-    @cache
-    def read(path: str, annotated: bool) -> dict:
-        coco = read_coco(path, annotated)
-        return {key: coco[key] for key in ('images', 'categories')}
-
     heads = dict(_head_counts(cfg.get('model') or {}, 'model')) or {'the model': None}
     loaders = {name: cfg.get(name) for name in LOADERS}
     for phase in ('val_cfg', 'test_cfg'):
         loader = (cfg.get(phase) or {}).get('calibration_dataloader')
         loaders[f'{phase}.calibration_dataloader'] = loader
+    look = _Look(heads, decode)
     found: dict[str, list[CocoSet]] = {}
     for place, loader in loaders.items():
-        metrics = [
-            m for m in evaluators(cfg, place) if 'Coco' in type_name(m.get('type'))
-        ]
-        annotated = not any(metric.get('format_only') for metric in metrics)
-        leaves = filter(_is_local_coco, inner_sets((loader or {}).get('dataset')))
-        found[place] = [
-            _checked(leaf, place, heads, annotated, read) for leaf in leaves
-        ]
-        _check_evaluators(metrics, found[place], place)
+        metrics = evaluators(cfg, place)
+        found[place] = look.at((loader or {}).get('dataset'), place, metrics)
+        coco = [m for m in metrics if 'Coco' in type_name(m.get('type'))]
+        _check_evaluators(coco, found[place], place)
     learnt_from = [
         s for place in found if place not in LOADERS[1:] for s in found[place]
     ]
@@ -152,40 +153,126 @@ def check_config(cfg: Mapping) -> None:
         if re.fullmatch(r'Arch\w*Loop', loop):
             for train, val in product(learnt_from, found[f'{phase}_dataloader']):
                 check_disjoint(train, val)
-
-
-def _is_local_coco(dataset: Mapping) -> bool:
-    # CocoPanopticDataset, RefCocoDataset, ... have annotations of other forms
-    return bool(
-        re.fullmatch(r'(?!.*Ref)\w*CocoDataset', type_name(dataset.get('type')))
-        and dataset.get('ann_file')
-        and not dataset.get('backend_args')
-        and '://' not in joined(dataset, dataset['ann_file'])
+    return '\n'.join(
+        f'{", ".join(dict.fromkeys(places))}: {line}'
+        for line, places in look.lines.items()
     )
 
 
-def _checked(
-    dataset: Mapping,
-    loader: str,
-    heads: Mapping[str, int | None],
-    annotated: bool,
-    read: Callable[[str, bool], dict],
-) -> CocoSet:
-    path = joined(dataset, dataset['ann_file'])
-    coco, folder = read(path, annotated), image_folder(dataset, loader)
-    data = CocoSet(path, folder, class_names(dataset), coco)
-    for head, num_classes in heads.items():
-        check_classes(data, num_classes, head)
-    first = os.path.join(folder, coco['images'][0]['file_name'])
-    if not os.path.exists(first):
-        there = os.path.isdir(folder or '.')
-        lost = f"image '{first}'" if there else f"image folder '{folder}'"
+class _Look:
+    """Looks at data sets, at each of them once.
+
+    Attributes:
+        lines: What was found, with the loaders it was found in.
+    """
+
+    def __init__(self, heads: Mapping[str, int | None], decode: int | None) -> None:
+        self.heads, self.decode = heads, decode
+        self.lines: dict[str, list[str]] = {}
+        self._decoded: dict[tuple, str] = {}
+
+    def at(
+        self, dataset: Mapping | None, place: str, metrics: Sequence[Mapping]
+    ) -> list[CocoSet]:
+        """Checks a loader's data set; returns what it has of COCO's form."""
+        annotated = not any(metric.get('format_only') for metric in metrics)
+        sets, contents = [], []
+        for leaf in inner_sets(dataset):
+            far = _elsewhere(leaf)
+            if far:
+                self._say(place, f'not looked at, since {far}')
+                return []
+            if _is_coco(leaf):
+                sets.append(self._coco(leaf, place, annotated))
+                contents.append(coco_contents(sets[-1]))
+            elif built := built_contents(leaf, place):
+                contents.append(built)
+            else:
+                return sets
+            self._images(leaf, place, contents[-1])
+        if place == LOADERS[0]:
+            masks = any(step.get('with_mask') for step in pipelines(dataset))
+            use, wanting = 'train', 'The pipeline of train_dataloader (with_mask)'
+        else:
+            masks = any('segm' in (m.get('metric') or ()) for m in metrics)
+            use, wanting = 'score', 'The metric segm'
+        counted = [each for each in contents if each.boxes is not None]
+        if counted and (use == 'train' or metrics) and annotated:
+            boxes = sum((each.boxes for each in counted), Counter())
+            owner = ' and '.join(dict.fromkeys(each.owner for each in counted))
+            check_boxes(boxes, use, owner, counted[0].classes)
+            for data in sets if masks else ():
+                owner = f"'{data.ann_file}'"
+                check_masks(data.coco, data.classes, owner, wanting, use == 'score')
+        return sets
+
+    def _coco(self, leaf: Mapping, place: str, annotated: bool) -> CocoSet:
+        path = joined(leaf, leaf['ann_file'])
+        coco = read_coco(path, annotated)
+        if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
+            coco = {**coco, 'categories': sorted(coco['categories'], key=_id)}
+        data = CocoSet(path, image_folder(leaf, place), class_names(leaf), coco)
+        for head, num_classes in self.heads.items():
+            check_classes(data, num_classes, head)
+        _check_filter(leaf, coco, place)
+        return data
+
+    def _images(self, leaf: Mapping, place: str, contents: Contents) -> None:
+        steps = leaf.get('pipeline') or ()
+        if not all(is_local(step.get('backend_args')) for step in steps):
+            said = 'not looked at, since they are not on a local disk'
+        else:
+            loads = next((s for s in steps if 'LoadImage' in type_name(s['type'])), {})
+            key = contents.owner, next(iter(contents.sizes), ''), str(loads)
+            if key not in self._decoded:
+                check_files([*contents.sizes], contents.owner, place)
+                self._decoded[key] = decode_some(
+                    contents.sizes, self.decode, steps, contents.owner
+                )
+            said = self._decoded[key]
+        found = f'{len(contents.sizes):,} images ({said})'
+        self._say(place, f'{contents.owner}: {found}, {contents}')
+
+    def _say(self, place: str, line: str) -> None:
+        self.lines.setdefault(line, []).append(place)
+
+
+def _id(entry: Mapping) -> object:
+    return entry['id']
+
+
+def _elsewhere(leaf: Mapping) -> str | None:
+    """Why a data set cannot be looked at here, if it cannot."""
+    if not is_local(leaf.get('backend_args')):
+        return f'its files are not on a local disk ({leaf["backend_args"]["backend"]})'
+    if '://' in joined(leaf, leaf.get('ann_file') or ''):
+        return 'its files are not on a local disk'
+    return None
+
+
+def _is_coco(leaf: Mapping) -> bool:
+    """Whether mmdet reads it as COCO's boxes, not in a way of its own."""
+    from mmdet.datasets import CocoDataset, Objects365V1Dataset
+
+    kind = dataset_class(leaf)
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, CocoDataset)
+        and kind.COCOAPI is CocoDataset.COCOAPI
+        and kind.load_data_list
+        in (CocoDataset.load_data_list, Objects365V1Dataset.load_data_list)
+    )
+
+
+def _check_filter(leaf: Mapping, coco: Mapping, place: str) -> None:
+    least = (leaf.get('filter_cfg') or {}).get('min_size', 0)
+    sides = [min(image['width'], image['height']) for image in coco['images']]
+    if not leaf.get('test_mode') and max(sides) < least:
         raise DataError(
-            f"The images of '{path}' must lie in data_root/data_prefix.img, "
-            f'but the {lost} does not exist (working directory: '
-            f"'{os.getcwd()}'). Correct data_root or data_prefix in {loader}."
+            f'filter_cfg of {place} must leave images, but min_size={least} leaves out '
+            f'all {len(sides)}, which are at most {max(sides)} pixels high or wide. '
+            f'Set a smaller min_size.'
         )
-    return data
 
 
 def _head_counts(part: object, place: str) -> Iterator[tuple[str, int]]:

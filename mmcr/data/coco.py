@@ -4,27 +4,66 @@ import json
 import os
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from mmcr.errors import UserError
-
-_FIELDS = {
-    'images': {'id', 'file_name', 'width', 'height'},
-    'categories': {'id', 'name'},
-    'annotations': {'id', 'image_id', 'category_id', 'bbox', 'area'},
-}
 
 
 class DataError(UserError):
     """An annotation file or a data set of a config that cannot be used."""
 
 
+def _is_id(value: object) -> bool:
+    return type(value) in (int, float, str) and value == value
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_number(value: object) -> bool:
+    """Of a size that float32 holds; NaN counts, since mmdet leaves its boxes out."""
+    return type(value) in (int, float) and not abs(value) >= 1e9
+
+
+def _is_size(value: object) -> bool:
+    return _is_number(value) and value >= 1 and value == int(value)
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+def _is_flag(value: object) -> bool:
+    return value in (0, 1, None)
+
+
+_ID = _is_id, 'a number or a text'
+_TEXT = _is_text, 'a text that is not empty'
+_SIZE = _is_size, 'a whole number of pixels, at least 1'
+#: What the fields of every entry must be.
+_FIELDS = {
+    'images': dict(id=_ID, file_name=_TEXT, width=_SIZE, height=_SIZE),
+    'categories': dict(id=_ID, name=_TEXT),
+    'annotations': dict(
+        id=_ID,
+        image_id=_ID,
+        category_id=_ID,
+        bbox=(_is_box, '[x, y, width, height], four finite numbers'),
+        area=(_is_number, 'a finite number'),
+    ),
+}
+_OPTIONAL = dict(annotations=dict(iscrowd=(_is_flag, '0 or 1, where it is given')))
+
+
 def read_coco(path: str | Path, annotated: bool = True) -> dict:
     """Read a COCO annotation file and check that it is one.
 
-    Boxes of no or one pixel, equal boxes and images without annotations are
-    let through: mmdet copes with them.
+    Boxes of no or one pixel or of NaN, equal boxes and images without annotations are
+    let through: mmdet copes with them. The content is kept until `forget`, for all
+    who ask for the same file: none may change it.
 
     Args:
         annotated: Whether it must hold annotations; False for sets to be
@@ -34,13 +73,31 @@ def read_coco(path: str | Path, annotated: bool = True) -> dict:
         DataError: The file is missing, empty, not JSON, not COCO, begins with
             a byte order mark, or contradicts itself.
     """
+    try:
+        state, place = os.stat(path), os.path.realpath(path)
+        version = state.st_mtime_ns, state.st_size, state.st_ino
+    except (OSError, ValueError):
+        place, version = str(path), None
+    try:
+        return _read_coco(place, annotated, version)
+    except DataError as fault:
+        raise DataError(f"Annotation file '{path}' {fault}") from None
+
+
+@lru_cache
+def _read_coco(path: str, annotated: bool, version: object) -> dict:
     content = _read_json(path)
     for fault in _faults(content, annotated):
-        raise DataError(f"Annotation file '{path}' {fault}")
+        raise DataError(fault)
     return content
 
 
-def _read_json(path: str | Path) -> object:
+def forget() -> None:
+    """Free what `read_coco` keeps."""
+    _read_coco.cache_clear()
+
+
+def _read_json(path: str) -> object:
     try:
         data = Path(path).read_bytes()
         if data.startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
@@ -48,10 +105,12 @@ def _read_json(path: str | Path) -> object:
                 'begins with a byte order mark, which mmdet cannot read. Save it '
                 'as UTF-8 without BOM.'
             )
+        elif data.startswith((b'\x1f\x8b', b'PK')):
+            fault = 'is compressed. Unpack it.'
         elif not data.strip():
             fault = 'is empty. Make or copy it again.'
         else:
-            return json.loads(data.decode())
+            return json.loads(data)
     except FileNotFoundError:
         fault = (
             f"does not exist (working directory: '{os.getcwd()}'). Correct "
@@ -59,12 +118,12 @@ def _read_json(path: str | Path) -> object:
         )
     except OSError as error:
         fault = f'cannot be read: {error.strerror}. Name a readable file.'
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         fault = (
             f'is not JSON ({error}). Name a COCO JSON file, or copy it again '
             'if it was cut short.'
         )
-    raise DataError(f"Annotation file '{path}' {fault}")
+    raise DataError(fault)
 
 
 def _faults(content: object, annotated: bool) -> Iterator[str]:
@@ -92,11 +151,19 @@ def _section_faults(section: str, entries: object) -> Iterator[str]:
         yield f'holds no {section}: it must have at least one. Make or copy it again.'
     fields = _FIELDS[section]
     for index, entry in enumerate(entries):
-        lacks = fields.difference(entry if isinstance(entry, dict) else ())
-        if lacks:
+        if not isinstance(entry, dict) or not fields.keys() <= entry.keys():
+            lacks = fields.keys() - (entry if isinstance(entry, dict) else ())
             yield (
                 f'is not COCO: every entry of {section} must have {sorted(fields)}, '
                 f'but entry {index} lacks {sorted(lacks)}.'
+            )
+    for field, (holds, rule) in {**fields, **_OPTIONAL.get(section, {})}.items():
+        wrong = [entry for entry in entries if not holds(entry.get(field))]
+        if wrong:
+            yield (
+                f'is not COCO: {field} must be {rule}, but {len(wrong)} of '
+                f'{len(entries)} {section} have others: '
+                f'{_examples(field, wrong)}. Correct or remove them.'
             )
     for field in ('id', 'name') if section == 'categories' else ('id',):
         counts = Counter(entry[field] for entry in entries)
@@ -104,9 +171,24 @@ def _section_faults(section: str, entries: object) -> Iterator[str]:
         if double:
             yield (
                 f'is ambiguous: {field} must be unique in {section}, but '
-                f'{len(double)} occur more than once, for example {double[:3]}. '
-                'Renumber or remove them.'
+                f'{len(double)} occur more than once, for example '
+                f'[{", ".join(map(_short, double[:3]))}]. Renumber or remove them.'
             )
+
+
+def _examples(field: str, entries: list[dict]) -> str:
+    def name(entry: dict) -> str:
+        return 'file_name' if entry.get('file_name') and field != 'file_name' else 'id'
+
+    return ', '.join(
+        f'{name(entry)} {_short(entry[name(entry)])} has {_short(entry[field])}'
+        for entry in entries[:3]
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'
 
 
 def _reference_faults(coco: dict) -> Iterator[str]:
@@ -117,31 +199,6 @@ def _reference_faults(coco: dict) -> Iterator[str]:
             yield (
                 f'is incomplete: every {field} must be the id of one of its '
                 f'{section}, but {len(lost)} annotations have none, for example '
-                f'annotation {lost[0]["id"]} with {field} {lost[0][field]!r}. '
-                f'Remove them or add the {section}.'
+                f'annotation {_short(lost[0]["id"])} with {field} '
+                f'{_short(lost[0][field])}. Remove them or add the {section}.'
             )
-    for entry in coco['annotations']:
-        box, area = entry['bbox'], entry['area']
-        four = isinstance(box, list) and len(box) == 4
-        if not four or not all(isinstance(v, (int, float)) for v in (*box, area)):
-            yield (
-                f'is not COCO: bbox must be [x, y, width, height] and area a number, '
-                f'but annotation {entry["id"]} has {box!r} and {area!r}. Correct or '
-                'remove it.'
-            )
-
-
-def count_usable(coco: Mapping, classes: Sequence[str]) -> int:
-    """Number of boxes that count: of the classes, no crowd, a pixel wide and high.
-
-    mmdet trains on no others, and evaluates no crowd.
-    """
-    known = {c['id'] for c in coco['categories'] if c['name'] in classes}
-    return sum(
-        annotation['category_id'] in known
-        and not annotation.get('iscrowd')
-        and not annotation.get('ignore')
-        and annotation['area'] > 0
-        and min(annotation['bbox'][2:]) >= 1
-        for annotation in coco['annotations']
-    )

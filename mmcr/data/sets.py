@@ -37,6 +37,19 @@ def inner_sets(dataset: Mapping | None) -> Iterator[Mapping]:
         yield from inner_sets(wrapped)
 
 
+def pipelines(dataset: Mapping | None) -> Iterator[Mapping]:
+    """The transforms of a data set, of those inside of wrappers, and of wrappers."""
+    if dataset:
+        yield from dataset.get('pipeline') or ()
+        for inner in dataset.get('datasets') or [dataset.get('dataset')]:
+            yield from pipelines(inner)
+
+
+def is_local(options: Mapping | None) -> bool:
+    """Whether a data set's or a transform's `backend_args` name the local disk."""
+    return (options or {}).get('backend', 'local') == 'local'
+
+
 def type_name(kind: object) -> str:
     """The name of a type that a config gives as a class or a registry's key."""
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')

@@ -16,13 +16,17 @@ from mmengine.dist import is_distributed
 from mmengine.runner import Runner
 
 from mmcr.data.checks import check_config
+from mmcr.data.coco import forget
+from mmcr.data.images import SAMPLE, image_count
 from mmcr.errors import UserError
+from mmcr.scoring.coco_ids import accept_any_ids
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that mmdet's tools have in common."""
     parser.add_argument('--work-dir', help='where logs and results go')
     add_cfg_options(parser)
+    add_check_images(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -49,6 +53,18 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         action=_Settings,
         help='override settings of the config, as key=value; a list is written '
         'key="[a,b]" or key=a,b, without white space',
+    )
+
+
+def add_check_images(parser: argparse.ArgumentParser) -> None:
+    """Adds how many images are decoded before all else."""
+    parser.add_argument(
+        '--check-images',
+        type=image_count,
+        default=SAMPLE,
+        metavar='all|N|none',
+        help='images of each data set to decode at the start, to see that they are '
+        'whole and of the annotated size (default: %(default)s)',
     )
 
 
@@ -117,12 +133,14 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = f'./work_dirs/{Path(args.config).stem}'
     # one rank reads the annotations: its message and exit end the others
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-        check_config(cfg)
+        print(check_config(cfg, args.check_images), flush=True)
+        forget()
     return cfg
 
 
 def build_runner(cfg: Config) -> Runner:
     """Builds the runner; without CUDA a distributed run goes over gloo."""
+    accept_any_ids()
     setup_cache_size_limit_of_dynamo()
     import_formatter()
     folder = cfg.filename and Path(cfg.filename).resolve().parent

@@ -10,6 +10,7 @@ from mmdet.evaluation.metrics import CocoMetric
 
 from mmcr.errors import UserError
 from mmcr.registry import METRICS
+from mmcr.scoring.coco_ids import Numbers
 
 #: Evaluators by the name of their package, the quicker one first.
 BACKENDS = ('faster_coco_eval', 'pycocotools')
@@ -26,13 +27,13 @@ class UnroundedCocoMetric(CocoMetric):
 
     Args:
         backend: ``'faster_coco_eval'`` (written in C++) or ``'pycocotools'``, which
-            give the same values, or ``None`` for the first where it is installed and
-            can read the annotations (integer ids from 0 on), else the second.
+            give the same values, or ``None`` for the first where it is installed, else
+            the second.
 
     Raises:
         UserError: There is no annotation file or no object on the images, a metric is
-            not of boxes or masks, a score is NaN, or the backend is missing or cannot
-            read the annotations.
+            not of boxes or masks, a score is NaN, an image is not in the annotation
+            file, or the backend is missing.
     """
 
     def __init__(self, *args, backend: str | None = None, **kwargs) -> None:
@@ -43,15 +44,24 @@ class UnroundedCocoMetric(CocoMetric):
                 f'but got ann_file={kwargs.get("ann_file")!r} and '
                 f'metric={self.metrics}.'
             )
-        problem = self._check_faster()
         if backend not in (*BACKENDS, None):
             raise UserError(
                 f'backend must be None or one of {", ".join(BACKENDS)}, but got '
                 f'{backend!r}.'
             )
-        if backend == BACKENDS[0] and problem:
-            raise UserError(f'backend {backend!r} {problem}, or use {BACKENDS[1]!r}.')
-        self.backend = backend or BACKENDS[bool(problem)]
+        try:
+            import faster_coco_eval  # noqa: F401
+        except ImportError:
+            if backend == BACKENDS[0]:
+                package = backend.replace('_', '-')
+                raise UserError(
+                    f'backend {backend!r} needs its package: pip install {package}, '
+                    f'or use {BACKENDS[1]!r}.'
+                ) from None
+            backend = BACKENDS[1]
+        self.backend = backend or BACKENDS[0]
+        self._numbers = Numbers(self._coco_api)
+        self._coco_api = self._numbers.annotations(self._coco_api)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         start = len(self.results)
@@ -66,7 +76,16 @@ class UnroundedCocoMetric(CocoMetric):
         predictions = [prediction for _, prediction in results]
         classes = self.dataset_meta['classes']
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=classes)
-        image_ids = sorted(prediction['img_id'] for prediction in predictions)
+        numbers = self._numbers.images
+        unknown = [p['img_id'] for p in predictions if p['img_id'] not in numbers]
+        if unknown:
+            raise UserError(
+                f'The images to score on must be in the annotation file of the metric, '
+                f'but {len(unknown)} are not, for example the one of id '
+                f'{unknown[0]!r}. Set ann_file of the evaluator to that of the data '
+                f'set.'
+            )
+        image_ids = sorted(numbers[prediction['img_id']] for prediction in predictions)
         # asked for no images at all, the API would give those of all images
         if not image_ids or not self._coco_api.get_ann_ids(
             img_ids=image_ids, cat_ids=self.cat_ids, iscrowd=False
@@ -88,22 +107,6 @@ class UnroundedCocoMetric(CocoMetric):
             for kind in self.metrics
             for name, value in self._values(kind, predictions, image_ids).items()
         }
-
-    def _check_faster(self) -> str | None:
-        """What keeps the C++ evaluator from reading the annotations, if anything."""
-        try:
-            import faster_coco_eval  # noqa: F401
-        except ImportError:
-            return f'needs its package: pip install {BACKENDS[0].replace("_", "-")}'
-        ids = [*self._coco_api.imgs, *self._coco_api.anns, *self._coco_api.cats]
-        # with negative ids it finds no matches, without a word
-        strange = [i for i in ids if not isinstance(i, int) or i < 0]
-        if strange:
-            return (
-                f'needs ids (of images, annotations and categories) that are integers '
-                f'from 0 on, but there is {strange[0]!r}: renumber them'
-            )
-        return None
 
     def _values(
         self, kind: str, predictions: list[dict], image_ids: list
@@ -140,7 +143,7 @@ class UnroundedCocoMetric(CocoMetric):
             labels = prediction['labels'].tolist()
             for shape, score, label in zip(shapes, scores.tolist(), labels):
                 yield dict(
-                    image_id=prediction['img_id'],
+                    image_id=self._numbers.images[prediction['img_id']],
                     category_id=self.cat_ids[label],
                     score=score,
                     **shape,

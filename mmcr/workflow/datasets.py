@@ -1,6 +1,7 @@
 """The data of a search: a detector's training set, split, whatever it is wrapped in."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from mmengine.config import Config
 from mmengine.fileio import get_local_path
 
 from mmcr.data.checks import check_classes, check_disjoint
-from mmcr.data.coco import DataError, count_usable, read_coco
+from mmcr.data.coco import DataError, forget, read_coco
+from mmcr.data.objects import check_boxes, check_masks, count_boxes
 from mmcr.data.sets import (
     CocoSet,
     class_names,
@@ -111,6 +113,7 @@ def search_data(
     _check_annotations(trained, scored, masks='segm' in metric['metric'])
     for each in new:
         write_annotations(Path(each.ann_file), each.coco)
+    forget()
     configs = [each.config for each in trained]
     pipeline = dict(pipeline=validation['pipeline'])
     calibration = [{**each, **pipeline} for each in configs]
@@ -183,7 +186,8 @@ class _Set(CocoSet):
         with get_local_path(leaf['ann_file'], backend_args=options or None) as local:
             coco = read_coco(local)
         if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
-            coco['categories'].sort(key=lambda category: category['id'])
+            ordered = sorted(coco['categories'], key=lambda category: category['id'])
+            coco = {**coco, 'categories': ordered}
         if leaf.get('indices') is not None:  # of what mmdet leaves of the images
             built = DATASETS.build({**leaf, 'pipeline': [], 'lazy_init': False})
             used = {built.get_data_info(i)['img_id'] for i in range(len(built))}
@@ -211,24 +215,12 @@ class _Set(CocoSet):
 def _check_annotations(trained: list[_Set], scored: _Set, masks: bool) -> None:
     """Raises `DataError` unless there are objects to train on and to score on."""
     for use, sets in (('train', trained), ('score', [scored])):
-        classes = sets[0].classes
-        if not sum(count_usable(each.coco, classes) for each in sets):
-            total = sum(len(each.coco['annotations']) for each in sets)
-            raise DataError(
-                f'There must be boxes to {use} on, but of {total} annotations of '
-                f'the images for it none is of use: of one of the classes '
-                f'{classes}, no crowd, and at least a pixel wide, high and large. '
-                f'Correct the annotations, or choose another archval.'
-            )
-    annotations = scored.coco['annotations']
-    lacking = [a['id'] for a in annotations if not a.get('segmentation')]
-    if masks and lacking:
-        raise DataError(
-            f'val_evaluator measures masks (segm), which every annotation must '
-            f'have, but {len(lacking)} of {len(annotations)} to score on have no '
-            f'segmentation, for example those of id {lacking[:3]}. Add them, or '
-            f'measure bbox alone.'
-        )
+        boxes = (count_boxes(each.coco, each.classes) for each in sets)
+        owner = 'the images for it'
+        check_boxes(sum(boxes, Counter()), use, owner, sets[0].classes)
+    if masks:
+        wanting = 'val_evaluator (segm)'
+        check_masks(scored.coco, scored.classes, 'those to score on', wanting, True)
 
 
 def _replaced(dataset: dict, leaves: Iterator[dict]) -> dict:

@@ -1,17 +1,21 @@
 import copy
+import hashlib
+import importlib
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from mmdet.evaluation.metrics import CocoMetric
+from mmdet.evaluation.metrics import CocoMetric, FasterCocoMetric
 from pycocotools.cocoeval import COCOeval
 from tiny import CLASSES
 
 from mmcr.data import write_shapes
 from mmcr.errors import UserError
 from mmcr.scoring import UnroundedCocoMetric
+from mmcr.scoring.coco_ids import EVALUATORS, accept_any_ids
 from mmcr.scoring.coco_metric import BACKENDS
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -231,15 +235,117 @@ def test_the_quicker_backend_is_the_default_where_it_is_installed(coco, monkeypa
         UnroundedCocoMetric(ann_file=str(coco), backend='faster_coco_eval')
 
 
-@pytest.mark.parametrize('name', ('a1', '-1'))
-def test_ids_that_only_pycocotools_takes(coco, tmp_path, name):
-    def rename(number, entry):
-        return dict(id=f'a{number + 1}' if name == 'a1' else -1 - number)
+def hashed(key) -> int:
+    return int(hashlib.md5(str(key).encode()).hexdigest()[:16], 16)
 
-    path = edited(coco, tmp_path, rename)
-    assert UnroundedCocoMetric(ann_file=str(path)).backend == 'pycocotools'
-    with pytest.raises(UserError, match=f'ids.*integers.*{name}'):
-        UnroundedCocoMetric(ann_file=str(path), backend='faster_coco_eval')
+
+IDS = dict(
+    from_0=lambda n: n - 1,
+    negative=lambda n: -n,
+    text=lambda n: f'a {n}',
+    mixed=lambda n: f'{n}' if n % 2 else n,
+    floats=lambda n: n + 0.5,
+    hashed=hashed,
+    beyond_2_53=lambda n: 2**53 + n,
+    beyond_2_64=lambda n: 2**64 + n,
+    around_2_63=lambda n: 2**63 + (n if n % 2 else -n),
+)
+
+
+@pytest.fixture
+def any_ids(monkeypatch):
+    """mmdet's metrics as the tools make them, for one test."""
+    for module, names in EVALUATORS.items():
+        module = importlib.import_module(f'mmdet.evaluation.metrics.{module}')
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name))
+    accept_any_ids()
+
+
+def renamed(coco, folder, name, sections):
+    """With other ids, in those sections."""
+    content = json.loads(coco.read_text())
+    change = {
+        section: IDS[name] if section in sections else lambda n: n
+        for section in ('images', 'categories', 'annotations')
+    }
+    for section, new in change.items():
+        for entry in content[section]:
+            entry['id'] = new(entry['id'])
+    for entry in content['annotations']:
+        entry['image_id'] = change['images'](entry['image_id'])
+        entry['category_id'] = change['categories'](entry['category_id'])
+        del entry['iscrowd']
+    path = folder / f'{name}.json'
+    path.write_text(json.dumps(content))
+    return path, change['images']
+
+
+METRICS = [partial(UnroundedCocoMetric, backend=name) for name in BACKENDS]
+METRICS += [CocoMetric, FasterCocoMetric]
+
+
+@pytest.mark.usefixtures('any_ids')
+@pytest.mark.parametrize('kind', METRICS, ids=range(len(METRICS)))
+@pytest.mark.parametrize('name', IDS)
+def test_ap_is_right_whatever_the_ids(coco, tmp_path, name, kind):
+    samples = detections(coco, 4, masks=True)
+    options = dict(metric=['bbox', 'segm'])
+    plain = values(kind(ann_file=str(coco), **options), samples)
+    assert 0.05 < plain['coco/bbox_mAP'] != plain['coco/segm_mAP'] > 0.05
+    sections = ('images', 'categories', 'annotations')
+    for changed in (sections, *((section,) for section in sections)):
+        path, new = renamed(coco, tmp_path, name, changed)
+        same = [dict(sample, img_id=new(sample['img_id'])) for sample in samples]
+        assert values(kind(ann_file=str(path), **options), same) == plain
+    if kind is CocoMetric and name == 'mixed':  # by many processes
+        kind = partial(kind, use_mp_eval=True)
+        assert values(kind(ann_file=str(path), **options), same) == plain
+
+
+@pytest.mark.usefixtures('any_ids')
+def test_mmdet_writes_and_names_what_the_file_does(coco, tmp_path):
+    path, new = renamed(coco, tmp_path, 'text', ('images', 'categories'))
+    content = json.loads(path.read_text())
+    content['categories'].reverse()
+    path.write_text(json.dumps(content))
+    samples = [dict(s, img_id=new(s['img_id'])) for s in detections(coco, 4)]
+    for sample in samples:  # the classes are those of the file, in its order
+        found = sample['pred_instances']
+        found['labels'] = len(CLASSES) - 1 - found['labels']
+    options = dict(classwise=True, outfile_prefix=str(tmp_path / 'out'))
+    theirs = values(CocoMetric(ann_file=str(coco), **options), detections(coco, 4))
+    metric = CocoMetric(ann_file=str(path), **options)
+    assert values(metric, samples) == theirs
+    written = json.loads((tmp_path / 'out.bbox.json').read_text())[0]
+    assert written['image_id'] == 'a 1' and written['category_id'].startswith('a ')
+
+
+@pytest.mark.usefixtures('any_ids')
+@pytest.mark.parametrize('kind', METRICS, ids=range(len(METRICS)))
+@pytest.mark.parametrize('value', [None, False, 0, ...], ids=repr)
+def test_iscrowd_is_optional_and_boxes_of_nan_do_not_count(coco, tmp_path, value, kind):
+    def edit(number, entry):
+        return {} if value is ... else dict(iscrowd=value)
+
+    samples = detections(coco, 4)
+    plain = values(kind(ann_file=str(coco)), samples)
+    path = edited(coco, tmp_path, edit)
+    content = json.loads(path.read_text())
+    for entry in content['annotations']:
+        if value is ...:
+            del entry['iscrowd']
+    lost = dict(content['annotations'][0], id=999, bbox=[float('nan')] * 4)
+    content['annotations'].append(lost)
+    path.write_text(json.dumps(content))
+    assert values(kind(ann_file=str(path)), samples) == plain
+
+
+def test_images_that_the_file_does_not_have_are_refused(coco):
+    samples = detections(coco, 4)
+    samples[1]['img_id'] = '2'
+    with pytest.raises(UserError, match="1 are not, for example the one of id '2'"):
+        values(UnroundedCocoMetric(ann_file=str(coco)), samples)
 
 
 def test_an_unknown_backend_is_refused(coco):

@@ -43,7 +43,7 @@ def main() -> None:
     with resumable():
         cfg = read_config(args.config)
         settings = settings_of(cfg.pop('reallocation', {}))
-        check_config(cfg)
+        print(check_config(cfg), flush=True)
         study = RankingStudy(
             cfg, args.work_dir, searches, args.members, args.seeds, settings.options
         )
