@@ -6,7 +6,7 @@ CR-NAS (Sec. 3) or DetNAS, on the user's own data, step by step.
 import copy
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from hashlib import sha256
@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcr.checks import check_integer, checked_shape
+from mmcr.checks import check_integer, checked_shape, is_list, is_number, near
 from mmcr.cost.budget import budget_space, read_budget
 from mmcr.cost.complexity import measure
 from mmcr.errors import UserError
 from mmcr.files import read_state, write_bytes, write_json
-from mmcr.registry import BUDGETS, TASK_UTILS
+from mmcr.registry import BUDGETS, TASK_UTILS, config_errors
 from mmcr.report import write_report
 from mmcr.report.comparison import Row, write_comparison
 from mmcr.report.sketch import KINDS, draw_architectures
@@ -34,6 +34,7 @@ from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
+LARGEST_SEED = 2**32 - 1
 UNEQUAL = 0.05  # of the baseline's cost
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
 
@@ -96,6 +97,17 @@ class Settings:
                 )
         check_integer('gpus', 1 if self.gpus is None else self.gpus)
         check_integer('seed', self.seed, at_least=0)
+        if self.seed > LARGEST_SEED:
+            raise UserError(
+                f'seed must be at most {LARGEST_SEED}, as numpy has it, but got '
+                f'{self.seed}.'
+            )
+        for name, value in (
+            *(('fast', self.fast), ('scale_lr', self.scale_lr)),
+            ('amp', self.options.amp),
+        ):
+            if not isinstance(value, bool):
+                raise UserError(f'{name} must be True or False, but got {value!r}.')
         if self.method == 'detnas' and self.budget != 'blocks':
             raise UserError(
                 f'detnas searches under a limit of multiply-accumulates, not at the '
@@ -139,7 +151,8 @@ def settings_of(given: Mapping, **more) -> Settings:
     if unknown:
         raise UserError(
             f'reallocation of a config may have {", ".join([*names, *of_recipe])}, '
-            f'but has {", ".join(unknown)}.'
+            f'but has {", ".join(map(str, unknown))}'
+            f'{near(unknown[0], [*names, *of_recipe])}.'
         )
     options = Options(**{n: given[n] for n in of_recipe if n in given})
     return Settings(options=options, **{n: given[n] for n in names if n in given})
@@ -211,8 +224,19 @@ class Reallocation:
             'validation set.'
         )
 
+    @property
+    def written(self) -> list[str]:
+        """What it writes in its work dir."""
+        steps = [step.name for step in (*CRNAS_STEPS, *DETNAS_STEPS)]
+        return [*steps, 'annotations', 'configs.json', 'log.txt', 'plan.json', 'result']
+
     def write(self) -> None:
-        """Writes every step's config into its folder; keeps those that were edited."""
+        """Writes every step's config into its folder; keeps those that were edited.
+
+        Raises:
+            UserError: The data do not fit, nothing can be searched, or the work dir
+                has steps of other settings.
+        """
         others = CRNAS_STEPS if self.settings.method == 'detnas' else DETNAS_STEPS
         if any((self.work_dir / step.name).exists() for step in others):
             raise UserError(
@@ -225,6 +249,8 @@ class Reallocation:
         )
         texts = self._detnas() if self.settings.method == 'detnas' else self._crnas()
         edited = write_configs(self.work_dir, texts)
+        gpus = self.settings.gpus
+        StepRunner(self.work_dir, self.steps, None, gpus).check()
         self.notes += [f'{path} was changed by hand and stays so.' for path in edited]
 
     def _crnas(self) -> dict[str, str]:
@@ -356,8 +382,9 @@ class Reallocation:
         work = [each for each, _ in self.searches.values()], self.data.summary
         digest = sha256(f'{texts}{machine}{work}'.encode()).hexdigest()
         known = read_state(path)
-        if known.get('configs') == digest:
-            return {name: tuple(pair) for name, pair in known['steps'].items()}
+        steps = known.get('steps')
+        if known.get('configs') == digest and _are_estimates(steps, configs):
+            return {name: tuple(pair) for name, pair in steps.items()}
         # both need no search to be built
         of_supernet, of_network = (
             estimate(next(configs[s.name] for s in self.steps if s.tested == tested))
@@ -432,6 +459,17 @@ class Reallocation:
         )
 
 
+def _are_estimates(found: object, steps: Iterable[str]) -> bool:
+    return (
+        isinstance(found, Mapping)
+        and found.keys() == set(steps)
+        and all(
+            is_list(p) and len(p) == 2 and all(map(is_number, p))
+            for p in found.values()
+        )
+    )
+
+
 def image_shape(cfg: Config) -> tuple[int, int]:
     """Height and width of the largest image that the detector is tested on."""
     for name in ('test_dataloader', 'val_dataloader'):
@@ -463,14 +501,7 @@ def _shown(backbone: Mapping, baseline: Baseline) -> dict:
 def _work(cfg: Config, space: SearchSpace, fast: bool = False) -> tuple[float, Config]:
     """Of a search, in candidates scored on all of archval; with its config."""
     searcher = dict(cfg.test_cfg.searcher, space=space)
-    try:
+    with config_errors('The searcher must be one that is registered, but'):
         if fast:
             searcher['type'] = TASK_UTILS.get(searcher['type']).fast
         return TASK_UTILS.build(searcher).work, cfg
-    except UserError:
-        raise
-    except Exception as error:  # whatever a constructor raises
-        raise UserError(
-            f'The searcher must be one that is registered, with its own options, but '
-            f'got {cfg.test_cfg.searcher}: {error}'
-        ) from error
