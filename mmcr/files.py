@@ -87,7 +87,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def undone_if_refused(folder: Path) -> Iterator[None]:
-    """A `UserError` in the block leaves the folder as it was before.
+    """An error in the block leaves the folder as it was before.
 
     What `write_bytes` wrote gets its old bytes or is removed, and so are folders in it
     that are then new and empty.
@@ -96,7 +96,7 @@ def undone_if_refused(folder: Path) -> Iterator[None]:
     _undo.append(written := {})
     try:
         yield
-    except UserError:
+    except Exception:
         for path, data in written.items():
             with suppress(OSError):
                 path.unlink() if data is None else path.write_bytes(data)

@@ -121,14 +121,23 @@ class CostTable:
         return cls(**options)
 
     def write(self, path: str | Path) -> None:
-        """Writes the table to a file."""
-        write_bytes(path, (json.dumps(self.to_json(), indent=2) + '\n').encode())
+        """Writes the table to a file; a `UserError` where that fails."""
+        try:
+            write_bytes(path, (json.dumps(self.to_json(), indent=2) + '\n').encode())
+        except OSError as error:
+            raise UserError(
+                f'the table must go to a file that can be written, but {error}'
+            ) from None
 
     @classmethod
     def read(cls, path: str | Path) -> 'CostTable':
         """Reads a file that `write` wrote; anything else is a `UserError`."""
         try:
             return cls.from_json(read_json(path, 'a cost table'))
+        except OSError as error:
+            raise UserError(
+                f'a cost table must be a file that can be read, but {error}'
+            ) from None
         except UserError as error:
             raise UserError(f'{path} is no cost table: {error}') from None
 

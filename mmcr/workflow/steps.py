@@ -323,7 +323,7 @@ def alone(work_dir: Path) -> Iterator[int]:
             ) from None
         try:
             yield lock.fileno()
-        except UserError:
+        except Exception:
             if list(work_dir.iterdir()) == [path]:  # it was refused before anything
                 path.unlink()
             raise

@@ -5,6 +5,7 @@
 that has imported everything, in a folder that is compared before and after.
 """
 
+import gc
 import json
 import os
 import re
@@ -95,6 +96,8 @@ class Campaign:
         self.here.mkdir(parents=True)
         self._make()
         shutil.copytree(self.here, self.master, symlinks=True)
+        gc.collect()
+        gc.freeze()  # forks then share what is there
 
     def _make(self) -> None:
         import torch
@@ -114,14 +117,12 @@ class Campaign:
         os.chdir(self.here)
         write_shapes('data/shapes', 24, (96, 96), split='train')
         write_shapes('data/shapes', 8, (96, 96), split='test')
-        Path('mine.py').write_text(
-            f"_base_ = '{CONFIGS}/demo/shapes.py'\n"
-            'train_cfg = dict(max_epochs=1)\n'
-            'val_dataloader = test_dataloader = dict(batch_size=4)\n'
-            'cost_shape = (96, 96)\n'
-            'reallocation = dict(archval=8)\n'
-        )
-        cfg = Config.fromfile('mine.py')
+        cfg = Config.fromfile(CONFIGS / 'demo/shapes.py')
+        changes = dict(train_cfg=dict(max_epochs=1), cost_shape=(96, 96))
+        changes.update(val_dataloader=dict(batch_size=4), reallocation=None)
+        cfg.merge_from_dict({**changes, 'test_dataloader': dict(batch_size=4)})
+        cfg.reallocation = dict(archval=8)
+        cfg.dump('mine.py')  # plain, which is read faster
         settings = settings_of(cfg.pop('reallocation'))
         Reallocation(cfg, 'mine', 'steps', settings).write()
         MMLogger.get_instance('campaign', log_level='ERROR')
@@ -781,9 +782,15 @@ def table(verdicts: list[Verdict]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the cases, those whose name has a text first; returns the exit status."""
+    """Runs the cases, or those whose kind and name match regular expressions.
+
+    Returns:
+        The exit status.
+    """
     words = sys.argv[1:] if argv is None else argv
-    chosen = [c for c in cases() if all(word in c.name for word in words)]
+    chosen = [
+        c for c in cases() if all(re.search(w, f'{c.kind} {c.name}') for w in words)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder).resolve())
         verdicts = []
