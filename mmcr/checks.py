@@ -1,6 +1,7 @@
 """Checks of what users give: a rule is stated once, with the value that breaks it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from math import isfinite
 from numbers import Integral, Real
 
@@ -57,3 +58,76 @@ def checked_shape(shape: object) -> tuple[int, int]:
             f'shape must be a height and a width in pixels, but got {shape!r}'
         )
     return tuple(shape)
+
+
+def near(name: object, names: Iterable[str]) -> str:
+    """The end of a message on a name that is none: those that may have been meant."""
+    found = get_close_matches(str(name), list(names))
+    return f' (near ones: {", ".join(found)})' if found else ''
+
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+#: Of a config, what is a dict or nothing.
+DICTS = (
+    *('model', 'model.backbone', *LOADERS, *(f'{each}.dataset' for each in LOADERS)),
+    *('train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'default_hooks', 'env_cfg'),
+    *('randomness', 'auto_scale_lr', 'model_wrapper_cfg', 'test_cfg.searcher'),
+    *('data_preprocessor', 'vis_backends.0', 'visualizer', 'log_processor'),
+)
+#: What is a list of dicts, or a dict or nothing where it is no list.
+LISTS = ('custom_hooks', 'val_evaluator', 'test_evaluator', 'param_scheduler')
+PIPELINES = tuple(f'{each}.dataset.pipeline' for each in LOADERS)
+TEXTS = ('default_scope', 'work_dir', 'load_from', 'experiment_name')
+DEEPEST = 60
+
+
+def check_sections(cfg: Mapping) -> None:
+    """Checks the kinds of a config's sections, which mmengine and mmdet rely on.
+
+    Raises:
+        UserError: A section is of another kind, or nested too deeply to be one.
+    """
+    for rule, paths, good in (
+        ('a dict', DICTS, _is_dict),
+        ('a list of dicts', LISTS, _is_list_of_dicts),
+        ('a list of dicts', PIPELINES, _is_list_of_dicts),
+        ('a text', TEXTS, lambda value: value is None or isinstance(value, str)),
+    ):
+        for path in paths:
+            value: object = cfg
+            for key in path.split('.'):
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if not good(value):
+                raise UserError(
+                    f'{path} of a config must be {rule}, but is {_cut(value)}. '
+                    f'Correct it in the config or in --cfg-options.'
+                )
+    _check_depth(cfg)
+
+
+def _is_dict(value: object) -> bool:
+    return value is None or isinstance(value, Mapping)
+
+
+def _is_list_of_dicts(value: object) -> bool:
+    if not is_list(value):
+        return _is_dict(value)
+    return all(isinstance(entry, Mapping) for entry in value)
+
+
+def _cut(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f'{text[:200]}...'
+
+
+def _check_depth(value: object, name: str = 'The config', depth: int = 0) -> None:
+    if depth > DEEPEST:
+        raise UserError(
+            f'{name} must be nested at most {DEEPEST} deep, but it is deeper.'
+        )
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _check_depth(entry, name if depth else str(key), depth + 1)
+    elif is_list(value):
+        for entry in value:
+            _check_depth(entry, name, depth + 1)

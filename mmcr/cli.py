@@ -1,7 +1,9 @@
 """The command ``mmcr``, and how every tool ends: by a message or by its work."""
 
 import argparse
+import errno
 import gc
+import os
 import re
 import runpy
 import signal
@@ -41,6 +43,29 @@ the details, a CPU build of torch and prebuilt mmcv among them):
 
 # What gloo, NCCL and the store of torch.distributed say of a process that is gone.
 CONNECTION = re.compile(r'connection|broken pipe|remote process|timed out', re.I)
+OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.I)
+
+#: What somebody can do about an error of the system; others are reported without.
+REMEDIES = {
+    errno.ENOENT: 'Correct the path, or make what is missing there',
+    errno.EEXIST: 'Name another path, or move away what is there',
+    errno.EISDIR: 'Name a file, not a folder',
+    errno.ENOTDIR: 'Name a path of which every part but the last is a folder',
+    errno.ENAMETOOLONG: 'Name a shorter path',
+    errno.ELOOP: 'Mend that link, which leads to itself',
+    errno.EACCES: 'Name a place that this user may use, or change its permissions',
+    errno.EPERM: 'Name a place that this user may use, or change its permissions',
+    errno.EROFS: 'Name a place that can be written to',
+    errno.ENOSPC: 'Make room there; the same command then goes on',
+    errno.EDQUOT: 'Make room there; the same command then goes on',
+    errno.EFBIG: 'Raise the limit of how large a file may be (ulimit -f)',
+    errno.EMFILE: 'Raise the limit of open files (ulimit -n), or lower num_workers',
+    errno.ENFILE: 'Close other programs, or lower num_workers',
+    errno.ENOMEM: 'Free memory, or lower batch_size or num_workers',
+    errno.EIO: 'Look after that disk',
+    errno.ESTALE: 'Mount that file system again',
+    errno.EINVAL: 'Name another place',
+}
 
 
 def main() -> None:
@@ -81,33 +106,81 @@ def _run_tool(name: str, arguments: list[str]) -> None:
     runpy.run_path(path, run_name='__main__')
 
 
+def place(text: str) -> str:
+    """A path as an argument; an empty one would be the current folder unasked."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError('it must name a path, but is empty')
+    return text
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turn a `UserError` into one line on stderr and exit status 1.
 
-    So too, in a distributed run, where another process is gone that this one
-    exchanges something with. Serves as a context manager and, called, as a
-    decorator of `main`. Every other exception keeps its traceback: it is our
-    fault, not the user's. Whatever happens, a group of gloo processes is left in
-    the end.
+    So too what the system says of a file, a disk or the memory; what mmengine and
+    mmdet say of a config that they cannot build; and, in a distributed run, that
+    another process is gone. Serves as a context manager and, called, as a decorator
+    of `main`. Every other exception keeps its traceback: it is our fault, not the
+    user's; ``python -X dev`` shows those of the others too. Whatever happens, a group
+    of gloo processes is left in the end.
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold any bytes
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     try:
         yield
-    except UserError as error:
-        message = str(error)
-    except RuntimeError as error:
-        if not _connection_lost(error):
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
             raise
-        message = (
-            'Another process of this run has ended or cannot be reached any more, '
-            f'so this one ends too; what happened to that one is the cause. ({error})'
-        )
+        if sys.flags.dev_mode:
+            traceback.print_exc()
     else:
         return
     finally:
         leave_process_group()
     print('error:', ' '.join(message.splitlines()), file=sys.stderr)
     raise SystemExit(1)
+
+
+def message_of(error: Exception) -> str | None:
+    """What to tell of an error; ``None`` where it is a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, RuntimeError) and _connection_lost(error):
+        return (
+            'Another process of this run has ended or cannot be reached any more, '
+            f'so this one ends too; what happened to that one is the cause. ({error})'
+        )
+    if isinstance(error, OSError):
+        return _of_system(error)
+    if isinstance(error, ValueError) and str(error) == 'embedded null byte':
+        return 'A path must not hold a null byte, but one that was given does.'
+    if isinstance(error, UnicodeEncodeError) and 'surrogates' in error.reason:
+        return (
+            f'Names of files and texts must be UTF-8, but {error.object[:200]!r} is '
+            f'none. Rename it.'
+        )
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+        return (
+            f'The memory must hold the networks and a batch, but is too small: '
+            f'{str(error) or "the system gives no more"}. Lower batch_size or the size '
+            f'of images, or use a device with more.'
+        )
+    registry = sys.modules.get('mmcr.registry')
+    return registry and registry.config_fault(error)
+
+
+def _of_system(error: OSError) -> str | None:
+    """What a file, a disk or the system's limits have to do with it."""
+    if error.errno is None:  # of a library, or what was a data loader's worker's
+        *_, last = str(error).strip().splitlines() or ['no reason is given']
+        return f'A file or an address cannot be read ({type(error).__name__}): {last}'
+    if error.filename is None and error.errno not in REMEDIES:
+        return None
+    where = '' if error.filename is None else f'{os.fsdecode(error.filename)}: '
+    remedy = REMEDIES.get(error.errno, 'Name another path')
+    return f'{where}{error.strerror or error}. {remedy}.'
 
 
 @contextmanager

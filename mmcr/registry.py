@@ -7,6 +7,13 @@ registry imports its room when it is first asked, so no config needs
 ``custom_imports``.
 """
 
+import inspect
+import linecache
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mmdet.registry import HOOKS as MMDET_HOOKS
 from mmdet.registry import LOOPS as MMDET_LOOPS
 from mmdet.registry import METRICS as MMDET_METRICS
@@ -15,6 +22,9 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmdet.registry import WEIGHT_INITIALIZERS as MMDET_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
+
+from mmcr.checks import near
+from mmcr.errors import UserError
 
 MODELS = Registry('model', parent=MMDET_MODELS, scope='mmcr', locations=['mmcr.models'])
 MODEL_WRAPPERS = Registry(
@@ -53,3 +63,83 @@ for _registry in (
     WEIGHT_INITIALIZERS,
 ):
     _registry.root.children[_registry.scope] = _registry
+
+
+def config_fault(error: Exception) -> str | None:
+    """What is wrong with a config, where mmengine fails to build something from it.
+
+    Returns:
+        A message; ``None`` where the error came from elsewhere.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    built, inside = None, False
+    for frame, _ in frames:
+        module, name = frame.f_globals.get('__name__', ''), frame.f_code.co_name
+        if module == 'mmengine.registry.build_functions' and name == 'build_from_cfg':
+            built = frame.f_locals
+        inside = (
+            inside
+            or module == 'mmengine.runner.runner'
+            and (
+                name in ('__init__', 'from_cfg', 'scale_lr')
+                or name.startswith('build_')
+            )
+        )
+    asked = (
+        frames and frames[-1][0].f_globals.get('__name__') == 'mmengine.config.config'
+    )
+    if built is None and not inside and not asked:
+        return None
+    cfg = built['cfg'] if built else None
+    kind = cfg.get('type') if isinstance(cfg, dict) else None
+    kind = getattr(kind, '__name__', kind) or 'A part of the config'
+    return f'{kind} cannot be built as the config has it: {_said(error, built or {})}'
+
+
+@contextmanager
+def config_errors(what: str) -> Iterator[None]:
+    """For code that reads a user's config: what it stumbles over is a `UserError`.
+
+    Args:
+        what: Begins the message, as 'The searcher must be ..., but'.
+    """
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # whatever values of a wrong type lead to
+        raise UserError(f'{what}: {_said(error, {})}') from error
+
+
+def _said(error: Exception, built: dict) -> str:
+    """An error's own words, the names that may have been meant, and its place."""
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    file = frame.f_code.co_filename
+    text = str(error.args[0]) if error.args else linecache.getline(file, line).strip()
+    hint = ''
+    registry, kind = built.get('registry'), built.get('obj_type')
+    if registry is not None and isinstance(kind, str) and built.get('obj_cls') is None:
+        text = f'{kind} is not in the registry of {registry.name}s'
+        hint = near(kind.rpartition('.')[2], _names(registry))
+    elif unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
+        hint = near(unknown[1], _arguments(built.get('obj_cls')))
+    short = '/'.join(file.split('/')[-3:])
+    return f'{type(error).__name__}: {text}{hint} ({short}, line {line}).'
+
+
+def _names(registry: Registry) -> set[str]:
+    family = [registry, *registry.children.values()]
+    while registry.parent is not None:
+        registry = registry.parent
+        family += [registry, *registry.children.values()]
+    return {name for each in family for name in each.module_dict}
+
+
+def _arguments(kind: object) -> set[str]:
+    ancestors = kind.__mro__ if inspect.isclass(kind) else ()
+    return {
+        name
+        for each in ancestors
+        if '__init__' in vars(each)
+        for name in inspect.signature(each.__init__).parameters
+    }

@@ -180,6 +180,8 @@ def mmcv_wheel(log, compiler):
     package = ('--no-binary', 'onedl-mmcv', f'onedl-mmcv=={version}')
     step(log, 'mmcv source', *PIP, 'download', *ALONE, '-d', folder, *package)
     with tarfile.open(next(folder.glob('*.tar.gz'))) as archive:
+        # inside of the folder, as plain files; an older Python has no such filter
+        archive.extraction_filter = getattr(tarfile, 'data_filter', lambda m, _: m)
         archive.extractall(folder)  # with the files' times: ninja goes on where it was
     source = folder / f'onedl_mmcv-{version}'
     header = source / HEADER

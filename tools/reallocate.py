@@ -14,21 +14,24 @@ import warnings
 from dataclasses import fields
 from pathlib import Path
 
-from mmcr.cli import resumable, user_errors
+from mmcr.cli import place, resumable, user_errors
 from mmcr.data.checks import check_config
 from mmcr.engine.launch import add_cfg_options, add_check_images, read_config
+from mmcr.files import undone_if_refused
 from mmcr.registry import BUDGETS
 from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
 from mmcr.workflow.settings import Settings, settings_of
-from mmcr.workflow.steps import alone
+from mmcr.workflow.steps import alone, check_place
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of a detector')
     parser.add_argument(
-        '--work-dir', help='where all goes (default: work_dirs/NAME_OF_THE_CONFIG)'
+        '--work-dir',
+        type=place,
+        help='where all goes (default: work_dirs/NAME_OF_THE_CONFIG)',
     )
     parser.add_argument('--method', choices=METHODS, help='(default: crnas)')
     parser.add_argument('--recipe', choices=RECIPES, help='(default: paper)')
@@ -134,8 +137,10 @@ def main() -> None:
     name = Path(args.config).stem
     work_dir = args.work_dir or os.path.join('work_dirs', name)
     work = Reallocation(cfg, name, work_dir, settings)
+    check_place(Path(work_dir), Path(args.config), work.written)
     with resumable(), alone(Path(work_dir)) as lock:
-        work.write()
+        with undone_if_refused(Path(work_dir)):
+            work.write()
         if args.write_only:
             print(*work.configs, sep='\n')
             return

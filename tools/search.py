@@ -9,7 +9,9 @@ import argparse
 from mmengine.dist import is_main_process
 
 from mmcr.cli import user_errors
+from mmcr.data.sets import type_name
 from mmcr.engine.launch import add_common_arguments, build_runner, load_config
+from mmcr.engine.outputs import work_dir_of
 from mmcr.errors import UserError
 from mmcr.registry import TASK_UTILS
 from mmcr.report import write_report
@@ -46,7 +48,7 @@ def fast(searcher: str) -> str:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    if not str(cfg.get('test_cfg', {}).get('type')).endswith('ArchSearchLoop'):
+    if type_name((cfg.get('test_cfg') or {}).get('type')) != 'ArchSearchLoop':
         raise UserError(
             f"A search config has test_cfg = dict(type='mmcr.ArchSearchLoop', ...), "
             f'but {args.config} has {cfg.get("test_cfg")}. '
@@ -56,7 +58,8 @@ def main() -> None:
     if args.fast:
         cfg.test_cfg.searcher.type = fast(cfg.test_cfg.searcher.type)
     cfg.load_from = args.checkpoint
-    build_runner(cfg).test()
+    with work_dir_of(cfg):
+        build_runner(cfg).test()
     if is_main_process():
         print(f'Report: {write_report(cfg.work_dir)}')
 

@@ -1,17 +1,21 @@
 """Tests a trained detector."""
 
 import argparse
+from pathlib import Path
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
+from mmengine.runner import Runner
 
-from mmcr.cli import user_errors
+from mmcr.cli import place, user_errors
 from mmcr.engine.launch import (
     add_common_arguments,
     build_runner,
     load_config,
 )
+from mmcr.engine.outputs import work_dir_of
 from mmcr.errors import UserError
+from mmcr.files import check_output
 from mmcr.models.detector import unwrapped
 from mmcr.models.weights.checkpoint import check_there, read_weights
 from mmcr.models.weights.compatibility import backbone_of_detector, check_checkpoint
@@ -22,12 +26,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     add_common_arguments(parser)
-    parser.add_argument('--out', help='write the predictions to this .pkl file')
+    parser.add_argument(
+        '--out', type=place, help='write the predictions to this .pkl file, a new one'
+    )
     parser.add_argument(
         '--show', action='store_true', help='show the predictions in a window'
     )
     parser.add_argument(
-        '--show-dir', help='write painted images to this folder in the work dir'
+        '--show-dir',
+        type=place,
+        help='write painted images to this folder in the work dir',
     )
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds to show each image'
@@ -43,9 +51,20 @@ def main() -> None:
         raise UserError(f'--out must name a .pkl or .pickle file, but got {args.out}.')
     check_there(args.checkpoint)
     cfg.load_from = args.checkpoint
+    if args.out is not None:
+        check_output('--out', args.out)
+    if args.show_dir and ('..' in Path(args.show_dir).parts or args.show_dir[0] == '/'):
+        raise UserError(
+            f'--show-dir must name a folder inside of the one that this run makes in '
+            f'the work dir, so that no image is overwritten, but got {args.show_dir}.'
+        )
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
-    runner = build_runner(cfg)
+    with work_dir_of(cfg):
+        run(build_runner(cfg), args)
+
+
+def run(runner: Runner, args: argparse.Namespace) -> None:
     detector = unwrapped(runner.model)
     # mmengine would load what fits and test the rest with random weights
     backbone = getattr(detector, 'backbone', None)

@@ -8,6 +8,7 @@ from mmcr.engine.launch import (
     build_runner,
     load_config,
 )
+from mmcr.engine.outputs import check_no_training, work_dir_of
 from mmcr.errors import UserError
 from mmcr.models.weights.checkpoint import check_there
 
@@ -55,7 +56,9 @@ def main() -> None:
         if args.resume != 'auto':
             check_there(args.resume)
             cfg.load_from = args.resume
-    build_runner(cfg).train()
+    check_no_training(cfg)
+    with work_dir_of(cfg):
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -15,6 +15,8 @@ from mmengine.device import is_cuda_available
 from mmengine.dist import is_distributed
 from mmengine.runner import Runner
 
+from mmcr.checks import check_sections
+from mmcr.cli import place
 from mmcr.data.checks import check_config
 from mmcr.data.coco import forget
 from mmcr.data.images import SAMPLE, image_count
@@ -24,7 +26,7 @@ from mmcr.scoring.coco_ids import accept_any_ids
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that mmdet's tools have in common."""
-    parser.add_argument('--work-dir', help='where logs and results go')
+    parser.add_argument('--work-dir', type=place, help='where logs and results go')
     add_cfg_options(parser)
     add_check_images(parser)
     parser.add_argument(
@@ -40,9 +42,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 class _Settings(DictAction):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         for text in values:
-            if '=' not in text:
+            key, equals, value = text.partition('=')
+            if not (key and equals):
                 parser.error(f'{option_string} takes key=value, but got {text!r}.')
-        super().__call__(parser, namespace, values, option_string)
+            if re.match(r'(dict\(|\{)', value):  # mmengine would not come to an end
+                parser.error(
+                    f'{option_string} sets a dict entry by entry, as {key}.type=NAME '
+                    f'{key}.value=1, but got {text!r}.'
+                )
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError, ValueError):
+            parser.error(
+                f'{option_string} takes numbers, texts and lists of them, as '
+                f'key="[a,b]", whose brackets are closed and not deep, but got '
+                f'{" ".join(values)[:200]!r}.'
+            )
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +109,8 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     """
     if not Path(path).is_file():
         raise UserError(f'The config must be a file, but there is none at {path}.')
-    if gone := re.search(r'\$(CR_STEP|CR_ARCH)\b', Path(path).read_text('utf-8')):
+    text = Path(path).read_bytes().decode(errors='replace')
+    if gone := re.search(r'\$(CR_STEP|CR_ARCH)\b', text):
         raise UserError(
             f'{path} asks for the variable {gone[1]}, which decides nothing any more. '
             f'Write the config of your detector alone and give it to '
@@ -104,11 +120,13 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
-    except Exception as error:  # a config is Python: it may raise anything
+    # a config is Python: it may raise anything
+    except (Exception, SystemExit) as error:
         raise UserError(
             f'{path} is not a config that mmengine can read: '
             f'{type(error).__name__}: {error}'
         ) from error
+    check_sections(cfg)
     return cfg
 
 
@@ -143,10 +161,6 @@ def build_runner(cfg: Config) -> Runner:
     accept_any_ids()
     setup_cache_size_limit_of_dynamo()
     import_formatter()
-    folder = cfg.filename and Path(cfg.filename).resolve().parent
-    if folder == Path(cfg.work_dir).resolve():
-        # mmengine would write the resolved config over the one that was given
-        super(Config, cfg).__setattr__('_filename', None)
     if cfg.launcher != 'none' and not is_cuda_available():
         _start_gloo(cfg)
     return Runner.from_cfg(cfg)

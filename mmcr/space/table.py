@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmcr.checks import checked_shape, is_integer, is_number
 from mmcr.errors import UserError
+from mmcr.files import read_json, write_bytes
 from mmcr.space.arch import Arch
 from mmcr.space.cost import exact, plain
 from mmcr.space.space import Choice
@@ -122,7 +123,7 @@ class CostTable:
     def write(self, path: str | Path) -> None:
         """Writes the table to a file; a `UserError` where that fails."""
         try:
-            Path(path).write_text(json.dumps(self.to_json(), indent=2) + '\n')
+            write_bytes(path, (json.dumps(self.to_json(), indent=2) + '\n').encode())
         except OSError as error:
             raise UserError(
                 f'the table must go to a file that can be written, but {error}'
@@ -132,12 +133,12 @@ class CostTable:
     def read(cls, path: str | Path) -> 'CostTable':
         """Reads a file that `write` wrote; anything else is a `UserError`."""
         try:
-            return cls.from_json(json.loads(Path(path).read_text()))
+            return cls.from_json(read_json(path, 'a cost table'))
         except OSError as error:
             raise UserError(
                 f'a cost table must be a file that can be read, but {error}'
             ) from None
-        except ValueError as error:  # no text, no JSON, or a UserError
+        except UserError as error:
             raise UserError(f'{path} is no cost table: {error}') from None
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmcr.errors import UserError
 from mmcr.models.searchable import SearchableBackbone
-from mmcr.registry import MODELS
+from mmcr.registry import MODELS, config_errors
 
 #: Variants of mmdet that are another backbone with other arguments.
 VARIANTS = {'ResNetV1d': ('ResNet', dict(deep_stem=True, avg_down=True))}
@@ -136,16 +136,9 @@ def build(backbone: Mapping) -> nn.Module:
     Raises:
         UserError: It cannot be built.
     """
-    try:
+    with config_errors(f'The backbone must be one that {backbone.get("type")} builds'):
         with torch.random.fork_rng(devices=[]), torch.device('meta'):
             return MODELS.build(dict(backbone))
-    except UserError:
-        raise
-    except Exception as error:  # whatever a constructor raises
-        raise UserError(
-            f'The backbone must be one that {backbone.get("type")} can build, but '
-            f'{type(error).__name__}: {error}'
-        ) from error
 
 
 def _normalised(kind: type, arguments: Mapping) -> dict:

@@ -5,7 +5,7 @@ CR-NAS (Sec. 3) or DetNAS, on the user's own data, step by step.
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcr.checks import checked_shape
+from mmcr.checks import checked_shape, is_list, is_number
 from mmcr.cost.budget import budget_space, read_budget
 from mmcr.errors import UserError
 from mmcr.files import read_state, write_json
-from mmcr.registry import TASK_UTILS
+from mmcr.registry import TASK_UTILS, config_errors
 from mmcr.report import write_report
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow import recipe
@@ -114,8 +114,21 @@ class Reallocation:
             'validation set.'
         )
 
+    @property
+    def written(self) -> list[str]:
+        """What it writes in its work dir."""
+        steps = [step.name for step in (*CRNAS_STEPS, *DETNAS_STEPS)]
+        files = 'configs.json', 'log.txt', 'plan.json', 'run_off.json'
+        finals = 'networks', CHOOSING, JUDGING, 'result'
+        return [*steps, 'annotations', *files, *finals]
+
     def write(self) -> None:
-        """Writes every step's config into its folder; keeps those that were edited."""
+        """Writes every step's config into its folder; keeps those that were edited.
+
+        Raises:
+            UserError: The data do not fit, nothing can be searched, or the work dir
+                has steps of other settings.
+        """
         detnas = self.settings.method == 'detnas'
         others = [step.name for step in (CRNAS_STEPS if detnas else DETNAS_STEPS)]
         others.append('05_baseline')  # of before there was a run-off
@@ -131,6 +144,8 @@ class Reallocation:
         texts = self._detnas() if self.settings.method == 'detnas' else self._crnas()
         edited = write_configs(self.work_dir, texts)
         self.configs = [self.work_dir / name / 'config.py' for name in texts]
+        gpus = self.settings.gpus
+        StepRunner(self.work_dir, self.steps, None, gpus).check()
         self.notes += [f'{path} was changed by hand and stays so.' for path in edited]
 
     def _crnas(self) -> dict[str, str]:
@@ -277,7 +292,7 @@ class Reallocation:
         work = [each for each, _ in self.searches.values()], self.data.summary
         digest = sha256(f'{texts}{machine}{work}'.encode()).hexdigest()
         known = read_state(path)
-        if known.get('configs') != digest:
+        if known.get('configs') != digest or not _are_estimates(known, self.steps):
             # both need no search to be built
             supernet = estimate(configs[self.steps[0].name])
             network = estimate(configs['networks/baseline'])
@@ -349,6 +364,18 @@ class Reallocation:
         return text
 
 
+def _are_estimates(known: Mapping, steps: Iterable[Step]) -> bool:
+    found, training = known.get('steps'), known.get('training')
+    return (
+        isinstance(found, Mapping)
+        and found.keys() == {step.name for step in steps}
+        and all(
+            is_list(pair) and len(pair) == 2 and all(map(is_number, pair))
+            for pair in (*found.values(), training)
+        )
+    )
+
+
 def image_shape(cfg: Config) -> tuple[int, int]:
     """Height and width of the largest image that the detector is tested on."""
     for name in ('test_dataloader', 'val_dataloader'):
@@ -368,14 +395,7 @@ def _found_text(cfg: Config, search: str) -> str:
 def _work(cfg: Config, space: SearchSpace, fast: bool = False) -> tuple[float, Config]:
     """Of a search, in candidates scored on all of archval; with its config."""
     searcher = dict(cfg.test_cfg.searcher, space=space)
-    try:
+    with config_errors('The searcher must be one that is registered, but'):
         if fast:
             searcher['type'] = TASK_UTILS.get(searcher['type']).fast
         return TASK_UTILS.build(searcher).work, cfg
-    except UserError:
-        raise
-    except Exception as error:  # whatever a constructor raises
-        raise UserError(
-            f'The searcher must be one that is registered, with its own options, but '
-            f'got {cfg.test_cfg.searcher}: {error}'
-        ) from error

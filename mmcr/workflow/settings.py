@@ -5,12 +5,14 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from mmcr.checks import check_integer
+from mmcr.checks import check_integer, near
 from mmcr.errors import UserError
 from mmcr.registry import BUDGETS
 from mmcr.workflow import recipe
 from mmcr.workflow.recipe import Options
 from mmcr.workflow.run_off import LEAST
+
+LARGEST_SEED = 2**31  # with room for those of the run-off
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,16 @@ class Settings:
                 )
         check_integer('gpus', 1 if self.gpus is None else self.gpus)
         check_integer('seed', self.seed, at_least=0)
+        if self.seed > LARGEST_SEED:
+            raise UserError(
+                f'seed must be at most {LARGEST_SEED}, but got {self.seed}.'
+            )
+        for name, value in (
+            *(('fast', self.fast), ('scale_lr', self.scale_lr)),
+            *(('dilations', self.dilations), ('amp', self.options.amp)),
+        ):
+            if not isinstance(value, bool):
+                raise UserError(f'{name} must be True or False, but got {value!r}.')
         check_integer('candidates', self.candidates)
         check_integer('jobs', self.jobs)
         if self.trainings is not None:
@@ -120,7 +132,8 @@ def settings_of(given: Mapping, **more) -> Settings:
     if unknown:
         raise UserError(
             f'reallocation of a config may have {", ".join([*names, *of_recipe])}, '
-            f'but has {", ".join(unknown)}.'
+            f'but has {", ".join(map(str, unknown))}'
+            f'{near(unknown[0], [*names, *of_recipe])}.'
         )
     options = Options(**{n: given[n] for n in of_recipe if n in given})
     return Settings(options=options, **{n: given[n] for n in names if n in given})

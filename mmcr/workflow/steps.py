@@ -20,10 +20,11 @@ from threading import Lock
 
 from mmengine.config import Config
 
+from mmcr.checks import is_number
 from mmcr.cli import MIM
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
-from mmcr.files import file_digest, read_state, write_bytes, write_json
+from mmcr.files import file_digest, made_folder, read_state, write_bytes, write_json
 from mmcr.scoring.fingerprint import with_contents
 
 ROOT = Path(__file__).parents[2]
@@ -116,7 +117,7 @@ class StepRunner:
     def _run(self, step: Step, lock: int) -> None:
         state_file = self.folder(step) / 'step.json'
         with self._one_at_a_time:
-            state = read_state(state_file)
+            state = self._state(step)
             conditions = self.conditions(step)
             if self._has_something_to_lose(step):
                 self._check_same(step, state.get('conditions'), conditions)
@@ -138,6 +139,31 @@ class StepRunner:
         seconds = round(time.monotonic() - start)
         write_json(state_file, dict(conditions=conditions, done=True, seconds=seconds))
         self.screen.finish(step, seconds)
+
+    def check(self) -> None:
+        """Checks what is done already, before anything is written.
+
+        Raises:
+            UserError: A folder holds a step of other settings, or a damaged record.
+        """
+        for step in self.steps:
+            state = self._state(step)
+            if self._has_something_to_lose(step):
+                self._check_same(step, state.get('conditions'), self.conditions(step))
+            if not state.get('done'):  # the configs of others may wait for this one
+                return
+
+    def _state(self, step: Step) -> dict:
+        path = self.folder(step) / 'step.json'
+        state = read_state(path)
+        known = isinstance(state.get('conditions', {}), dict)
+        if not known or (state.get('done') and not is_number(state.get('seconds'))):
+            raise UserError(
+                f'{path} must hold what a run wrote on its step, but does not. Put '
+                f'back the file that was there, or move the folder away to run the '
+                f'step anew.'
+            )
+        return state
 
     def folder(self, step: Step | str) -> Path:
         return self.work_dir / (step if isinstance(step, str) else step.name)
@@ -311,17 +337,11 @@ def alone(work_dir: Path) -> Iterator[int]:
         A file descriptor; who holds it open is the one in there.
 
     Raises:
-        UserError: There is another, or the folder cannot be made.
+        UserError: There is another.
+        OSError: The folder cannot be made or written to.
     """
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        lock = (work_dir / '.lock').open('a')
-    except OSError as error:
-        raise UserError(
-            f'--work-dir must be a folder that can be written to, but {work_dir} is '
-            f'none: {error.strerror}.'
-        ) from None
-    with lock:
+    path = work_dir / '.lock'
+    with made_folder(work_dir), path.open('a') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -330,7 +350,41 @@ def alone(work_dir: Path) -> Iterator[int]:
                 f'it left behind, does. Wait for it or end it, or name another '
                 f'--work-dir.'
             ) from None
-        yield lock.fileno()
+        try:
+            yield lock.fileno()
+        except Exception:
+            if list(work_dir.iterdir()) == [path]:  # it was refused before anything
+                path.unlink()
+            raise
+
+
+def check_place(work_dir: Path, config: Path, names: Sequence[str]) -> None:
+    """Checks that a work writes over nothing that is not its own.
+
+    Args:
+        work_dir: Of the work.
+        config: That it starts from.
+        names: Of files and folders that it writes in the work dir.
+
+    Raises:
+        UserError: The work dir has such a file of somebody else, or the config lies
+            where the work writes.
+    """
+    inside = [work_dir.resolve() / name for name in names]
+    if any(config.resolve().is_relative_to(path) for path in inside):
+        raise UserError(
+            f'A work starts from a config outside of what it writes, but {config} lies '
+            f'in {work_dir}. Name another --work-dir, or give the config that the '
+            f'work dir was made from.'
+        )
+    own = any((work_dir / name).exists() for name in ('.lock', 'configs.json'))
+    taken = [name for name in names if os.path.lexists(work_dir / name)]
+    if taken and not own:
+        raise UserError(
+            f'A work dir must be new or one that this tool has made, so that nothing '
+            f'is overwritten, but {work_dir} has {", ".join(taken)} of something else. '
+            f'Name another --work-dir.'
+        )
 
 
 def _flat(value: object, name: str = '') -> Iterator[tuple[str, object]]:

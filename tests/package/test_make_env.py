@@ -98,3 +98,20 @@ def test_check_names_every_module_that_is_missing():
     said = subprocess.run(command, capture_output=True, text=True).stderr
     for part in ('torch (Mod', 'mmengine (', 'mmcv.ops (', 'leave PYTHON out'):
         assert part in said
+
+
+@pytest.mark.skipif(
+    not hasattr(tarfile, 'data_filter'), reason='this Python cannot filter archives'
+)
+def test_an_archive_writes_nothing_outside_of_its_folder(make_env, monkeypatch):
+    monkeypatch.setattr(make_env, 'PROBE', 'print(\'{"includes": [], "cuda": "13"}\')')
+
+    def step(log, title, *command):
+        folder = command[command.index('-d') + 1]
+        folder.mkdir(parents=True)
+        with tarfile.open(folder / 'onedl_mmcv.tar.gz', 'w:gz') as archive:
+            archive.addfile(tarfile.TarInfo('../../outside'))
+
+    monkeypatch.setattr(make_env, 'step', step)
+    with pytest.raises(tarfile.OutsideDestinationError):
+        make_env.mmcv_wheel(None, 'true')

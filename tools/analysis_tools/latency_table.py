@@ -7,9 +7,10 @@ import argparse
 
 import torch
 
-from mmcr.cli import user_errors
+from mmcr.cli import place, user_errors
 from mmcr.cost.latency import latency_table, summary
 from mmcr.engine.launch import add_cfg_options, add_shape, read_config, shape_of
+from mmcr.files import check_output
 from mmcr.models.detector import supernet_of
 
 
@@ -18,7 +19,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file of the search')
     add_shape(parser, 800, 1333)
     parser.add_argument(
-        '--out', default='latency.json', help='the table (default: latency.json)'
+        '--out',
+        type=place,
+        default='latency.json',
+        help='the table, a new file (default: latency.json)',
     )
     parser.add_argument(
         '--device',
@@ -45,6 +49,7 @@ def parse_args() -> argparse.Namespace:
 @user_errors()
 def main() -> None:
     args = parse_args()
+    check_output('--out', args.out)
     backbone, final = supernet_of(read_config(args.config, args.cfg_options))
     table = latency_table(
         backbone, final, shape_of(args), args.device, args.repeats, args.check

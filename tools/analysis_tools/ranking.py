@@ -6,13 +6,18 @@ the same network moves between seeds. Started again, it goes on where it was.
 """
 
 import argparse
+from pathlib import Path
 
-from mmcr.cli import resumable, user_errors
+from mmcr.cli import place, resumable, user_errors
 from mmcr.data.checks import check_config
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.workflow.settings import settings_of
+from mmcr.workflow.steps import check_place
 from mmcr.workflow.study import RankingStudy
+
+#: Beside a folder for each network.
+WRITTEN = ('configs.json', 'members.json', 'ranking.md', 'ranking.json', 'ranking.png')
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,7 +31,9 @@ def parse_args() -> argparse.Namespace:
         help='work dir of a finished stage search that scored the members; may be '
         'given many times, for supernets that were trained or scored in other ways',
     )
-    parser.add_argument('--work-dir', required=True, help='where results go')
+    parser.add_argument(
+        '--work-dir', type=place, required=True, help='where results go'
+    )
     parser.add_argument(
         '--members', type=int, default=12, help='networks (default: %(default)s)'
     )
@@ -44,6 +51,7 @@ def main() -> None:
         cfg = read_config(args.config)
         settings = settings_of(cfg.pop('reallocation', {}))
         print(check_config(cfg), flush=True)
+        check_place(Path(args.work_dir), Path(args.config), WRITTEN)
         study = RankingStudy(
             cfg, args.work_dir, searches, args.members, args.seeds, settings.options
         )

@@ -8,11 +8,12 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.fileio import load
 
-from mmcr.cli import user_errors
+from mmcr.cli import place, user_errors
 from mmcr.cost.complexity import Complexity, measure
-from mmcr.files import write_bytes
+from mmcr.files import check_output, write_bytes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+PAGE_FILE = ROOT / 'docs/costs.md'
 SHAPE = (800, 1088)  # the paper's, height and width
 CONVENTION = 'paper'
 PUBLISHED = 'Published (Liang et al., ICLR 2020)'  # a model's entry in a metafile
@@ -118,8 +119,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         '--out',
-        type=Path,
-        default=ROOT / 'docs/costs.md',
+        type=lambda text: Path(place(text)),
+        default=PAGE_FILE,
         help='the page to write (default: docs/costs.md)',
     )
     return parser.parse_args()
@@ -128,6 +129,8 @@ def parse_args() -> argparse.Namespace:
 @user_errors()
 def main() -> None:
     args = parse_args()
+    if args.out.resolve() != PAGE_FILE:  # which this is there to renew
+        check_output('--out', args.out)
     costs = []
     for cost in measure_zoo(ROOT):
         costs.append(cost)

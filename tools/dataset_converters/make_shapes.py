@@ -6,13 +6,13 @@ example train/ and train.json. Splits that are there already are kept.
 
 import argparse
 
-from mmcr.cli import user_errors
+from mmcr.cli import place, user_errors
 from mmcr.data.shapes import write_shapes
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--out-dir', default='data/shapes')
+    parser.add_argument('--out-dir', type=place, default='data/shapes')
     for split, count in (('train', 1000), ('val', 200), ('test', 200)):
         parser.add_argument(
             f'--{split}',

@@ -9,7 +9,7 @@ The split of the paper:
 
 import argparse
 
-from mmcr.cli import user_errors
+from mmcr.cli import place, user_errors
 from mmcr.data.split import split_coco
 
 
@@ -25,7 +25,7 @@ def parse_args():
         help='number of images to hold out (default: %(default)s)',
     )
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out-dir', required=True)
+    parser.add_argument('--out-dir', type=place, required=True)
     return parser.parse_args()
 
 

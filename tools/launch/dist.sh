@@ -4,7 +4,7 @@
 set -e
 tools=$(cd "$(dirname "$0")/.." && pwd)
 
-PYTHONPATH="$tools/..:$PYTHONPATH" exec python -m torch.distributed.run \
+PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" exec python -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

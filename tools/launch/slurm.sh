@@ -4,8 +4,13 @@
 set -e
 tools=$(cd "$(dirname "$0")/.." && pwd)
 
-# SRUN_ARGS is unquoted: it may hold several arguments
-PYTHONPATH="$tools/..:$PYTHONPATH" exec srun \
+# SRUN_ARGS may hold several arguments, in quotes where one has spaces
+srun_args=()
+while IFS= read -r -d '' argument; do
+    srun_args+=("$argument")
+done < <(xargs -r printf '%s\0' <<<"$SRUN_ARGS")
+
+PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" exec srun \
     --partition="$1" \
     --job-name="$2" \
     --gres="gpu:${GPUS_PER_NODE:-8}" \
@@ -13,5 +18,5 @@ PYTHONPATH="$tools/..:$PYTHONPATH" exec srun \
     --ntasks-per-node="${GPUS_PER_NODE:-8}" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 \
-    $SRUN_ARGS \
+    "${srun_args[@]}" \
     python -u "$tools/$3" "${@:4}" --launcher slurm

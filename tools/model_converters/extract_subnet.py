@@ -15,10 +15,11 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmcr.cli import user_errors
+from mmcr.cli import place, user_errors
 from mmcr.engine.export import read_arch
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
+from mmcr.files import check_output
 from mmcr.models import SearchableBackbone, inherit_weights
 from mmcr.models.weights.checkpoint import read_weights, write_weights
 from mmcr.models.weights.compatibility import backbone_of_detector
@@ -32,13 +33,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config of the supernet or of its search')
     parser.add_argument('checkpoint', help="the supernet's checkpoint")
     parser.add_argument('arch', help='best_arch.json of a search')
-    parser.add_argument('out', help='checkpoint to write')
+    parser.add_argument('out', type=place, help='checkpoint to write, a new file')
     return parser.parse_args()
 
 
 @user_errors()
 def main() -> None:
     args = parse_args()
+    check_output('The checkpoint to write', args.out)
     MMLogger.get_instance('extract_subnet', log_level='ERROR')
     cfg = read_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))

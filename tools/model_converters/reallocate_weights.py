@@ -18,9 +18,10 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmcr.cli import user_errors
+from mmcr.cli import place, user_errors
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
+from mmcr.files import check_output
 from mmcr.models import reallocate
 from mmcr.models.weights.checkpoint import read_weights, write_weights
 from mmcr.registry import MODELS
@@ -34,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'config', help='fragment (best_arch.py) or config with the backbone'
     )
-    parser.add_argument('out', help='checkpoint to write')
+    parser.add_argument('out', type=place, help='checkpoint to write, a new file')
     parser.add_argument(
         '--prefix', help="beginning of the names of the backbone's weights"
     )
@@ -61,6 +62,7 @@ def backbone_cfg(cfg: Config, path: str) -> dict:
 @user_errors()
 def main() -> None:
     args = parse_args()
+    check_output('The checkpoint to write', args.out)
     MMLogger.get_instance('reallocate_weights', log_level='ERROR')
     cfg = read_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
