@@ -70,6 +70,12 @@ def parse_args() -> argparse.Namespace:
         help='search the dilation of every block as well (default: on); crnas only',
     )
     parser.add_argument(
+        '--gate',
+        choices=('warn', 'stop'),
+        help='what happens where the images cannot tell the networks of a supernet '
+        'apart (default: warn)',
+    )
+    parser.add_argument(
         '--candidates',
         type=int,
         metavar='N',

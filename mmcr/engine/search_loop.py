@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -12,9 +13,10 @@ import mmcr.search
 from mmcr.cost.budget import budget_name, budget_space
 from mmcr.engine.archval_loop import ArchEvalLoop
 from mmcr.engine.export import set_aside, write_best, write_front
+from mmcr.engine.gate import check_open, look, not_told_apart
 from mmcr.engine.progress import SearchProgress
 from mmcr.errors import UserError
-from mmcr.files import file_digest
+from mmcr.files import file_digest, write_json
 from mmcr.models.weights.compatibility import check_supernet_checkpoint
 from mmcr.registry import LOOPS, TASK_UTILS
 from mmcr.search import (
@@ -27,6 +29,9 @@ from mmcr.search import (
     run_search,
     tells_apart,
 )
+from mmcr.search.searcher import ranked
+
+LOOKED_AT = 16  # of the best, for which of them the images cannot tell apart
 
 for kind in vars(mmcr.search).values():
     if isinstance(kind, type) and issubclass(kind, Searcher) and kind is not Searcher:
@@ -52,6 +57,10 @@ class ArchSearchLoop(ArchEvalLoop):
             once. ``None`` where choices cost nothing.
         final_backbone: Backbone arguments that the found network gets in the
             place of the supernet's (usually its full width).
+        gate: 'warn' or 'stop' where, before the search, the images of archval cannot
+            tell a few networks of this supernet apart (`mmcr.engine.gate`); at the
+            end, which of the best they cannot tell apart is written to
+            ``not_told_apart.json``. Where the score is mAP; ``None``: neither.
         **options: Of `ArchEvalLoop` and of `CandidateEvaluator`.
 
     Raises:
@@ -69,9 +78,13 @@ class ArchSearchLoop(ArchEvalLoop):
         searcher: dict,
         budget: int | float | Mapping | list | None = None,
         final_backbone: Mapping | None = None,
+        gate: str | None = None,
         **options,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, **options)
+        if gate not in (None, 'warn', 'stop'):
+            raise UserError(f'gate must be None, warn or stop, but got {gate!r}.')
+        self.gate = gate
         # now: the runner loads whatever it finds before it runs the loop
         check_supernet_checkpoint(self.candidates.model, runner._load_from)
         self.final_backbone = dict(final_backbone or {})
@@ -103,6 +116,8 @@ class ArchSearchLoop(ArchEvalLoop):
             self.runner.logger.info(
                 f'The journal holds {len(known)} trials: going on from there.'
             )
+        elif self.gate:
+            self._look()
 
         def evaluate(proposals: list[Proposal]) -> Iterator[Trial]:
             work, trials = sum(proposal.width for proposal in proposals), []
@@ -128,6 +143,8 @@ class ArchSearchLoop(ArchEvalLoop):
             metrics.update(run_search(self.searcher, evaluate, known, record).metrics)
         except UnrankedError as error:
             unranked = error
+        if self.gate and not unranked:
+            self._write_not_told_apart()
         if is_main_process():
             self._export()
         if unranked:
@@ -135,6 +152,39 @@ class ArchSearchLoop(ArchEvalLoop):
         self.runner.call_hook('after_test_epoch', metrics=metrics)
         self.runner.call_hook('after_test')
         return metrics
+
+    def _look(self) -> None:
+        """Whether a search makes sense; before it, since that is the long part."""
+        space = next(iter(self._searchers().values())).space
+        cfg = self.runner.cfg.get('val_cfg') or {}
+        references = {}
+        for name, values in (cfg.get('archs') or {}).items():
+            with suppress(UserError):  # not of this space
+                references[name] = space.member(values)
+        found = look(self.candidates, space, references)
+        self.runner.logger.info(str(found))
+        if warning := check_open(found, self.gate):
+            self.runner.logger.warning(warning)
+
+    def _write_not_told_apart(self) -> None:
+        for name, searcher in self._searchers().items():
+            best = ranked(searcher.complete)[:LOOKED_AT]
+            archs = [trial.proposal.candidate.arch for trial in best]
+            found = not_told_apart(self.candidates, archs)
+            if is_main_process():
+                folder = Path(self.runner.work_dir, name)
+                folder.mkdir(exist_ok=True)
+                write_json(folder / 'not_told_apart.json', found)
+                self.runner.logger.info(
+                    f'Of the best {found["of"]} the {found["images"]} images cannot '
+                    f'tell {len(found["same"])} from the first.'
+                )
+
+    def _searchers(self) -> dict[str, Searcher]:
+        """By the folder of its results."""
+        if isinstance(self.searcher, JointSearcher):
+            return self.searcher.searchers
+        return {'': self.searcher}
 
     def _known_scores(self) -> dict:
         """What the journal holds, on every rank; only the main process opens it."""
@@ -158,10 +208,7 @@ class ArchSearchLoop(ArchEvalLoop):
         return shared[0]
 
     def _export(self) -> None:
-        searchers = {'': self.searcher}
-        if isinstance(self.searcher, JointSearcher):
-            searchers = self.searcher.searchers
-        for name, searcher in searchers.items():
+        for name, searcher in self._searchers().items():
             folder = Path(self.runner.work_dir, name)
             try:
                 best = searcher.best()

@@ -194,7 +194,7 @@ def _run_off(contestants: Sequence[Contestant]) -> str:
     return (
         f'{table}\nThe run-off on archval. Score: with inherited weights; expected: '
         f'without the luck of these images; AP alone: trained without them, under '
-        f'{seeds} seeds that choose.{known}\n\n'
+        f'{"the seed" if seeds == 1 else f"the {seeds} seeds"} that chose.{known}\n\n'
     )
 
 

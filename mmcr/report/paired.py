@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import permutation_test
 from scipy.stats import t as student_t
 
 from mmcr.report.ranking import CONFIDENCE, Interval
+from mmcr.search import sign_flip_p_value
 
 #: How often a difference of the size of `Difference.visible` is seen.
 POWER = 0.8
@@ -40,12 +40,10 @@ class Difference:
     @cached_property
     def p(self) -> float:
         """Two-sided p of the exact sign-flip test."""
-        if len(self.by_seed) == 1:
-            return 1.0
-        tested = permutation_test(
-            (self.by_seed,), np.mean, permutation_type='samples', n_resamples=np.inf
-        )
-        return float(tested.pvalue)
+        differences = self.by_seed
+        if sum(differences) < 0:
+            differences = [-each for each in differences]
+        return min(1.0, 2 * sign_flip_p_value(differences))
 
     @property
     def least_p(self) -> float:

@@ -38,13 +38,18 @@ TEMPLATES = Environment(
 class Search:
     """What a work dir tells about its search."""
 
-    name: str  # of the work dir
+    folder: Path  # the work dir
     header: Mapping  # of the journal: what the search depends on
     histories: Sequence[History]  # one for each budget
     candidates: int  # how many have a score on some part of archval
     trials: int  # how many scores there are
     finished: bool  # whether the search has written all its results
     baseline: Arch | None = None  # to be marked where it is ranked
+
+    @property
+    def name(self) -> str:
+        """Of the work dir."""
+        return self.folder.name
 
     @property
     def kind(self) -> str:
@@ -106,6 +111,14 @@ class Search:
             if value is not None and column != self.score
         }
 
+    def not_told_apart(self, history: History) -> dict | None:
+        """Which of the best the images cannot tell from the first, if known."""
+        found = read_state(self.folder / history.name / 'not_told_apart.json')
+        if not found or not self.finished:
+            return None
+        same = [dict(each, arch=Arch.from_json(each['arch'])) for each in found['same']]
+        return dict(found, same=same)
+
     def figures(self, history: History) -> dict[str, Markup]:
         """The best architecture, the scores and the front, where there are such."""
         network = history.best and self.network(history.best.arch)
@@ -164,7 +177,7 @@ def _search(
     scores = {entry['score'] for entry in entries}
     finished = all(_result(work_dir / name) in scores for name in names)
     return Search(
-        work_dir.resolve().name,
+        work_dir.resolve(),
         header,
         histories(header, entries, finished),
         len({str(entry['candidate']) for entry in entries}),

@@ -10,6 +10,7 @@ from mmdet.evaluation.metrics import CocoMetric
 
 from mmcr.errors import UserError
 from mmcr.registry import METRICS
+from mmcr.scoring.bootstrap import resampled_ap
 from mmcr.scoring.coco_ids import Numbers
 
 #: Evaluators by the name of their package, the quicker one first.
@@ -73,6 +74,36 @@ class UnroundedCocoMetric(CocoMetric):
                     prediction[name] = value.copy()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
+        predictions, image_ids = self._checked(results)
+        values = {}
+        for kind in self.metrics:
+            coco_eval = self._evaluated(kind, predictions, image_ids)
+            with contextlib.redirect_stdout(io.StringIO()):
+                coco_eval.accumulate()
+            precision = coco_eval.eval['precision']
+            for name, value in _average_precision(precision, coco_eval.params).items():
+                values[f'{kind}_{name}'] = value
+        return values
+
+    def resampled(self, results: list, kind: str, draws: np.ndarray) -> np.ndarray:
+        """AP (mAP) of resampled images.
+
+        Args:
+            results: What `process` made of the images, each once.
+            kind: ``bbox`` or ``segm``.
+            draws: How often each image is drawn, by rising number of the image, of
+                shape ``resamples x images``.
+
+        Returns:
+            Of shape ``resamples``, from 0 to 1.
+        """
+        predictions, image_ids = self._checked(results)
+        # the C++ evaluator keeps its matches to itself
+        coco_eval = self._evaluated(kind, predictions, image_ids, BACKENDS[1])
+        return resampled_ap(coco_eval, draws)
+
+    def _checked(self, results: list) -> tuple[list[dict], list[int]]:
+        """The predictions, and the numbers of their images in order."""
         predictions = [prediction for _, prediction in results]
         classes = self.dataset_meta['classes']
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=classes)
@@ -102,17 +133,18 @@ class UnroundedCocoMetric(CocoMetric):
                     f'{prediction["img_id"]} has NaN. Check the weights of the '
                     f'checkpoint, and fp16 where it is on.'
                 )
-        return {
-            f'{kind}_{name}': value
-            for kind in self.metrics
-            for name, value in self._values(kind, predictions, image_ids).items()
-        }
+        return predictions, image_ids
 
-    def _values(
-        self, kind: str, predictions: list[dict], image_ids: list
-    ) -> dict[str, float]:
+    def _evaluated(
+        self,
+        kind: str,
+        predictions: list[dict],
+        image_ids: list,
+        backend: str | None = None,
+    ):
+        """The evaluator, its detections matched."""
         evaluator = COCOeval
-        if self.backend == BACKENDS[0]:
+        if (backend or self.backend) == BACKENDS[0]:
             from faster_coco_eval import COCOeval_faster as evaluator
         api, detections = self._coco_api, list(self._detections(kind, predictions))
         with contextlib.redirect_stdout(io.StringIO()):
@@ -126,8 +158,7 @@ class UnroundedCocoMetric(CocoMetric):
             coco_eval.params.maxDets = list(self.proposal_nums)
             coco_eval.params.iouThrs = np.asarray(self.iou_thrs)
             coco_eval.evaluate()
-            coco_eval.accumulate()
-        return _average_precision(coco_eval.eval['precision'], coco_eval.params)
+        return coco_eval
 
     def _detections(self, kind: str, predictions: list[dict]) -> Iterator[dict]:
         """In COCO's form; of a mask with a box, the box's area would count."""

@@ -8,6 +8,7 @@ from itertools import chain, groupby
 from math import ceil
 from operator import itemgetter
 
+import numpy as np
 import torch
 from mmengine.device import is_cuda_available
 from mmengine.dist import all_gather_object, gather_object, get_dist_info
@@ -21,10 +22,12 @@ from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.models.detector import backbone_returns, find_backbone, unwrapped
 from mmcr.scoring.bn_calibrator import BNCalibrator
+from mmcr.scoring.bootstrap import draws
+from mmcr.scoring.coco_metric import UnroundedCocoMetric
 from mmcr.scoring.fast_paths import fast_paths
 from mmcr.scoring.neck_and_heads import neck_and_head_norms, run_neck_and_heads
 from mmcr.scoring.paths import run_paths, untouched
-from mmcr.search.candidate import Proposal, Trial, batches_before
+from mmcr.search.candidate import Complete, Proposal, Trial, batches_before
 from mmcr.space.arch import Arch
 
 # Batch norms are calibrated on so many images at least, however small the part of
@@ -261,18 +264,8 @@ class CandidateEvaluator:
     def _scored(
         self, proposals: list[Proposal], results: list[list]
     ) -> Iterator[Trial]:
-        """Computes the metrics, each proposal's on one rank; every rank gets all."""
-        rank, world_size = get_dist_info()
-        for i, found in enumerate(results):
-            results[i] = gather_object(found, i % world_size)
-        own = {}
-        for i in range(rank, len(results), world_size):
-            try:
-                own[i] = compute(self.evaluator.metrics, _in_order(results[i]))
-            except Exception as error:  # raised below, on every rank
-                own[i] = error
-        results.clear()
-        values = {i: v for part in all_gather_object(own) for i, v in part.items()}
+        """Computes the metrics."""
+        values = _shared(results, partial(compute, self.evaluator.metrics))
         failed = []
         for i, proposal in enumerate(proposals):
             try:
@@ -286,6 +279,55 @@ class CandidateEvaluator:
         if failed:
             raise failed[0]
 
+    def resampled(
+        self, archs: Sequence[Arch], resamples: int = 200, seed: int = 0
+    ) -> np.ndarray:
+        """AP on all of archval and on as many images drawn from it with replacement.
+
+        Where the score is mAP of `UnroundedCocoMetric`. The draws are the same for
+        all: a difference of two architectures within a column is a paired one.
+
+        Args:
+            archs: Complete ones.
+            resamples: How many.
+            seed: Of the draws.
+
+        Returns:
+            From 0 to 1, of shape ``archs x (1 + resamples)``; the first column is of
+            archval as it is.
+
+        Raises:
+            UserError: The score is another value.
+        """
+        name = self.score.rpartition('/')[2]
+        places = [
+            i
+            for i, metric in enumerate(self.evaluator.metrics)
+            if isinstance(metric, UnroundedCocoMetric)
+        ]
+        if len(places) != 1 or name not in ('bbox_mAP', 'segm_mAP'):
+            raise UserError(
+                f'Images are resampled for mAP of one mmcr.UnroundedCocoMetric, but '
+                f'the score is {self.score}.'
+            )
+        (place,), kind = places, name.removesuffix('_mAP')
+        images = len(self.archval.dataset)
+        drawn = np.vstack([np.ones((1, images)), draws(images, resamples, seed)])
+        metric = self.evaluator.metrics[place]
+
+        def of_one(results: list[list]) -> np.ndarray:
+            with _quiet():
+                return metric.resampled(results[place], kind, drawn)
+
+        values = {}
+        for group in self._groups([Proposal(Complete(arch)) for arch in archs]):
+            found = self._run(group, lambda part: None)
+            for proposal, value in zip(group, _shared(found, of_one).values()):
+                if isinstance(value, Exception):
+                    raise value
+                values[proposal.candidate.arch] = value
+        return np.array([values[arch] for arch in archs])
+
     def score_of(self, values: dict[str, float]) -> float:
         """The value to rank by; a UserError where the metrics do not contain it."""
         if self.score not in values:
@@ -294,6 +336,25 @@ class CandidateEvaluator:
                 f'but got {self.score!r}.'
             )
         return values[self.score]
+
+
+def _shared(results: list[list], of_one: Callable[[list], object]) -> dict[int, object]:
+    """By proposal, what is made of its results, or the exception that this raised.
+
+    Each is made on one rank; every rank gets all. `results` is emptied.
+    """
+    rank, world_size = get_dist_info()
+    for i, found in enumerate(results):
+        results[i] = gather_object(found, i % world_size)
+    own = {}
+    for i in range(rank, len(results), world_size):
+        try:
+            own[i] = of_one(_in_order(results[i]))
+        except Exception as error:  # to be raised on every rank
+            own[i] = error
+    results.clear()
+    values = {i: v for part in all_gather_object(own) for i, v in part.items()}
+    return dict(sorted(values.items()))
 
 
 def compute(metrics: Sequence[BaseMetric], results: Sequence[list]) -> dict[str, float]:

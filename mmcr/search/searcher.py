@@ -104,6 +104,15 @@ class Searcher(ABC):
         with suppress(StopIteration):
             self._round = self._rounds.send(ordered)
 
+    @property
+    def complete(self) -> list[Trial]:
+        """Trials so far of complete architectures on all of archval."""
+        return [
+            trial
+            for trial in self._told.values()
+            if isinstance(trial.proposal.candidate, Complete) and trial.proposal.on_all
+        ]
+
     def best(self) -> Trial:
         """Returns the best trial so far of a complete architecture on all of archval.
 
@@ -114,12 +123,7 @@ class Searcher(ABC):
                 scores are all -1, which says that there was nothing to measure.
             UserError: There is none yet.
         """
-        compared = list(self._told.values())
-        finalists = [
-            trial
-            for trial in compared
-            if isinstance(trial.proposal.candidate, Complete) and trial.proposal.on_all
-        ]
+        compared, finalists = list(self._told.values()), self.complete
         if not finalists:
             raise UserError(
                 'no complete architecture has been scored on all of archval yet; let '

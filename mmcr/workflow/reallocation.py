@@ -160,6 +160,7 @@ class Reallocation:
         stage = recipe.supernet(base, self.data, options, 'stage', self.space)
         searcher = 'mmcr.ExhaustiveSearcher' if exhaustive else 'mmcr.GreedySearcher'
         stage_search = recipe.search(stage, base, options, dict(type=searcher), budget)
+        stage_search.test_cfg.setdefault('gate', self.settings.gate)
         self.searches = {
             '02_stage_search': _work(stage_search, self.space, self.settings.fast)
         }
@@ -178,6 +179,7 @@ class Reallocation:
         operation = recipe.supernet(base, self.data, options, 'operation')
         greedy = dict(type='mmcr.GreedySearcher', k=3)
         op_search = recipe.search(operation, base, options, greedy)
+        op_search.test_cfg.setdefault('gate', self.settings.gate)
         opened = build(operation.model.backbone)
         self.searches['04_op_search'] = _work(
             op_search, opened.space, self.settings.fast
@@ -197,6 +199,7 @@ class Reallocation:
         searcher = dict(type='mmcr.EvolutionSearcher')
         search = recipe.search(supernet, base, options, searcher, budget)
         search.test_cfg.setdefault('final_backbone', dict(shuffle=2))
+        search.test_cfg.setdefault('gate', self.settings.gate)
         net = build(supernet.model.backbone)
         final = search.test_cfg.final_backbone
         self.space = budget_space(net, final, search.test_cfg.budget, base.cfg.model)

@@ -21,7 +21,13 @@ EVALUATED = re.compile(
 )
 # of a network, or of a named path of a supernet
 SCORED = re.compile(r'\b(?:coco|archval/(\w+))/bbox_mAP: (-?[\d.]+)')
-KEPT = ('Best architecture', 'SyncBN needs', 'going on')  # whole lines that people want
+KEPT = (
+    'Best architecture',
+    'SyncBN needs',
+    'going on',
+    'Gate: ',
+    'Of the best',
+)  # whole lines that people want
 EVERY = 30.0  # seconds between two lines, where there is no terminal
 
 

@@ -99,6 +99,6 @@ class TestComparison:
         lines = text.splitlines()
         assert '| baseline | 1 2 | - | - | 20.00, 21.00 |' in lines
         assert '| stage_2 | 1 1 | 30.00 | 30.40 | 19.00, - |' in lines
-        assert 'under 2 seeds that choose.' in text and 'moves by 0.35 AP' in text
+        assert 'under the 2 seeds that chose.' in text and 'moves by 0.35 AP' in text
         record = json.loads((tmp_path / 'comparison.json').read_text())
         assert record['run_off'][2]['aps'] == [19.0, None]
