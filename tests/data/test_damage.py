@@ -14,6 +14,7 @@ from config_files import CONFIGS
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
+from scripts import ROOT, run_script
 
 from mmcr.data import CLASSES, DataError, check_config, write_shapes
 from mmcr.data.images import image_count
@@ -461,3 +462,27 @@ def test_sets_in_the_form_of_voc_with_files_that_are_gone(data):
     cfg.train_dataloader.dataset.ann_file = 'gone.txt'
     with pytest.raises(DataError, match='stops with FileNotFoundError: .*gone.txt'):
         check_config(cfg)
+
+
+# The tools
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('tool', 'arguments'),
+    [
+        ('train', []),
+        ('search', ['checkpoint.pth']),
+        ('test', ['checkpoint.pth', '--check-images', 'none']),
+        ('reallocate', ['--write-only', '--check-images', 'all']),
+    ],
+)
+def test_the_tools_look_first(data, tmp_path, tool, arguments):
+    picture(data).unlink()
+    path = tmp_path / 'mine.py'
+    config(data).dump(path)
+    arguments = [path, *arguments, '--work-dir', tmp_path / 'work']
+    end = run_script(ROOT / f'tools/{tool}.py', *arguments)
+    assert end.returncode == 1 and 'images' not in end.stdout
+    assert end.stderr.splitlines()[-1].startswith('error: All images of ')
+    assert 'Traceback' not in end.stderr and not (tmp_path / 'work').exists()
