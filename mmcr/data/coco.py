@@ -1,5 +1,6 @@
 """COCO annotation files, read with one clear message per fault."""
 
+import gc
 import json
 import os
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
@@ -33,7 +34,12 @@ def _is_size(value: object) -> bool:
 
 
 def _is_box(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and {*map(type, value)} <= {int, float}
+        and not sum(map(abs, value)) >= 1e9
+    )
 
 
 def _is_flag(value: object) -> bool:
@@ -110,6 +116,7 @@ def _read_json(path: str) -> object:
         elif not data.strip():
             fault = 'is empty. Make or copy it again.'
         else:
+            gc.disable()  # it would go through millions of new lists, in vain
             return json.loads(data)
     except FileNotFoundError:
         fault = (
@@ -123,6 +130,8 @@ def _read_json(path: str) -> object:
             f'is not JSON ({error}). Name a COCO JSON file, or copy it again '
             'if it was cut short.'
         )
+    finally:
+        gc.enable()
     raise DataError(fault)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 
 from mmengine.evaluator import Evaluator
 
@@ -45,5 +46,13 @@ def with_contents(options):
     if isinstance(ann_file, str):
         path = os.path.join(options.pop('data_root', None) or '', ann_file)
         if os.path.isfile(path):  # of a remote file the name must do
-            options['ann_file'] = file_digest(path)
+            state = os.stat(path)
+            version = state.st_mtime_ns, state.st_size, state.st_ino
+            options['ann_file'] = _file_digest(path, version)
     return options
+
+
+@lru_cache
+def _file_digest(path: str, version: tuple) -> str:
+    """Of a file that several loaders and steps read, computed once."""
+    return file_digest(path)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from mmdet.evaluation.metrics import CocoMetric, FasterCocoMetric
+from mmengine.config import Config
 from pycocotools.cocoeval import COCOeval
 from tiny import CLASSES
 
 from mmcr.data import write_shapes
+from mmcr.engine import launch
 from mmcr.errors import UserError
 from mmcr.scoring import UnroundedCocoMetric
 from mmcr.scoring.coco_ids import EVALUATORS, accept_any_ids
@@ -283,6 +285,23 @@ def renamed(coco, folder, name, sections):
 
 METRICS = [partial(UnroundedCocoMetric, backend=name) for name in BACKENDS]
 METRICS += [CocoMetric, FasterCocoMetric]
+
+
+@pytest.mark.usefixtures('any_ids')
+def test_the_tools_evaluate_so_by_mmdets_metrics(coco, tmp_path, monkeypatch):
+    theirs = importlib.import_module('mmdet.evaluation.metrics.coco_metric')
+    monkeypatch.setattr(theirs, 'COCOeval', COCOeval)
+    path, _ = renamed(coco, tmp_path, 'from_0', ('annotations',))
+
+    def ap():
+        samples = detections(coco, 4)
+        return values(CocoMetric(ann_file=str(path)), samples)['coco/bbox_mAP']
+
+    with pytest.raises(KeyError, match='iscrowd'):
+        ap()
+    monkeypatch.setattr(launch.Runner, 'from_cfg', lambda cfg: cfg)
+    launch.build_runner(Config(dict(work_dir=str(tmp_path), launcher='none')))
+    assert ap() > 0.05
 
 
 @pytest.mark.usefixtures('any_ids')

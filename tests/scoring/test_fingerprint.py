@@ -2,6 +2,7 @@
 
 import pytest
 
+from mmcr.files import file_digest
 from mmcr.scoring.fingerprint import data_digest, metrics_digest
 
 
@@ -48,3 +49,18 @@ def test_metrics(tmp_path):
 
     assert of() == of(backend='pycocotools')
     assert len({of(), of('b.json'), of(metric='segm')}) == 3
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        'mmcr.scoring.fingerprint.file_digest',
+        lambda path: read.append(path) or file_digest(path),
+    )
+    path = tmp_path / 'a.json'
+    path.write_text('one')
+    dataset = dict(dataset=joined(path))
+    first = data_digest(dataset)
+    assert data_digest(dataset) == first and len(read) == 1
+    path.write_text('another')
+    assert data_digest(dataset) != first and len(read) == 2

@@ -399,7 +399,7 @@ def no_masks(coco):
         (lambda c: [a.update(iscrowd=1) for a in c['annotations']], 'none is of use'),
         (lambda c: [a.update(area=0) for a in c['annotations']], 'none is of use'),
         (lambda c: [a.pop('iscrowd') for a in c['annotations']], None),
-        (no_masks, 'measures masks .* have no segmentation'),
+        (no_masks, r'\(segm\) wants masks: .* of those to score on have none'),
     ],
 )
 def test_annotations_without_use(damage, message, data, tmp_path):
