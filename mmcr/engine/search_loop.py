@@ -129,9 +129,8 @@ class ArchSearchLoop(ArchEvalLoop):
             progress.finished(work)
             if not tells_apart(trials):
                 self.runner.logger.warning(
-                    f'Of {len(trials)} trials of this round all scores are equal, such '
-                    f'as {trials[0].score}: which candidates go on is no choice of '
-                    f'theirs.'
+                    f'All {len(trials)} trials of this round have equal scores, such '
+                    f'as {trials[0].score}: their order decides which go on.'
                 )
 
         def record(trial: Trial) -> None:

@@ -119,24 +119,28 @@ class Searcher(ABC):
         Of equals the one that was proposed first.
 
         Raises:
-            UnrankedError: There are several, and their scores are all equal, or the
-                scores are all -1, which says that there was nothing to measure.
+            UnrankedError: There are several, their scores are all equal, and no step
+                before has chosen among them; or the scores are all -1, which says that
+                there was nothing to measure.
             UserError: There is none yet.
         """
-        compared, finalists = list(self._told.values()), self.complete
+        told, finalists = list(self._told.values()), self.complete
+        steps = [t for t in told if not isinstance(t.proposal.candidate, Complete)]
         if not finalists:
             raise UserError(
                 'no complete architecture has been scored on all of archval yet; let '
                 'the search finish'
             )
-        if len(finalists) > 1:  # else the rounds before have decided
-            compared = finalists
-        if not tells_apart(compared):
+        # of a single one, the rounds before have decided
+        compared = finalists if len(finalists) > 1 else told
+        scores = {trial.score for trial in compared}
+        # a last choice that changes nothing leaves those that were decided before it
+        by_steps = not scores <= {-1, 0} and tells_apart(steps)
+        if not tells_apart(compared) and not by_steps:
             count = len({trial.proposal.candidate for trial in compared})
-            scores = sorted({trial.score for trial in compared})
             raise UnrankedError(
                 f'the scores do not tell which architecture is the best: of {count} '
-                f'compared, every score is {" or ".join(map(str, scores))}, '
+                f'compared, every score is {" or ".join(map(str, sorted(scores)))}, '
                 f'so none is named. {REMEDY}'
             )
         return ranked(finalists)[0]

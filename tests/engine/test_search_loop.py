@@ -389,4 +389,4 @@ def test_a_round_of_equals_is_said(supernets, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(runner.logger, 'warning', said.append)
     runner.test()
-    assert ['all scores are equal, such as 0.1' in text for text in said] == [True] * 2
+    assert ['have equal scores, such as 0.1' in text for text in said] == [True] * 2

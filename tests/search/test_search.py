@@ -452,3 +452,18 @@ def test_a_budget_that_ranks_nothing_is_named():
         run(joint, {}, evaluate)
     assert 'budget_8: ' in str(error.value) and 'budget_9' not in str(error.value)
     assert searchers[9].best().score > 0.5
+
+
+def test_a_last_choice_that_changes_nothing_leaves_the_others():
+    def scored(last):
+        def evaluate(proposals):
+            for p in proposals:
+                arch = p.candidate.arch
+                yield Trial(p, last if 'd' in arch else sum(arch.values()))
+
+        space = SearchSpace([Choice(name, (1, 2)) for name in 'abcd'])
+        return run(GreedySearcher(space, k=1), {}, evaluate)[0].proposal.candidate.arch
+
+    assert scored(0.3) == dict(a=2, b=2, c=2, d=1)
+    with pytest.raises(UnrankedError):
+        scored(0)
