@@ -17,10 +17,14 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmcr.cli import user_errors
-from mmcr.engine.launch import read_config
+from mmcr.engine.launch import add_trust, read_config
 from mmcr.errors import UserError
 from mmcr.models import SearchableBackbone, inherit_weights
-from mmcr.models.weights.checkpoint import read_weights, write_weights
+from mmcr.models.weights.checkpoint import (
+    only_weights,
+    read_weights,
+    write_weights,
+)
 from mmcr.models.weights.compatibility import backbone_of_detector
 from mmcr.registry import MODELS
 from mmcr.space import Arch
@@ -34,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help="the supernet's checkpoint")
     parser.add_argument('arch', help='best_arch.json of a search')
     parser.add_argument('out', help='checkpoint to write')
+    add_trust(parser)
     return parser.parse_args()
 
 
@@ -54,6 +59,7 @@ def read_arch(path: str) -> Arch:
 @user_errors()
 def main() -> None:
     args = parse_args()
+    only_weights(args.trust_checkpoint)
     MMLogger.get_instance('extract_subnet', log_level='ERROR')
     cfg = read_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))

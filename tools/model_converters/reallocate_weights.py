@@ -19,10 +19,14 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmcr.cli import user_errors
-from mmcr.engine.launch import read_config
+from mmcr.engine.launch import add_trust, read_config
 from mmcr.errors import UserError
 from mmcr.models import reallocate
-from mmcr.models.weights.checkpoint import read_weights, write_weights
+from mmcr.models.weights.checkpoint import (
+    only_weights,
+    read_weights,
+    write_weights,
+)
 from mmcr.registry import MODELS
 
 
@@ -38,6 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--prefix', help="beginning of the names of the backbone's weights"
     )
+    add_trust(parser)
     parser.add_argument(
         '--seed', type=int, default=0, help='of new blocks (default: %(default)s)'
     )
@@ -61,6 +66,7 @@ def backbone_cfg(cfg: Config, path: str) -> dict:
 @user_errors()
 def main() -> None:
     args = parse_args()
+    only_weights(args.trust_checkpoint)
     MMLogger.get_instance('reallocate_weights', log_level='ERROR')
     cfg = read_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
