@@ -15,7 +15,8 @@ from pathlib import Path
 
 from mmcr.cli import resumable, user_errors
 from mmcr.data.checks import check_config
-from mmcr.engine.launch import add_cfg_options, read_config
+from mmcr.engine.launch import add_cfg_options, add_trust, read_config
+from mmcr.models.weights.checkpoint import only_weights
 from mmcr.registry import BUDGETS
 from mmcr.workflow.reallocation import Reallocation, Settings, settings_of
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
@@ -81,6 +82,7 @@ def parse_args() -> argparse.Namespace:
         '--dry-run', action='store_true', help='say what would be done and stop'
     )
     add_cfg_options(parser)
+    add_trust(parser)
     for gone in ('--jobs', '--depth'):
         parser.add_argument(gone, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -96,6 +98,7 @@ def given(args: argparse.Namespace) -> dict:
 @user_errors()
 def main() -> None:
     args = parse_args()
+    only_weights(args.trust_checkpoint)  # the steps inherit it
     for name, why in (
         ('jobs', 'steps run one after the other'),
         ('depth', "the depth is that of your config's backbone"),

@@ -203,19 +203,17 @@ def build_trainer(cfg: Config, resume: str | None = None) -> Runner:
 
 def _check_resumed(cfg: Config, path: str | Path) -> None:
     state = read_training(path)
-    parts = {name: state.get(name) or {} for name in ('state_dict', 'ema_state_dict')}
     slots = state.get('optimizer', {}).get('state', {})
-    tensors = {
+    momenta = {
         f'optimizer.{i}.{name}': value
         for i, slot in slots.items()
         for name, value in slot.items()
     }
-    for weights in (*parts.values(), tensors):
-        only = {n: w for n, w in weights.items() if isinstance(w, torch.Tensor)}
-        check_finite(only, str(path))
+    for tensors in state['state_dict'], state.get('ema_state_dict', {}), momenta:
+        check_finite(tensors, str(path))
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     model = MODELS.build(copy.deepcopy(cfg.model))
-    check_weights(parts['state_dict'], model, str(path))
+    check_weights(state['state_dict'], model, str(path))
 
 
 def add_hooks(cfg: Config, *hooks: Mapping) -> None:

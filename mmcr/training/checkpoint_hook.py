@@ -37,8 +37,9 @@ class WholeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         out_dir = self.out_dir or runner.work_dir
-        local = isinstance(get_file_backend(out_dir), LocalBackend)
-        if local and not (self.backend_args or self.file_client_args):
+        backend = get_file_backend(out_dir, backend_args=self.backend_args)
+        local = isinstance(backend, LocalBackend) and not self.file_client_args
+        if local:
             self.backend_args = dict(backend='whole_files')
         super().before_train(runner)
         if local and is_main_process():  # of a process that was killed

@@ -69,6 +69,7 @@ def only_weights(trusted: bool = False) -> None:
     """
     os.environ[ONLY_WEIGHTS] = '0' if trusted else os.environ.get(ONLY_WEIGHTS, '1')
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)  # its opposite
+    torch.serialization.add_safe_globals(history_globals())  # for files at an address
 
 
 # in the place of mmengine's, which falls back on reading any object, or allows getattr
@@ -86,11 +87,12 @@ def load_from_local(path: str, map_location: str | None = None, **options) -> ob
     """
     check_there(path)
     options['weights_only'] = os.environ.get(ONLY_WEIGHTS) != '0'
+    # every time: mmengine's own reader takes some of them away
+    torch.serialization.add_safe_globals(history_globals())
     try:
-        with torch.serialization.safe_globals(history_globals()):
-            content = torch.load(
-                Path(path).expanduser(), map_location=map_location, **options
-            )
+        content = torch.load(
+            str(Path(path).expanduser()), map_location=map_location, **options
+        )
     except Exception as error:  # whatever torch's unpickler makes of foreign bytes
         raise _unreadable(path, error) from None
     if isinstance(content, dict) and isinstance(content.get('meta'), dict):
@@ -157,6 +159,7 @@ def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor
 
 def check_finite(weights: Mapping[str, Tensor], path: str) -> None:
     """Raises `CheckpointError` where numbers are NaN or infinity."""
+    weights = {n: w for n, w in weights.items() if isinstance(w, Tensor)}
     broken = {n: bad for n, w in weights.items() if (bad := (~w.isfinite()).sum())}
     if broken:
         name, count = next(iter(broken.items()))
