@@ -16,8 +16,14 @@ from pathlib import Path
 
 from mmcr.cli import place, resumable, user_errors
 from mmcr.data.checks import check_config
-from mmcr.engine.launch import add_cfg_options, add_check_images, read_config
+from mmcr.engine.launch import (
+    add_cfg_options,
+    add_check_images,
+    add_trust,
+    read_config,
+)
 from mmcr.files import undone_if_refused
+from mmcr.models.weights.checkpoint import only_weights
 from mmcr.registry import BUDGETS
 from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
@@ -118,6 +124,7 @@ def parse_args() -> argparse.Namespace:
     add_cfg_options(parser)
     parser.add_argument('--depth', help=argparse.SUPPRESS)
     add_check_images(parser)
+    add_trust(parser)
     return parser.parse_args()
 
 
@@ -131,6 +138,7 @@ def given(args: argparse.Namespace) -> dict:
 @user_errors()
 def main() -> None:
     args = parse_args()
+    only_weights(args.trust_checkpoint)  # the steps inherit it
     if args.depth is not None:
         warnings.warn(
             "--depth has no effect any more: the depth is that of your config's "

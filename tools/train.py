@@ -5,12 +5,11 @@ import argparse
 from mmcr.cli import user_errors
 from mmcr.engine.launch import (
     add_common_arguments,
-    build_runner,
+    build_trainer,
     load_config,
 )
 from mmcr.engine.outputs import check_no_training, work_dir_of
 from mmcr.errors import UserError
-from mmcr.models.weights.checkpoint import check_there
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,15 +49,10 @@ def main() -> None:
                 f'{args.config} has none.'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None
-        if args.resume != 'auto':
-            check_there(args.resume)
-            cfg.load_from = args.resume
-    check_no_training(cfg)
+    if args.resume is None:
+        check_no_training(cfg)
     with work_dir_of(cfg):
-        build_runner(cfg).train()
+        build_trainer(cfg, args.resume).train()
 
 
 if __name__ == '__main__':

@@ -1,10 +1,12 @@
 """From a command line to a Runner: what the tools share."""
 
 import argparse
+import copy
 import os
 import pickle
 import re
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
 from mmengine.dist import is_distributed
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmcr.checks import check_sections
@@ -21,7 +24,18 @@ from mmcr.data.checks import check_config
 from mmcr.data.coco import forget
 from mmcr.data.images import SAMPLE, image_count
 from mmcr.errors import UserError
+from mmcr.models.weights.checkpoint import (
+    check_finite,
+    last_checkpoint,
+    only_weights,
+    read_training,
+)
+from mmcr.models.weights.compatibility import check_weights
+from mmcr.registry import MODELS
 from mmcr.scoring.coco_ids import accept_any_ids
+from mmcr.training.sampling_hook import check_sampled
+
+EXACT_RESUME = dict(type='mmcr.ExactResumeHook')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +49,19 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what starts the processes of a distributed run',
     )
+    add_trust(parser)
     # torch.distributed.launch passes it to every process
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Adds what lets a checkpoint be more than weights."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='read checkpoints that hold any objects: such a file can run any command '
+        'on this machine when it is read',
+    )
 
 
 class _Settings(DictAction):
@@ -127,6 +152,11 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
             f'{type(error).__name__}: {error}'
         ) from error
     check_sections(cfg)
+    for name, loader in cfg.items():
+        # both are refused without workers, and mean nothing
+        if name.endswith('_dataloader') and loader and not loader.get('num_workers'):
+            loader.pop('persistent_workers', None)
+            loader.pop('prefetch_factor', None)
     return cfg
 
 
@@ -137,6 +167,7 @@ def load_config(args: argparse.Namespace) -> Config:
         UserError: It cannot be read, or its data do not fit (`check_config`).
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    only_weights(args.trust_checkpoint)
     cfg = read_config(args.config, args.cfg_options)
     scope = cfg.get('default_scope') or 'mmdet'
     if find_spec(scope) is None:
@@ -150,7 +181,7 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = f'./work_dirs/{Path(args.config).stem}'
     # one rank reads the annotations: its message and exit end the others
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+    if _is_first():
         print(check_config(cfg, args.check_images), flush=True)
         forget()
     return cfg
@@ -161,9 +192,77 @@ def build_runner(cfg: Config) -> Runner:
     accept_any_ids()
     setup_cache_size_limit_of_dynamo()
     import_formatter()
-    if cfg.launcher != 'none' and not is_cuda_available():
+    if cfg.get('launcher', 'none') != 'none' and not is_cuda_available():
         _start_gloo(cfg)
     return Runner.from_cfg(cfg)
+
+
+def build_trainer(cfg: Config, resume: str | None = None) -> Runner:
+    """Builds a runner that trains: resumed to the bit, its checkpoints whole.
+
+    Args:
+        cfg: From `load_config`.
+        resume: A checkpoint to go on from; 'auto': where the work dir left off, if
+            something was trained there; ``None``: as `cfg` says.
+
+    Raises:
+        UserError: There is nothing whole to go on from, or it is of another network;
+            the work dir is then as before. Or a supernet's paths are not set.
+    """
+    if cfg.get('resume'):
+        resume = resume or cfg.get('load_from') or 'auto'
+    default_hooks = cfg.default_hooks = dict(cfg.get('default_hooks') or {})
+    saving = default_hooks.setdefault('checkpoint', dict(type='CheckpointHook')) or {}
+    if resume == 'auto':
+        folder = Path(cfg.work_dir)
+        if saving.get('out_dir'):
+            folder = Path(saving['out_dir'], folder.resolve().name)
+        resume, note = last_checkpoint(folder)
+        if note and _is_first():
+            print(note, flush=True)
+    cfg.resume = resume is not None
+    if cfg.resume:
+        _check_resumed(cfg, resume)
+        cfg.load_from = str(resume)
+    add_hooks(cfg, EXACT_RESUME)
+    for hook in filter(None, [*default_hooks.values(), *cfg.custom_hooks]):
+        if _kind(hook) == 'CheckpointHook':
+            hook['type'] = 'mmcr.WholeCheckpointHook'
+    runner = build_runner(cfg)
+    check_sampled(runner)
+    return runner
+
+
+def _check_resumed(cfg: Config, path: str | Path) -> None:
+    state = read_training(path)
+    slots = state.get('optimizer', {}).get('state', {})
+    momenta = {
+        f'optimizer.{i}.{name}': value
+        for i, slot in slots.items()
+        for name, value in slot.items()
+    }
+    for tensors in state['state_dict'], state.get('ema_state_dict', {}), momenta:
+        check_finite(tensors, str(path))
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    model = MODELS.build(copy.deepcopy(cfg.model))
+    check_weights(state['state_dict'], model, str(path))
+
+
+def add_hooks(cfg: Config, *hooks: Mapping) -> None:
+    """Adds hooks to those that a config has, unless it has one of the type."""
+    own = list(cfg.get('custom_hooks') or ())
+    kinds = {_kind(hook) for hook in own}
+    cfg.custom_hooks = [*own, *(dict(h) for h in hooks if _kind(h) not in kinds)]
+
+
+def _kind(hook: Mapping) -> str:
+    """The name of a hook's type, which a lazy config has as a class."""
+    kind = hook['type']
+    return getattr(kind, '__name__', None) or kind.rpartition('.')[2]
+
+
+def _is_first() -> bool:
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
 def import_formatter(seconds: float = 10.0) -> None:

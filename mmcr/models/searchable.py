@@ -10,7 +10,11 @@ from mmcr.errors import UserError
 from mmcr.models.layer_choice import LayerChoice
 from mmcr.models.norms import is_batch_norm
 from mmcr.models.recomputation import recompute_blocks
-from mmcr.models.weights.compatibility import check_choices, check_names
+from mmcr.models.weights.compatibility import (
+    check_choices,
+    check_names,
+    check_shapes,
+)
 from mmcr.space.arch import Arch
 from mmcr.space.space import SearchSpace
 
@@ -164,8 +168,10 @@ class SearchableBackbone:
         # be left out with no more than a line in the log, as those of another space
         if not prefix and state_dict:
             check_names(state_dict, self)
-        own = [k[len(prefix) :] for k in state_dict if k.startswith(prefix)]
+        start = len(prefix)
+        own = {k[start:]: w for k, w in state_dict.items() if k.startswith(prefix)}
         check_choices(own, self)
+        check_shapes(own, self)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _check_mode(self, supernet: str | None) -> None:

@@ -1,6 +1,7 @@
 """How a supernet is trained: which path next, exactly resumed, watched."""
 
 from mmcr.training.active_path_ddp import ActivePathDDP
+from mmcr.training.checkpoint_hook import WholeCheckpointHook
 from mmcr.training.paired_init_hook import PairedInitHook
 from mmcr.training.path_log_hook import PathLogHook
 from mmcr.training.resume_hook import ExactResumeHook
@@ -22,4 +23,5 @@ __all__ = [
     'PathSampler',
     'StrictlyFairSampler',
     'UniformSampler',
+    'WholeCheckpointHook',
 ]

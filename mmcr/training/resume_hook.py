@@ -7,16 +7,26 @@ from itertools import chain, islice, repeat
 
 import numpy as np
 import torch
+from mmdet.models import BatchSyncRandomResize
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmcr.errors import UserError
 from mmcr.models.detector import unwrapped
 from mmcr.registry import HOOKS
+
+#: Where data sets, and transforms of several others, keep these.
+PARTS = ('dataset', '_dataset', 'datasets', 'pipeline', 'transforms', 'transform')
+GENERATORS = (
+    random.Random,
+    np.random.Generator,
+    np.random.RandomState,
+    torch.Generator,
+)
 
 
 @HOOKS.register_module()
@@ -29,7 +39,8 @@ class ExactResumeHook(Hook):
     to be saved, and what happens between iterations leaves no trace.
 
     Images, augmentations, samples and paths are the same on every device; weights
-    only where the kernels are deterministic, as on a CPU.
+    only where the kernels are deterministic, as on a CPU. Where the pipeline keeps
+    something from image to image, as mmdet's ``CachedMosaic`` does, the log warns.
     """
 
     priority = 'VERY_HIGH'  # what other hooks draw comes after
@@ -47,6 +58,12 @@ class ExactResumeHook(Hook):
             self.batches = None
             runner.logger.warning(f'{error} A resumed run will not be exact.')
             return
+        if keeping := sorted(_keeping(runner.train_dataloader.dataset)):
+            runner.logger.warning(
+                f'{", ".join(keeping)} in the training pipeline keep images or random '
+                f'numbers from image to image, in every worker: a run that is resumed '
+                f'will not be exact.'
+            )
         if self._state is not None:
             self._go_on(runner)
 
@@ -91,6 +108,7 @@ class ExactResumeHook(Hook):
             # None: each process has its own, and this one cannot ask for them
             gradients=_gradients(runner) if get_world_size() == 1 else None,
             between_updates=bool(_gradients(runner)),
+            batch_sizes=[each._input_size for each in _resizing(runner)],
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -104,6 +122,8 @@ class ExactResumeHook(Hook):
                 f'{reason} The run goes on with the weights of the checkpoint, but '
                 f'not bit for bit as one that was never interrupted.'
             )
+        for each, size in zip(_resizing(runner), state.get('batch_sizes', ())):
+            each._input_size = size
         if state.get('sampler_seed') is not None:
             self.batches.sampler.seed = state['sampler_seed']
         # an epoch of another length goes on after the same part of it
@@ -151,6 +171,25 @@ def _gradients(runner: Runner) -> dict[str, Tensor]:
         for name, parameter in unwrapped(runner.model).named_parameters()
         if parameter.grad is not None
     }
+
+
+def _resizing(runner: Runner) -> list[nn.Module]:
+    """What draws a size for several batches, and keeps it (of YOLOX and others)."""
+    modules = unwrapped(runner.model).modules()
+    return [m for m in modules if isinstance(m, BatchSyncRandomResize)]
+
+
+def _keeping(part: object) -> set[str]:
+    """Names of the transforms of a data set that keep something between two images."""
+    found = set()
+    if isinstance(part, list | tuple):
+        found.update(*map(_keeping, part))
+    for name, value in getattr(part, '__dict__', {}).items():
+        if name in PARTS:
+            found |= _keeping(value)
+        if name == 'results_cache' or isinstance(value, GENERATORS):
+            found.add(type(part).__name__)
+    return found
 
 
 def seed_everything(*stream: int | str) -> None:

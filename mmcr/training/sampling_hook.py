@@ -10,7 +10,7 @@ from mmcr.checks import checked_shape
 from mmcr.cost.budget import own_costs
 from mmcr.cost.units import count
 from mmcr.errors import UserError
-from mmcr.models.detector import find_backbone
+from mmcr.models.detector import find_backbone, unwrapped
 from mmcr.models.weights.compatibility import backbone_of_detector
 from mmcr.registry import HOOKS, TASK_UTILS
 from mmcr.space.arch import Arch
@@ -45,9 +45,11 @@ class ArchSamplingHook(Hook):
 
     Raises:
         UserError: There is no such cost, or it does not depend on an image, or the
-            sampler's config is none; when training starts: the run to be resumed is
-            of another supernet.
+            sampler's config is none; when training starts: another hook sets paths,
+            too, or the run to be resumed is of another supernet.
     """
+
+    sets_paths = True  # as a hook of yours says that takes its place
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class ArchSamplingHook(Hook):
     def before_train(self, runner: Runner) -> None:
         # a fixed network ends here, and so does a space without such a stream
         self.space = self._costed(find_backbone(runner.model))
+        check_sampled(runner)
         self.draw(self.space, runner.iter)
 
     def before_train_iter(
@@ -115,6 +118,27 @@ class ArchSamplingHook(Hook):
             return own_costs(backbone)
         return SearchSpace(
             backbone.space.choices, count(backbone, {}, self.cost, self.shape)
+        )
+
+
+def check_sampled(runner: Runner) -> None:
+    """Raises `UserError` unless a supernet has one hook that sets its paths.
+
+    Without one, every iteration would train the first path, and the others never.
+    """
+    backbone = getattr(unwrapped(runner.model), 'backbone', None)
+    setting = [
+        type(hook).__name__
+        for hook in runner.hooks
+        if getattr(hook, 'sets_paths', False)
+    ]
+    if getattr(backbone, 'space', None) is not None and len(setting) != 1:
+        raise UserError(
+            f'A supernet is trained with one hook that sets its paths, but '
+            f'custom_hooks of this config have '
+            f'{", ".join(setting) or "none"}. Keep one, dict(type='
+            f"'mmcr.ArchSamplingHook', seed=0) for example; a hook of your own says "
+            f'that it sets them by an attribute: sets_paths = True.'
         )
 
 

@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmcr.checks import check_number, is_list
+from mmcr.engine.launch import EXACT_RESUME, add_hooks
 from mmcr.errors import UserError
 from mmcr.registry import MODELS
 from mmcr.space import Arch, SearchSpace
@@ -22,7 +23,6 @@ from mmcr.workflow.datasets import SearchData
 
 RECIPES = ('paper',)
 METHODS = ('crnas', 'detnas')
-EXACT_RESUME = dict(type='mmcr.ExactResumeHook')
 SUPERNET_HOOKS = (
     dict(type='mmcr.ArchSamplingHook', seed=0),
     EXACT_RESUME,
@@ -244,13 +244,6 @@ def text_of(cfg: Config, search: str = '', names: Sequence[str] = ()) -> str:
     lines.append(cfg.pretty_text)
     lines += [f"model['backbone']['{n}'] = _base_.cr_backbone.{n}\n" for n in names]
     return ''.join(lines)
-
-
-def add_hooks(cfg: Config, *hooks: Mapping) -> None:
-    """Adds hooks to those that a config has, unless it has one of the type."""
-    own = list(cfg.get('custom_hooks') or ())
-    types = {hook['type'] for hook in own}
-    cfg.custom_hooks = [*own, *(dict(h) for h in hooks if h['type'] not in types)]
 
 
 def stage_draft(baseline: Baseline, options: Options) -> tuple[nn.Module, dict]:

@@ -25,6 +25,11 @@ from mmcr.cli import MIM
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.files import file_digest, made_folder, read_state, write_bytes, write_json
+from mmcr.models.weights.checkpoint import (
+    CheckpointError,
+    last_checkpoint,
+    read_training,
+)
 from mmcr.scoring.fingerprint import with_contents
 
 ROOT = Path(__file__).parents[2]
@@ -173,27 +178,41 @@ class StepRunner:
         return read_config(self.folder(step) / 'config.py')
 
     def checkpoint(self, step: str) -> str:
-        """The last checkpoint of a training, beside the file that names it.
+        """The last checkpoint of a training that is done, in the folder of its step.
 
-        A work dir that was moved or copied is one of its own.
+        What ``last_checkpoint`` names there, since a work dir that was moved or copied
+        is one of its own; or the one that has all iterations.
         """
         folder = self.folder(step)
         pointer = folder / 'last_checkpoint'
-        if not pointer.is_file():
+        text = pointer.read_text(errors='replace') if pointer.is_file() else ''
+        named = folder / Path(text.strip()).name
+        if named.is_file():
+            return str(named)
+        try:
+            path, note = last_checkpoint(folder)
+        except CheckpointError:
+            path, note = None, ''
+        if path is None or not self._is_trained(step, path):
+            lacks = f'there is no {named.name}' if text else 'it lacks that file'
             raise UserError(
-                f'{folder} must hold the checkpoint of its training and the file '
-                f'last_checkpoint that names it, but lacks that file. Let '
-                f'default_hooks.checkpoint of the config save one, and remove the '
-                f'folder to train again.'
+                f'{folder} must hold the checkpoint of the whole training and the file '
+                f'last_checkpoint that names it, but {lacks}. Let '
+                f'default_hooks.checkpoint of the config save one; put it back, or '
+                f'remove the folder to train again.'
             )
-        named = Path(pointer.read_text().strip()).name
-        if not (folder / named).is_file():
-            raise UserError(
-                f'{folder} must hold the checkpoint that its last_checkpoint names, '
-                f'but there is no {named}. Put it back, or remove the folder to train '
-                f'again.'
-            )
-        return str(folder / named)
+        self.screen.say(note)
+        write_bytes(pointer, path.name.encode())
+        return str(path)
+
+    def _is_trained(self, step: str, path: Path) -> bool:
+        loop = read_config(self.folder(step) / 'config.py').train_cfg
+        state = read_training(path)
+        done, epochs = state['meta']['iter'], loop.get('max_epochs')
+        if epochs is None:
+            return done >= loop.max_iters
+        of_epoch = state.get('exact_resume', {}).get('length')
+        return state['meta']['epoch'] >= epochs or done == (of_epoch or -1) * epochs
 
     def conditions(self, step: Step) -> dict[str, object]:
         """What the step's result depends on, by a name for messages."""

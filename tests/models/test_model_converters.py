@@ -3,6 +3,7 @@
 import copy
 import runpy
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from nets import equal, in_mode
 from tiny import detector_cfg, write_checkpoint
 
 from mmcr.models import inherit_weights
-from mmcr.models.weights.checkpoint import read_weights
+from mmcr.models.weights.checkpoint import ONLY_WEIGHTS, read_weights
 from mmcr.space import Arch
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -78,6 +79,41 @@ def test_reallocate_weights_refuses(tool, tmp_path, capsys, checkpoint, content,
         tool('reallocate_weights', given, config, 'out.pth')
     assert words in capsys.readouterr().err
     assert not list(tmp_path.glob('*out.pth*'))
+
+
+class Command:
+    def __reduce__(self):
+        return open, ('hit', 'w')
+
+
+@pytest.mark.parametrize('name', ['reallocate_weights', 'extract_subnet'])
+def test_no_command_and_no_nan(tool, tmp_path, capsys, monkeypatch, name):
+    state = MODELS.build(dict(R18, type='mmcr.CRResNet')).state_dict()
+    config = write_config(tmp_path / 'arch.py', cr_backbone=dict(R18))
+    arguments = ['given.pth', config, 'out.pth']
+    if name == 'extract_subnet':
+        (tmp_path / 'best_arch.json').write_text('{"stage1": 2}')
+        config = write_config(config, model=detector_cfg(dict(SUPERNET)))
+        arguments = [config, 'given.pth', 'best_arch.json', 'out.pth']
+    monkeypatch.setenv(ONLY_WEIGHTS, '1')
+    broken = state['layer1.0.conv1.weight'].clone().fill_(float('nan'))
+    for content, words in (
+        (dict(state_dict=state, mine=Command()), 'would run io.open'),
+        ({**state, 'layer1.0.conv1.weight': broken}, f'{broken.numel()} of its'),
+    ):
+        torch.save(content, 'given.pth')
+        with pytest.raises(SystemExit):
+            tool(name, *arguments)
+        assert words in capsys.readouterr().err
+        assert not Path('hit').exists() and not Path('out.pth').exists()
+
+    torch.save(dict(state_dict=state, when=date(2020, 1, 1)), 'given.pth')
+    with pytest.raises(SystemExit):
+        tool(name, *arguments)
+    assert 'datetime.date' in capsys.readouterr().err
+    if name == 'reallocate_weights':
+        tool(name, *arguments, '--trust-checkpoint')
+        assert Path('out.pth').exists()
 
 
 SUPERNET = dict(

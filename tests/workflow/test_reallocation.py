@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 from random import Random
+from types import SimpleNamespace
 
 import pytest
+import torch
 from config_files import CONFIGS, read
 from mmengine.config import Config
 
@@ -264,6 +266,31 @@ def test_checkpoints_are_those_of_the_folder(tmp_path):
         runner.checkpoint('step')
     (folder / 'epoch_3.pth').touch()
     assert runner.checkpoint('step') == str(folder / 'epoch_3.pth')
+
+
+def test_a_step_needs_the_checkpoint_of_all_its_training(tmp_path):
+    said = []
+    runner = StepRunner(tmp_path, [], SimpleNamespace(say=said.append))
+    folder = tmp_path / 'step'
+    folder.mkdir()
+    pointer = folder / 'last_checkpoint'
+    for torn in '', '/elsewhere/epoch_7.pth', '\0':
+        for loop, meta in (
+            (dict(max_epochs=2), dict(epoch=2, iter=6)),
+            (dict(max_epochs=2), dict(epoch=1, iter=6)),  # saved by iterations
+            (dict(max_iters=6), dict(epoch=0, iter=6)),
+        ):
+            (folder / 'config.py').write_text(f'train_cfg = {loop}')
+            pointer.write_text(torn)
+            content = dict(state_dict={}, message_hub={}, exact_resume=dict(length=3))
+            torch.save(dict(content, meta=dict(epoch=1, iter=4)), folder / 'b.pth')
+            with pytest.raises(UserError, match='of the whole training'):
+                runner.checkpoint('step')
+            torch.save(dict(content, meta=meta), folder / 'a.pth')
+            assert runner.checkpoint('step') == str(folder / 'a.pth')
+            assert 'going on from' in said.pop()
+            assert runner.checkpoint('step') == str(folder / 'a.pth') and not said
+            (folder / 'a.pth').unlink()
 
 
 def test_networks_are_tested_with_annotations(tmp_path):

@@ -17,11 +17,15 @@ from mmengine.registry import init_default_scope
 
 from mmcr.cli import place, user_errors
 from mmcr.engine.export import read_arch
-from mmcr.engine.launch import read_config
+from mmcr.engine.launch import add_trust, read_config
 from mmcr.errors import UserError
 from mmcr.files import check_output
 from mmcr.models import SearchableBackbone, inherit_weights
-from mmcr.models.weights.checkpoint import read_weights, write_weights
+from mmcr.models.weights.checkpoint import (
+    only_weights,
+    read_weights,
+    write_weights,
+)
 from mmcr.models.weights.compatibility import backbone_of_detector
 from mmcr.registry import MODELS
 
@@ -34,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help="the supernet's checkpoint")
     parser.add_argument('arch', help='best_arch.json of a search')
     parser.add_argument('out', type=place, help='checkpoint to write, a new file')
+    add_trust(parser)
     return parser.parse_args()
 
 
@@ -41,6 +46,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_output('The checkpoint to write', args.out)
+    only_weights(args.trust_checkpoint)
     MMLogger.get_instance('extract_subnet', log_level='ERROR')
     cfg = read_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))

@@ -19,11 +19,15 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmcr.cli import place, user_errors
-from mmcr.engine.launch import read_config
+from mmcr.engine.launch import add_trust, read_config
 from mmcr.errors import UserError
 from mmcr.files import check_output
 from mmcr.models import reallocate
-from mmcr.models.weights.checkpoint import read_weights, write_weights
+from mmcr.models.weights.checkpoint import (
+    only_weights,
+    read_weights,
+    write_weights,
+)
 from mmcr.registry import MODELS
 
 
@@ -39,6 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--prefix', help="beginning of the names of the backbone's weights"
     )
+    add_trust(parser)
     parser.add_argument(
         '--seed', type=int, default=0, help='of new blocks (default: %(default)s)'
     )
@@ -63,6 +68,7 @@ def backbone_cfg(cfg: Config, path: str) -> dict:
 def main() -> None:
     args = parse_args()
     check_output('The checkpoint to write', args.out)
+    only_weights(args.trust_checkpoint)
     MMLogger.get_instance('reallocate_weights', log_level='ERROR')
     cfg = read_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))

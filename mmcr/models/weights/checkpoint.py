@@ -1,23 +1,33 @@
-"""Checkpoint files: reading anybody's, writing ours."""
+"""Checkpoint files: reading anybody's, writing ours. To read one runs no code of it."""
 
-from collections import OrderedDict
+import os
+import re
+from argparse import Namespace
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as mmengine_checkpoint
-from mmengine.utils import digit_version
 from torch import Tensor
 
 from mmcr.errors import UserError
 from mmcr.files import write_bytes
 
 NUMPY_CORES = ('core', '_core')  # of numpy 1 and numpy 2, as files name them
+NUMPY_KINDS = '?bBhHiIlLqQefdOSU'  # of arrays and of scalars, as numpy abbreviates them
+#: What files hold beside weights that only holds other values.
+PLAIN = (ConfigDict, Namespace, OrderedDict, defaultdict, deque, list, slice)
+#: torch's own switch, which processes that this one starts go by, too.
+ONLY_WEIGHTS = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+#: What a checkpoint that a training goes on from holds beside its optimizer.
+RESUMABLE = ('meta', 'state_dict', 'message_hub')
 
 
 class CheckpointError(UserError):
@@ -25,7 +35,7 @@ class CheckpointError(UserError):
 
 
 def history_globals() -> list:
-    """What `torch.load` must allow to read the loss histories in a checkpoint.
+    """What `torch.load` must allow to read what mmengine keeps in a checkpoint.
 
     Of `getattr`, by which pickle refers to a method, four statistics are left.
     """
@@ -34,7 +44,8 @@ def history_globals() -> list:
         HistoryBuffer,
         np.ndarray,
         np.dtype,
-        *{type(np.dtype(kind)) for kind in ('float64', 'int64')},
+        *{type(np.dtype(kind)) for kind in NUMPY_KINDS},
+        *PLAIN,
         *((array, f'numpy.{core}.multiarray._reconstruct') for core in NUMPY_CORES),
         *((scalar, f'numpy.{core}.multiarray.scalar') for core in NUMPY_CORES),
         (_statistic, 'builtins.getattr'),
@@ -50,16 +61,66 @@ def _statistic(owner: object, name: str) -> Callable:
     return getattr(owner, name)
 
 
-# mmengine 0.10.7 was written before torch loaded nothing but weights by default
-if digit_version(torch.__version__) >= digit_version('2.6.0') and not hasattr(
-    mmengine_checkpoint, 'get_torch_safe_globals'
-):
+def only_weights(trusted: bool = False) -> None:
+    """Has this process and those that it starts read weights and plain values alone.
+
+    Args:
+        trusted: Read any object, from now on: a checkpoint may then run any code.
+    """
+    os.environ[ONLY_WEIGHTS] = '0' if trusted else os.environ.get(ONLY_WEIGHTS, '1')
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)  # its opposite
+    torch.serialization.add_safe_globals(history_globals())  # for files at an address
+
+
+# in the place of mmengine's, which falls back on reading any object, or allows getattr
+@CheckpointLoader.register_scheme('', force=True)
+def load_from_local(path: str, map_location: str | None = None, **options) -> object:
+    """What is in a file.
+
+    Args:
+        path: Of the file.
+        map_location: As in `torch.load`.
+        **options: Of `torch.load`.
+
+    Raises:
+        CheckpointError: It is missing, unreadable, or more than weights and values.
+    """
+    check_there(path)
+    options['weights_only'] = os.environ.get(ONLY_WEIGHTS) != '0'
+    # every time: mmengine's own reader takes some of them away
     torch.serialization.add_safe_globals(history_globals())
+    try:
+        content = torch.load(
+            str(Path(path).expanduser()), map_location=map_location, **options
+        )
+    except Exception as error:  # whatever torch's unpickler makes of foreign bytes
+        raise _unreadable(path, error) from None
+    if isinstance(content, dict) and isinstance(content.get('meta'), dict):
+        content['meta'].pop('config', None)  # Runner.resume would run it as Python
+    return content
+
+
+def _unreadable(path: str, error: Exception) -> CheckpointError:
+    if isinstance(error, CheckpointError):
+        return error
+    reason = str(error).rpartition('WeightsUnpickler error: ')[2].strip()
+    found = re.search(r'GLOBAL (\S+)|(?:function|class) (<?[\w. ]+)', reason)
+    if isinstance(error, UnpicklingError) and found:
+        return CheckpointError(
+            f'{path} must hold weights and plain values, but reading it would run '
+            f'{found[1] or found[2]}, which may do anything on this machine. Where you '
+            f'trust whoever made the file, give --trust-checkpoint.'
+        )
+    reason = re.split(r'\. |\n', reason)[0] or 'it ends too early'
+    return CheckpointError(
+        f'{path} must be a checkpoint that torch.save wrote, but reading it fails: '
+        f'{type(error).__name__}: {reason}. Fetch the file again and give its path.'
+    )
 
 
 def check_there(checkpoint: str) -> None:
     """Raises `CheckpointError` unless it is a file or an address (``https://...``)."""
-    if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
+    if '://' not in str(checkpoint) and not Path(checkpoint).expanduser().is_file():
         raise CheckpointError(
             f'The checkpoint must be a file or an address such as '
             f'torchvision://resnet50, but there is no file {checkpoint}.'
@@ -75,18 +136,13 @@ def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor
         map_location: As in `torch.load`.
 
     Raises:
-        CheckpointError: It is missing, unreadable or without weights.
+        CheckpointError: It is missing, unreadable, without weights or not finite.
     """
     checkpoint = str(checkpoint)
-    check_there(checkpoint)
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location)
-    except Exception as error:  # whatever torch's unpickler makes of foreign bytes
-        raise CheckpointError(
-            f'{checkpoint} must be a checkpoint that torch.save wrote, but reading it '
-            f'fails: {type(error).__name__}: {error}. Fetch the file again and '
-            f'give its path.'
-        ) from None
+    except Exception as error:  # of an address: of the network or of its bytes
+        raise _unreadable(checkpoint, error) from None
     for place in ('state_dict', 'model'):  # mmengine's, torchvision's trainer's
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
             content = content[place]
@@ -97,7 +153,102 @@ def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor
             f'{checkpoint} must hold weights by name (a state dict), but it holds '
             f'a {type(content).__name__} without any.'
         )
+    check_finite(weights, checkpoint)
     return weights
+
+
+def check_finite(weights: Mapping[str, Tensor], path: str) -> None:
+    """Raises `CheckpointError` where numbers are NaN or infinity."""
+    weights = {n: w for n, w in weights.items() if isinstance(w, Tensor)}
+    broken = {n: bad for n, w in weights.items() if (bad := (~w.isfinite()).sum())}
+    if broken:
+        name, count = next(iter(broken.items()))
+        raise CheckpointError(
+            f'{path} must hold finite weights, but {len(broken)} of {len(weights)} '
+            f'hold NaN or infinity, such as {name} ({count} of its '
+            f'{weights[name].numel()} numbers): the training has diverged. '
+            f'Use an earlier checkpoint, or train again with a lower learning rate.'
+        )
+
+
+def read_training(path: str | Path) -> dict:
+    """What a training left, to go on from; its bytes are compared with their sums.
+
+    Tensors are mapped: the file has to stay.
+
+    Raises:
+        CheckpointError: It is unreadable, damaged, or of no training.
+    """
+    content = load_from_local(path, 'cpu', mmap=is_zipfile(path))
+    try:
+        damaged = is_zipfile(path) and ZipFile(path).testzip()
+    except (BadZipFile, OSError) as error:
+        raise _unreadable(str(path), error) from None
+    if damaged:
+        raise CheckpointError(
+            f'{path} must hold what was written, but the bytes of {damaged} in it have '
+            f'changed since. Use an earlier checkpoint.'
+        )
+    if _iteration(content) is None:
+        raise CheckpointError(
+            f'{path} must be what a training saved to go on from, with '
+            f'{", ".join(RESUMABLE)}, but it holds less. To start from its weights, '
+            f'set load_from in the config.'
+        )
+    return content
+
+
+def last_checkpoint(folder: str | Path) -> tuple[Path | None, str]:
+    """Where a training left off, and a sentence on it where that is not as expected.
+
+    What ``last_checkpoint`` names, in this folder; where that is not whole, of those
+    beside it the one that is furthest. None where nothing was trained.
+
+    Raises:
+        CheckpointError: ``last_checkpoint`` is there, but no whole checkpoint.
+    """
+    pointer = Path(folder, 'last_checkpoint')
+    reason, named = f'There is no file {pointer}', None
+    if pointer.is_file():
+        name = Path(pointer.read_text(errors='replace').strip()).name
+        reason = f'{pointer} names {name or None!r}, which is not beside it'
+        named = pointer.with_name(name) if name else None
+    iterations = {
+        path: _iteration_of(path)
+        for path in Path(folder).glob('*.pth')
+        if path != named and not path.name.startswith('best_')  # without optimizer
+    }
+    others = [path for path, i in iterations.items() if i is not None]
+    others.sort(key=iterations.get, reverse=True)
+    if named is not None and named.is_file():
+        others.insert(0, named)
+    for path in others:
+        try:
+            read_training(path)
+        except CheckpointError as error:
+            reason = str(error) if path == named else reason
+        else:
+            return path, '' if path == named else f'{reason}: going on from {path}.'
+    if pointer.is_file():
+        raise CheckpointError(
+            f'{folder} must hold a whole checkpoint to go on from, but: {reason}. Put '
+            f'one there, or remove what is there to start anew.'
+        )
+    return None, ''
+
+
+def _iteration(content: object) -> int | None:
+    """Of a checkpoint; None where no training can go on from it."""
+    if not isinstance(content, Mapping) or any(k not in content for k in RESUMABLE):
+        return None
+    return content['meta'].get('iter')
+
+
+def _iteration_of(path: Path) -> int | None:
+    try:
+        return _iteration(load_from_local(path, 'cpu', mmap=is_zipfile(path)))
+    except CheckpointError:
+        return None
 
 
 def unwrapped_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +260,15 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], **meta: object) -> 
     """Writes a checkpoint, the whole of it or nothing; `meta` has plain values."""
     file = BytesIO()
     torch.save(dict(meta=meta, state_dict=OrderedDict(weights)), file)
+    write_checkpoint(path, file.getvalue())
+
+
+def write_checkpoint(path: Path, data: bytes) -> None:
+    """Writes a file of a training, the whole of it or nothing."""
     try:
-        write_bytes(path, file.getvalue())
+        write_bytes(path, data)
     except OSError as error:
-        raise UserError(f'Writing the checkpoint {path} fails: {error}.') from None
+        raise UserError(
+            f'Writing {path} fails: {error}. What was there before is whole: make '
+            f'room, and start the same again.'
+        ) from None

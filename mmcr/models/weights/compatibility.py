@@ -1,14 +1,19 @@
 """Whether weights are those of a network, before they are loaded."""
 
+import re
 from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
 from mmcr.models.weights.checkpoint import (
     CheckpointError,
+    check_finite,
     read_weights,
     unwrapped_names,
 )
+
+#: How the names of a block's weights begin.
+BLOCK = re.compile(r'(?:layer|stage)\d+\.\d+\.')
 
 
 def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
@@ -26,7 +31,7 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
             f'A journal tells checkpoints apart by their bytes, so a search takes a '
             f'file, but got {path}. Download it and give its path.'
         )
-    given = _finite_weights(path)
+    given = unwrapped_names(read_weights(path))
     in_backbone = [key for key in given if key.startswith('backbone.')]
     if not any('.options.' in key for key in in_backbone):
         raise CheckpointError(
@@ -42,7 +47,12 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
 
     mmengine loads whatever matches and goes on with the rest at random.
     """
-    _compare(_finite_weights(path), model.state_dict(), path)
+    check_weights(read_weights(path), model, path)
+
+
+def check_weights(weights: Mapping[str, Tensor], model: nn.Module, path: str) -> None:
+    """Raises `CheckpointError` unless weights are just those of `model`."""
+    _compare(unwrapped_names(weights), model.state_dict(), path)
 
 
 def backbone_of_detector(
@@ -56,10 +66,29 @@ def backbone_of_detector(
     prefix = 'backbone.'
     weights = unwrapped_names(weights)
     inside = {name: w for name, w in weights.items() if name.startswith(prefix)}
-    _check_finite(inside, path)
+    check_finite(inside, path)
     wanted = {prefix + name: weight for name, weight in backbone.state_dict().items()}
     _compare(inside, wanted, path)
     return {name.removeprefix(prefix): w for name, w in inside.items()}
+
+
+def check_start(weights: Mapping[str, Tensor], model: nn.Module, path: str) -> None:
+    """Raises `CheckpointError` where `model` would start without these weights.
+
+    Heads may be others, for other classes; the backbone may not.
+    """
+    weights = unwrapped_names(weights)
+    if weights.keys().isdisjoint(model.state_dict()):
+        raise CheckpointError(
+            f'load_from takes weights of a detector, but {path} has none of the names '
+            f'of this {type(model).__name__} ({next(iter(weights), "none at all")}, '
+            f'...). Weights of a backbone alone go into its init_cfg.'
+        )
+    backbone = getattr(model, 'backbone', None)
+    if backbone is not None:
+        start = len('backbone.')
+        inside = {k[start:]: w for k, w in weights.items() if k.startswith('backbone.')}
+        check_shapes(inside, backbone, path)
 
 
 def check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
@@ -79,39 +108,58 @@ def check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
 
 
 def check_choices(given: Collection[str], backbone: nn.Module) -> None:
-    """Raises where names are a supernet's, and not of what `backbone` chooses from."""
-    if not any('.options.' in name for name in given):
-        return
-    wanted = [name for name in backbone.state_dict() if '.options.' in name]
-    if not wanted:
+    """Raises where names are not of what `backbone` chooses from, or of its blocks."""
+    kind = type(backbone).__name__
+    names = set(backbone.state_dict())
+    wanted = {name for name in names if '.options.' in name}
+    supernets = any('.options.' in name for name in given)
+    if supernets and not wanted:
         raise CheckpointError(
-            f'Weights for a fixed {type(backbone).__name__} must be those of a fixed '
-            f'network, but a supernet is given. Take the network out of it with '
+            f'Weights for a fixed {kind} must be those of a fixed network, but a '
+            f'supernet is given. Take the network out of it with '
             f'tools/model_converters/extract_subnet.py.'
         )
-    missing = sorted(set(wanted).difference(given))
+    if supernets:
+        missing, rule = wanted.difference(given), 'have all that it chooses from'
+        remedy = (
+            'those given are of another space or another share=. Give the backbone the '
+            'arguments that they were trained with'
+        )
+    else:
+        there = {match[0] for name in given if (match := BLOCK.match(name))}
+        # all of a block: a part that was added to blocks starts anew
+        missing = {n for n in names if (m := BLOCK.match(n)) and m[0] not in there}
+        missing = (missing | wanted) if there else set()
+        rule = 'have all of its blocks'
+        remedy = (
+            "they would start at random. init_cfg=dict(type='mmcr.ReallocatedInit', "
+            'checkpoint=...) of the backbone fills ResNets, RegNets and MobileNetV2 of '
+            'any numbers of blocks, and their supernets'
+        )
     if missing:
         raise CheckpointError(
-            f'Weights for a supernet must have all that it chooses from, but '
-            f'{len(missing)} of {len(wanted)} are missing, such as {missing[0]}: those '
-            f'given are of another space or another share=. Give the backbone the '
-            f'arguments that they were trained with.'
+            f'Weights for a {kind} must {rule}, but {len(missing)} of {len(names)} are '
+            f'missing, such as {min(missing)}: {remedy}.'
         )
 
 
-def _finite_weights(path: str) -> dict[str, Tensor]:
-    weights = unwrapped_names(read_weights(path))
-    _check_finite(weights, path)
-    return weights
-
-
-def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
-    broken = [k for k, w in weights.items() if not w.isfinite().all()]
-    if broken:
+def check_shapes(
+    given: Mapping[str, Tensor], backbone: nn.Module, path: str = 'The checkpoint'
+) -> None:
+    """Raises where weights of a backbone's names are of another shape: mmengine would
+    leave these at random."""
+    own = backbone.state_dict()
+    both = [name for name in own if name in given]
+    other = [n for n in both if given[n].shape != own[n].shape]
+    if other:
+        name = next((n for n in reversed(other) if own[n].dim() == 1), other[-1])
+        theirs, ours = (tuple(of[name].shape) for of in (given, own))
         raise CheckpointError(
-            f'{path} must hold finite weights, but {len(broken)} of {len(weights)} '
-            f'hold NaN or infinity, such as {broken[0]}: the training has diverged. '
-            f'Use an earlier checkpoint, or train again with a lower learning rate.'
+            f'{path} must be as wide as the {type(backbone).__name__} in the config, '
+            f'but {len(other)} of {len(both)} weights differ in shape, such as {name} '
+            f'with {theirs} there and {ours} here. Build the backbone as the '
+            f'checkpoint has it (base_channels, widen_factor and depth decide that), '
+            f'or train this width from the start.'
         )
 
 

@@ -1,0 +1,40 @@
+"""What of a pipeline cannot be resumed is said."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mmcv.transforms import Compose, RandomApply
+from mmdet.datasets.transforms import CachedMixUp, CachedMosaic, Mosaic, RandomFlip
+
+from mmcr.training.resume_hook import _keeping
+
+
+class Drawing:
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, results):
+        return results
+
+
+@pytest.mark.parametrize(
+    'step, names',
+    [
+        (CachedMosaic(), {'CachedMosaic'}),
+        (RandomApply([CachedMixUp(img_scale=(9, 9))]), {'CachedMixUp'}),
+        (Drawing(), {'Drawing'}),
+        (Mosaic(), set()),
+        (RandomFlip(0.5), set()),
+    ],
+)
+def test_transforms_that_keep_something(step, names):
+    steps = Compose([RandomFlip(0.5), step])
+    inner = SimpleNamespace(pipeline=steps)
+    for dataset in (
+        inner,
+        SimpleNamespace(datasets=[SimpleNamespace(), inner]),
+        SimpleNamespace(dataset=SimpleNamespace(), pipeline=[step]),
+        SimpleNamespace(_dataset=SimpleNamespace(dataset=inner)),
+    ):
+        assert _keeping(dataset) == names
