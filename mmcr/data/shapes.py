@@ -9,6 +9,7 @@ arguments give equal bytes, and a longer data set begins with the shorter one.
 
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -42,6 +43,7 @@ def write_shapes(
     image_size: tuple[int, int] = (256, 256),
     seed: int = 0,
     split: str = 'train',
+    object_size: tuple[int, int] | None = None,
 ) -> Path:
     """Write one split of the data set, unless it is already there.
 
@@ -53,6 +55,8 @@ def write_shapes(
         out_dir: Folder of all splits, made where missing.
         image_size: Width and height in pixels, at least 64 each.
         seed: Non-negative. Splits of one seed differ from each other.
+        object_size: Least and largest side of an object in pixels, before others hide
+            parts of it; ``None``: 8, and 0.95 of the image's shorter side.
 
     Returns:
         The annotation file.
@@ -60,7 +64,7 @@ def write_shapes(
     Raises:
         DataError: An argument out of range, or a foreign `<split>.json`.
     """
-    _check_arguments(num_images, image_size, seed, split)
+    _check_arguments(num_images, image_size, seed, split, object_size)
     annotation_file, folder = Path(out_dir, f'{split}.json'), Path(out_dir, split)
     recipe = dict(
         version=VERSION,
@@ -69,6 +73,8 @@ def write_shapes(
         seed=seed,
         split=split,
     )
+    if object_size is not None:  # so that sets of before are what they were
+        recipe['object_size'] = list(object_size)
     if _is_current(annotation_file, folder, recipe):
         return annotation_file
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,13 +93,22 @@ def write_shapes(
     return annotation_file
 
 
-def _check_arguments(num_images, image_size, seed, split) -> None:
+def _check_arguments(num_images, image_size, seed, split, object_size) -> None:
     check_integer('The number of images', num_images, error=DataError)
     check_integer('The seed', seed, at_least=0, error=DataError)
     if len(image_size) != 2 or min(image_size) < MIN_SIDE:
         raise DataError(
             f'The image size must be a width and a height of at least '
             f'{MIN_SIDE} pixels, but got {tuple(image_size)}.'
+        )
+    most = MAX_SHARE * min(image_size)
+    if object_size is not None and not (
+        len(object_size) == 2 and MIN_SIZE <= object_size[0] <= object_size[1] <= most
+    ):
+        raise DataError(
+            f'The object size must be a least and a largest side in pixels, from '
+            f'{MIN_SIZE} to {most:.0f} in images of {tuple(image_size)}, but got '
+            f'{tuple(object_size)}.'
         )
     if not split.isidentifier():
         raise DataError(
@@ -131,7 +146,8 @@ def _draw_images(folder: Path, recipe: dict) -> tuple[list[dict], list[dict]]:
     for index in range(recipe['num_images']):
         # Of each image its own, so that the length of the set does not matter.
         stream = [recipe['seed'], zlib.crc32(split.encode()), index]
-        picture, objects = draw_scene(np.random.default_rng(stream), (width, height))
+        rng = np.random.default_rng(stream)
+        picture, objects = draw_scene(rng, (width, height), recipe.get('object_size'))
         name = f'{split}_{index:06d}.png'
         write_bytes(folder / name, cv2.imencode('.png', picture)[1].tobytes())
         images.append(dict(id=index + 1, file_name=name, width=width, height=height))
@@ -142,18 +158,25 @@ def _draw_images(folder: Path, recipe: dict) -> tuple[list[dict], list[dict]]:
 
 
 def draw_scene(
-    rng: np.random.Generator, image_size: tuple[int, int]
+    rng: np.random.Generator,
+    image_size: tuple[int, int],
+    object_size: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, list[dict]]:
-    """Draw one image with its objects.
+    """Draw one image with its objects; sizes as of `write_shapes`.
 
     Returns:
         The picture, uint8 of shape (height, width, 3) in BGR, and per object
         the COCO fields `category_id`, `bbox`, `area`, `iscrowd` and
         `segmentation`, all of its visible part.
     """
-    scene = _Scene(rng, *image_size)
-    while len(scene.names) < 2:
-        scene = _Scene(rng, *image_size)
+    sizes = object_size or (MIN_SIZE, MAX_SHARE * min(image_size))
+    # small objects leave room for two at once; a few large ones may not
+    least, tries = 2, 0
+    scene = _Scene(rng, *image_size, sizes)
+    while len(scene.names) < least:
+        tries += 1
+        least = 2 if tries < TRIES or object_size is None else 1
+        scene = _Scene(rng, *image_size, sizes)
     objects = []
     for number, name in enumerate(scene.names, start=1):
         visible = (scene.owner == number).astype(np.uint8)
@@ -185,7 +208,9 @@ class _Scene:
         names: The class names of objects 1, 2, ...
     """
 
-    def __init__(self, rng: np.random.Generator, width: int, height: int):
+    def __init__(
+        self, rng: np.random.Generator, width: int, height: int, sizes: Sequence[float]
+    ):
         self.picture = _background(rng, width, height)
         self.owner = np.zeros((height, width), np.uint8)
         self.names = []
@@ -194,7 +219,7 @@ class _Scene:
         self._least_visible = np.array([0])
 
         side = min(width, height)
-        low, high = np.log((MIN_SIZE, MAX_SHARE * side))
+        low, high = np.log(sizes)
         logs = rng.uniform(low, high, rng.integers(3, 8))
         for size in np.sort(np.exp(logs))[::-1]:
             # Large objects are a third of all: four of five of them relational,

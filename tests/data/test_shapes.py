@@ -169,7 +169,7 @@ def test_written_again_only_where_something_differs(tmp_path):
 def test_an_interrupted_writing_leaves_no_annotations(tmp_path, monkeypatch):
     whole = digests(write_shapes(tmp_path / 'whole', 3, (64, 64)).parent)
 
-    def stop_at_third(rng, size, calls=[]):  # noqa: B006
+    def stop_at_third(rng, size, sizes=None, calls=[]):  # noqa: B006
         calls.append(size)
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -205,3 +205,20 @@ def test_arguments_out_of_range(tmp_path, arguments, message):
     with pytest.raises(DataError, match=message):
         write_shapes(tmp_path, **{'num_images': 1, **arguments})
     assert not list(tmp_path.iterdir())
+
+
+def test_objects_of_a_range_of_sizes(tmp_path):
+    path = write_shapes(tmp_path, 12, (192, 192), object_size=(64, 180))
+    content = json.loads(path.read_text())
+    assert content['info']['recipe']['object_size'] == [64, 180]
+    sides = [max(a['bbox'][2:]) for a in content['annotations']]
+    # parts may lie outside the image or behind other objects
+    assert 32 < min(sides) and 100 < max(sides) <= 181
+    small = write_shapes(tmp_path, 12, (192, 192), split='small', object_size=(8, 28))
+    sides = [max(a['bbox'][2:]) for a in json.loads(small.read_text())['annotations']]
+    assert max(sides) <= 29
+    whole = json.loads(write_shapes(tmp_path, 12, (192, 192), split='all').read_text())
+    assert 'object_size' not in whole['info']['recipe']
+    for wrong in (4, 20), (30, 20), (20, 190):
+        with pytest.raises(DataError, match='object size must be'):
+            write_shapes(tmp_path, 1, (192, 192), split='wrong', object_size=wrong)

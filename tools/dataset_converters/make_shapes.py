@@ -29,6 +29,13 @@ def parse_args():
         metavar='PIXELS',
         help='width and height, or one number for both (default: 256)',
     )
+    parser.add_argument(
+        '--object-size',
+        type=int,
+        nargs=2,
+        metavar='PIXELS',
+        help='least and largest side of objects (default: 8, and 0.95 of the image)',
+    )
     parser.add_argument('--seed', type=int, default=0)
     return parser.parse_args()
 
@@ -39,7 +46,10 @@ def main():
     size = tuple(args.image_size * (2 if len(args.image_size) == 1 else 1))
     for split in ('train', 'val', 'test'):
         if count := getattr(args, split):
-            print(write_shapes(args.out_dir, count, size, args.seed, split))
+            made = write_shapes(
+                args.out_dir, count, size, args.seed, split, args.object_size
+            )
+            print(made)
 
 
 if __name__ == '__main__':
