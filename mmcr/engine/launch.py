@@ -26,6 +26,7 @@ from mmcr.data.images import SAMPLE, image_count
 from mmcr.errors import UserError
 from mmcr.models.weights.checkpoint import (
     check_finite,
+    check_there,
     last_checkpoint,
     only_weights,
     read_training,
@@ -224,6 +225,8 @@ def build_trainer(cfg: Config, resume: str | None = None) -> Runner:
     if cfg.resume:
         _check_resumed(cfg, resume)
         cfg.load_from = str(resume)
+    elif cfg.get('load_from'):
+        check_there(cfg.load_from)
     add_hooks(cfg, EXACT_RESUME)
     for hook in filter(None, [*default_hooks.values(), *cfg.custom_hooks]):
         if _kind(hook) == 'CheckpointHook':

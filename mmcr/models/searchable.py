@@ -170,7 +170,7 @@ class SearchableBackbone:
             check_names(state_dict, self)
         start = len(prefix)
         own = {k[start:]: w for k, w in state_dict.items() if k.startswith(prefix)}
-        check_choices(own, self)
+        check_choices(own, self, alone=not prefix)
         check_shapes(own, self)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -42,9 +42,17 @@ class WholeCheckpointHook(CheckpointHook):
         if local:
             self.backend_args = dict(backend='whole_files')
         super().before_train(runner)
+        # what a better one replaces is here, not where the work dir was copied from
+        if getattr(self, 'best_ckpt_path', None):
+            self.best_ckpt_path = self._here(self.best_ckpt_path)
+        bests = getattr(self, 'best_ckpt_path_dict', {})
+        bests.update({key: self._here(path) for key, path in bests.items() if path})
         if local and is_main_process():  # of a process that was killed
             for part in Path(self.out_dir).glob('.*.pth.*.part'):
                 part.unlink(missing_ok=True)
+
+    def _here(self, path: str) -> str:
+        return self.file_backend.join_path(self.out_dir, Path(path).name)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         path = runner._load_from or runner.work_dir
@@ -62,7 +70,7 @@ class WholeCheckpointHook(CheckpointHook):
             gone, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
             self.keep_ckpt_ids = deque(kept)
             runner.message_hub.update_info('keep_ckpt_ids', kept)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        self.last_ckpt = self._here(name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
             self.out_dir,
@@ -79,8 +87,6 @@ class WholeCheckpointHook(CheckpointHook):
             pointer = Path(runner.work_dir, 'last_checkpoint')
             write_checkpoint(pointer, self.last_ckpt.encode())
             for each in gone:
-                old = self.file_backend.join_path(
-                    self.out_dir, self.filename_tmpl.format(each)
-                )
+                old = self._here(self.filename_tmpl.format(each))
                 if self.file_backend.isfile(old):
                     self.file_backend.remove(old)

@@ -1,13 +1,18 @@
 """What a training leaves, and what a tool takes: whole, of this network, no code."""
 
+import logging
 import os
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.fileio import LocalBackend
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
+from mmengine.registry import HOOKS
 from nets import equal
 from tiny import search_cfg, train_cfg
 
@@ -20,7 +25,7 @@ from mmcr.models.weights.checkpoint import (
     load_from_local,
     read_training,
 )
-from mmcr.training.checkpoint_hook import WholeFiles
+from mmcr.training.checkpoint_hook import WholeCheckpointHook, WholeFiles
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
@@ -127,6 +132,21 @@ def test_no_older_one_goes_before_a_newer_one_is_there(shapes, tmp_path, monkeyp
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_2.pth')
 
 
+@pytest.mark.parametrize('keys', [['a'], ['a', 'b']])
+def test_the_best_of_a_copied_work_dir_is_its_own(tmp_path, keys):
+    """A better one replaces it, and leaves that of the other work dir alone."""
+    name = 'best_ckpt' if len(keys) == 1 else 'best_ckpt_b'
+    hub = MessageHub(f'{name} of {tmp_path}')
+    hub.update_info(name, '/elsewhere/best_b_epoch_1.pth')
+    runner = SimpleNamespace(
+        work_dir=str(tmp_path), message_hub=hub, logger=logging.getLogger()
+    )
+    hook = WholeCheckpointHook(save_best=keys, rule='greater')
+    hook.before_train(runner)
+    found = hook.best_ckpt_path if len(keys) == 1 else hook.best_ckpt_path_dict['b']
+    assert found == str(tmp_path / 'best_b_epoch_1.pth')
+
+
 @pytest.mark.parametrize('loop', ['epochs', 'iterations'])
 def test_every_training_is_resumed_to_the_bit(shapes, tmp_path, loop):
     """A plain detector with EMA, between two epochs of three iterations."""
@@ -182,6 +202,15 @@ def test_supernets_have_one_that_sets_their_paths(shapes, tmp_path):
         cfg.custom_hooks = hooks
         with pytest.raises(UserError, match=words):
             build_trainer(cfg)
+    cfg.custom_hooks = [dict(type='OwnPaths')]
+    assert build_trainer(cfg).hooks
+
+
+@HOOKS.register_module()
+class OwnPaths(Hook):
+    """As a user writes it."""
+
+    sets_paths = True
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Whether weights are those of a network, before they are loaded."""
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmcr.models.weights.checkpoint import (
@@ -107,8 +109,14 @@ def check_names(weights: Mapping[str, Tensor], backbone: nn.Module) -> None:
     )
 
 
-def check_choices(given: Collection[str], backbone: nn.Module) -> None:
-    """Raises where names are not of what `backbone` chooses from, or of its blocks."""
+def check_choices(
+    given: Collection[str], backbone: nn.Module, alone: bool = True
+) -> None:
+    """Raises where names are not of what `backbone` chooses from, or of its blocks.
+
+    A supernet in a detector, not `alone`, may start from a plain one, whose weights
+    fill the rest of it: the log warns.
+    """
     kind = type(backbone).__name__
     names = set(backbone.state_dict())
     wanted = {name for name in names if '.options.' in name}
@@ -137,10 +145,13 @@ def check_choices(given: Collection[str], backbone: nn.Module) -> None:
             'any numbers of blocks, and their supernets'
         )
     if missing:
-        raise CheckpointError(
+        message = (
             f'Weights for a {kind} must {rule}, but {len(missing)} of {len(names)} are '
             f'missing, such as {min(missing)}: {remedy}.'
         )
+        if alone or supernets or not wanted:
+            raise CheckpointError(message)
+        print_log(message, 'current', logging.WARNING)
 
 
 def check_shapes(

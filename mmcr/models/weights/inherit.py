@@ -39,9 +39,10 @@ def inherit_weights(supernet: nn.Module, fixed: nn.Module, arch: Arch) -> None:
         UserError: `fixed` is another network: some key has no partner or
             another shape.
     """
+    weights = path_state_dict(supernet, arch)
     try:
-        fixed.load_state_dict(path_state_dict(supernet, arch), strict=True)
-    except RuntimeError as error:
+        fixed.load_state_dict(weights, strict=True)
+    except (RuntimeError, UserError) as error:
         raise UserError(
             f'The fixed network must be the one that supernet.arch_cfg(arch) '
             f'describes for {arch}, every key accounted for. {error}'
