@@ -25,8 +25,8 @@ from mmcr.search import (
     Trial,
     UnrankedError,
     run_search,
-    tells_apart,
 )
+from mmcr.search.searcher import all_tie, compared
 
 for kind in vars(mmcr.search).values():
     if isinstance(kind, type) and issubclass(kind, Searcher) and kind is not Searcher:
@@ -112,7 +112,7 @@ class ArchSearchLoop(ArchEvalLoop):
                 trials.append(trial)
                 yield trial
             progress.finished(work)
-            if not tells_apart(trials):
+            if all_tie(compared(trials)):
                 self.runner.logger.warning(
                     f'All {len(trials)} trials of this round have equal scores, such '
                     f'as {trials[0].score}: their order decides which go on.'
