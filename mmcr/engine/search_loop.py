@@ -27,9 +27,8 @@ from mmcr.search import (
     Trial,
     UnrankedError,
     run_search,
-    tells_apart,
 )
-from mmcr.search.searcher import ranked
+from mmcr.search.searcher import all_tie, compared, ranked
 
 LOOKED_AT = 16  # of the best, for which of them the images cannot tell apart
 
@@ -127,7 +126,7 @@ class ArchSearchLoop(ArchEvalLoop):
                 trials.append(trial)
                 yield trial
             progress.finished(work)
-            if not tells_apart(trials):
+            if all_tie(compared(trials)):
                 self.runner.logger.warning(
                     f'All {len(trials)} trials of this round have equal scores, such '
                     f'as {trials[0].score}: their order decides which go on.'

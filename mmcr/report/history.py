@@ -7,7 +7,7 @@ from statistics import fmean
 
 from mmcr.report.slices import ALL, Spans
 from mmcr.search.pareto import Point, pareto_front, select
-from mmcr.search.searcher import ranked
+from mmcr.search.searcher import name_a_best, ranked
 from mmcr.space import Arch
 from mmcr.space.cost import exact, plain
 
@@ -83,11 +83,14 @@ class History:
 
     @property
     def best(self) -> Scored | None:
-        """The first of them, unless their scores do not tell it from the others."""
-        ranking = self.ranking
-        scores = {scored.score for scored in ranking}
-        equal = scores == {-1} or len(ranking) > 1 and len(scores) == 1
-        return ranking[0] if ranking and not equal else None
+        """The first of them, where the scores tell that it is the best."""
+        complete, partial = [], []
+        for step in self.steps:
+            kind = partial if step.decided < self.choices else complete
+            kind += [[s.score for s in same] for same in step.rankings.values()]
+        scores = [scored.score for scored in self.ranking]
+        named = scores and name_a_best(scores, complete, partial)
+        return self.ranking[0] if named else None
 
     @property
     def archs(self) -> set[Arch]:

@@ -13,7 +13,7 @@ from mmcr.search.joint import JointSearcher
 from mmcr.search.journal import Journal, JournalError, read_journal
 from mmcr.search.listed import ListedSearcher
 from mmcr.search.racing import RacingGreedySearcher, sign_flip_p_value
-from mmcr.search.searcher import Searcher, UnrankedError, tells_apart
+from mmcr.search.searcher import Searcher, UnrankedError
 
 __all__ = [
     'Candidate',
@@ -35,5 +35,4 @@ __all__ = [
     'read_journal',
     'run_search',
     'sign_flip_p_value',
-    'tells_apart',
 ]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from mmcr.errors import UserError
@@ -124,42 +124,60 @@ class Searcher(ABC):
                 there was nothing to measure.
             UserError: There is none yet.
         """
-        told, finalists = list(self._told.values()), self.complete
-        steps = [t for t in told if not isinstance(t.proposal.candidate, Complete)]
+        told = self._told.values()
+        complete = [t for t in told if isinstance(t.proposal.candidate, Complete)]
+        finalists = self.complete
         if not finalists:
             raise UserError(
                 'no complete architecture has been scored on all of archval yet; let '
                 'the search finish'
             )
-        # of a single one, the rounds before have decided
-        compared = finalists if len(finalists) > 1 else told
-        scores = {trial.score for trial in compared}
-        # a last choice that changes nothing leaves those that were decided before it
-        by_steps = not scores <= {-1, 0} and tells_apart(steps)
-        if not tells_apart(compared) and not by_steps:
-            count = len({trial.proposal.candidate for trial in compared})
+        partial = [t for t in told if not isinstance(t.proposal.candidate, Complete)]
+        scores = [trial.score for trial in finalists]
+        if not name_a_best(scores, compared(complete), compared(partial)):
             raise UnrankedError(
-                f'the scores do not tell which architecture is the best: of {count} '
-                f'compared, every score is {" or ".join(map(str, sorted(scores)))}, '
-                f'so none is named. {REMEDY}'
+                f'the scores do not tell which architecture is the best: of '
+                f'{len(scores)} at the end, every score is {scores[0]}, so none is '
+                f'named. {REMEDY}'
             )
         return ranked(finalists)[0]
 
 
-def tells_apart(trials: Iterable[Trial]) -> bool:
-    """Whether scores differ among candidates that compare.
-
-    Those compare that have as many choices decided and the same slice. Where none can
-    be compared, whether there is a score other than -1.
-    """
+def compared(trials: Iterable[Trial]) -> list[list[float]]:
+    """The scores that compare: of as many decided choices, on the same slice."""
     scores: dict[tuple, list[float]] = {}
     for trial in trials:
         place = len(trial.proposal.candidate.arch), trial.proposal.portion
         scores.setdefault(place, []).append(trial.score)
-    compared = [same for same in scores.values() if len(same) > 1]
-    if not compared:
-        return scores != dict.fromkeys(scores, [-1])
-    return any(len(set(same)) > 1 for same in compared)
+    return list(scores.values())
+
+
+def all_tie(compared: Iterable[Sequence[float]]) -> bool:
+    """Whether there are scores that compare, and all such are equal."""
+    distinct = [len(set(scores)) for scores in compared if len(scores) > 1]
+    return bool(distinct) and max(distinct) == 1
+
+
+def name_a_best(
+    finalists: Sequence[float],
+    complete: Sequence[Sequence[float]],
+    partial: Sequence[Sequence[float]],
+) -> bool:
+    """Whether scores tell which architecture is the best.
+
+    Args:
+        finalists: Of complete architectures on all of archval, one at least.
+        complete: Of complete architectures, the `compared` ones, the finalists' among
+            them.
+        partial: Of partial ones.
+    """
+    if set(finalists) == {-1}:  # there was nothing to measure
+        return False
+    if len(finalists) == 1:  # the rounds before have decided, if there was a choice
+        return not all_tie([*complete, *partial])
+    # a last choice that changes nothing leaves what was decided before it
+    before = any(len(set(scores)) > 1 for scores in partial) and set(finalists) != {0}
+    return len(set(finalists)) > 1 or before
 
 
 def ranked(trials: Iterable) -> list:

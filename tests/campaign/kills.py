@@ -205,7 +205,9 @@ def campaign(works: list[Work], folder: Path, count: int, seed: int) -> list[dic
             row['faults'] += chain.faults
             for fault in chain.faults:
                 print(f'{work.name}: {fault}', flush=True)
-            done += chain.kills.total()
+            before, done = done, done + chain.kills.total()
+            if before // 100 < done // 100:
+                print(f'{done} kills', flush=True)
             kept = place.parent
             if chain.faults:
                 kept = kept.rename(kept.with_name(f'fault_{row["chains"]}'))

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from mmcr.engine.export import read_arch, set_aside, write_best
+from mmcr.engine.export import read_arch, set_aside, write_best, write_front
 from mmcr.errors import UserError
 from mmcr.search import Complete, Proposal, Trial
-from mmcr.space import Arch
+from mmcr.space import Arch, resnet_stage_space
 
 ARCH = Arch(dict(stage1=3, stage2=4, stage3=6, stage4=3))
 CFG = dict(type='mmcr.CRResNet', depth=50, stage_blocks=tuple(ARCH.values()))
@@ -52,3 +52,12 @@ def test_what_is_set_aside_replaces_nothing(best):
             f'.old{n}' for n in range(1, number + 1)
         }
         best.write_text(f'{number}')
+
+
+def test_a_shorter_front_leaves_none_of_a_longer_one(tmp_path):
+    for i in range(3):
+        (tmp_path / f'front/{i}').mkdir(parents=True)
+    space = resnet_stage_space()
+    write_front(tmp_path, [Trial(Proposal(Complete(ARCH)), 0.5)], space)
+    left = {path.name for path in (tmp_path / 'front').iterdir()}
+    assert left == {'0', '1.old1', '2.old1'}

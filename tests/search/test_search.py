@@ -421,7 +421,7 @@ def of_one(space, score):
 def test_a_single_architecture_needs_no_other_but_a_score():
     space = resnet_stage_space()
     assert of_one(space, 0.0)[0].score == 0
-    with pytest.raises(UnrankedError, match='of 1 compared, every score is -1.0'):
+    with pytest.raises(UnrankedError, match='of 1 at the end, every score is -1.0'):
         of_one(space, -1)
 
 
@@ -435,7 +435,7 @@ def test_early_rungs_may_tie_and_the_last_may_not():
         return run(HalvingSearcher(space, rungs=2, finalists=2), {}, evaluate)[0]
 
     assert scored(lambda proposal: not proposal.on_all).score > 0
-    with pytest.raises(UnrankedError, match='of 3 compared'):
+    with pytest.raises(UnrankedError, match='of 3 at the end'):
         scored(lambda proposal: proposal.on_all)
 
 

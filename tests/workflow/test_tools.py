@@ -108,7 +108,9 @@ def test_all_commands(run, supernet, workplace, steps):
     assert [trial['portion'][1] for trial in trials] == [1 / 16] * 9 + [1] * 4
 
     run('train', '03_op_supernet')
-    greedy = '--cfg-options', 'test_cfg.searcher.k=1'
+    # boxes of a network that has hardly trained: at the usual overlaps all score alike
+    loose = 'test_evaluator.iou_thrs=[0.05,0.1,0.2,0.3]'
+    greedy = '--cfg-options', 'test_cfg.searcher.k=1', loose
     run('search', '04_op_search', steps / '03_op_supernet/epoch_1.pth', *greedy)
     journal = (steps / '04_op_search/trials.jsonl').read_text().splitlines()
     assert len(journal) == 1 + 24
