@@ -184,7 +184,8 @@ class _Look:
                 return []
             if _is_coco(leaf):
                 sets.append(self._coco(leaf, place, annotated))
-                contents.append(coco_contents(sets[-1]))
+                own = built_contents(leaf, place) if _has_own_form(leaf) else None
+                contents.append(own or coco_contents(sets[-1], annotated))
             elif built := built_contents(leaf, place):
                 contents.append(built)
             else:
@@ -262,6 +263,13 @@ def _is_coco(leaf: Mapping) -> bool:
         and kind.load_data_list
         in (CocoDataset.load_data_list, Objects365V1Dataset.load_data_list)
     )
+
+
+def _has_own_form(leaf: Mapping) -> bool:
+    """Whether it makes of COCO's entries something else than mmdet, such as paths."""
+    from mmdet.datasets import CocoDataset
+
+    return dataset_class(leaf).parse_data_info is not CocoDataset.parse_data_info
 
 
 def _check_filter(leaf: Mapping, coco: Mapping, place: str) -> None:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from config_files import CONFIGS
+from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
@@ -397,6 +398,40 @@ def test_images_of_all_kinds(data, name, mode):
 
 
 # Sets of other forms
+
+
+@DATASETS.register_module()
+class RenamedDataset(CocoDataset):
+    """Its images have another ending than its file says."""
+
+    def parse_data_info(self, raw_data_info):
+        image = raw_data_info['raw_img_info']
+        image['file_name'] = image['file_name'].replace('.jpg', '.png')
+        return super().parse_data_info(raw_data_info)
+
+
+def test_sets_that_name_their_images_in_another_way(data):
+    damage(data, lambda c: [i.update(file_name=ending(i)) for i in c['images']])
+    cfg = config(data)
+    with pytest.raises(DataError, match=r"6 of 6 cannot be read: '.*0.jpg' does not"):
+        check_config(cfg)
+    cfg.train_dataloader.dataset.type = 'RenamedDataset'
+    assert '6 images (6 decoded)' in check_config(cfg)
+
+
+def ending(image: dict) -> str:
+    return image['file_name'].replace('.png', '.jpg')
+
+
+def test_sets_to_predict_on_have_no_annotations(data):
+    damage(data, whole(annotations=None), 'test')
+    cfg = config(data)
+    with pytest.raises(DataError, match='annotations must be a list'):
+        check_config(cfg)
+    for split in ('val', 'test'):
+        cfg[f'{split}_evaluator'].format_only = True
+    assert 'boxes' not in check_config(cfg).splitlines()[1]
+
 
 XML = (
     '<annotation><size><width>64</width><height>64</height></size>{}</annotation>',
