@@ -208,7 +208,7 @@ class _Look:
         return sets
 
     def _coco(self, leaf: Mapping, place: str, annotated: bool) -> CocoSet:
-        path = joined(leaf, leaf['ann_file'])
+        path = joined(leaf, leaf.get('ann_file') or '')
         coco = read_coco(path, annotated)
         if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
             coco = {**coco, 'categories': sorted(coco['categories'], key=_id)}
@@ -223,12 +223,13 @@ class _Look:
         if not all(is_local(step.get('backend_args')) for step in steps):
             said = 'not looked at, since they are not on a local disk'
         else:
-            loads = next((s for s in steps if 'LoadImage' in type_name(s['type'])), {})
+            kinds = ((type_name(step.get('type')), step) for step in steps)
+            loads = next((s for name, s in kinds if name == 'LoadImageFromFile'), None)
             key = contents.owner, next(iter(contents.sizes), ''), str(loads)
             if key not in self._decoded:
                 check_files([*contents.sizes], contents.owner, place)
                 self._decoded[key] = decode_some(
-                    contents.sizes, self.decode, steps, contents.owner
+                    contents.sizes, self.decode, loads, contents.owner
                 )
             said = self._decoded[key]
         found = f'{len(contents.sizes):,} images ({said})'

@@ -366,6 +366,19 @@ def test_the_sample_is_as_large_as_asked_for(data):
             image_count(text)
 
 
+def test_a_set_without_a_file_of_annotations(data):
+    cfg = config(data)
+    del cfg.train_dataloader.dataset.ann_file
+    with pytest.raises(DataError, match='cannot be read: Is a directory'):
+        check_config(cfg)
+
+
+def test_images_that_are_read_in_another_way_are_not_decoded(data):
+    cfg = config(data)
+    cfg.train_dataloader.dataset.pipeline[0].type = 'LoadMultiChannelImageFromFiles'
+    assert '6 images (none decoded)' in check_config(cfg)
+
+
 def test_images_that_may_be_missing_or_elsewhere(data):
     cfg = config(data)
     picture(data).write_text('no image')
