@@ -184,7 +184,8 @@ class _Look:
                 return []
             if _is_coco(leaf):
                 sets.append(self._coco(leaf, place, annotated))
-                contents.append(coco_contents(sets[-1]))
+                own = built_contents(leaf, place) if _has_own_form(leaf) else None
+                contents.append(own or coco_contents(sets[-1], annotated))
             elif built := built_contents(leaf, place):
                 contents.append(built)
             else:
@@ -207,7 +208,7 @@ class _Look:
         return sets
 
     def _coco(self, leaf: Mapping, place: str, annotated: bool) -> CocoSet:
-        path = joined(leaf, leaf['ann_file'])
+        path = joined(leaf, leaf.get('ann_file') or '')
         coco = read_coco(path, annotated)
         if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
             coco = {**coco, 'categories': sorted(coco['categories'], key=_id)}
@@ -222,12 +223,13 @@ class _Look:
         if not all(is_local(step.get('backend_args')) for step in steps):
             said = 'not looked at, since they are not on a local disk'
         else:
-            loads = next((s for s in steps if 'LoadImage' in type_name(s['type'])), {})
+            kinds = ((type_name(step.get('type')), step) for step in steps)
+            loads = next((s for name, s in kinds if name == 'LoadImageFromFile'), None)
             key = contents.owner, next(iter(contents.sizes), ''), str(loads)
             if key not in self._decoded:
                 check_files([*contents.sizes], contents.owner, place)
                 self._decoded[key] = decode_some(
-                    contents.sizes, self.decode, steps, contents.owner
+                    contents.sizes, self.decode, loads, contents.owner
                 )
             said = self._decoded[key]
         found = f'{len(contents.sizes):,} images ({said})'
@@ -262,6 +264,13 @@ def _is_coco(leaf: Mapping) -> bool:
         and kind.load_data_list
         in (CocoDataset.load_data_list, Objects365V1Dataset.load_data_list)
     )
+
+
+def _has_own_form(leaf: Mapping) -> bool:
+    """Whether it makes of COCO's entries something else than mmdet, such as paths."""
+    from mmdet.datasets import CocoDataset
+
+    return dataset_class(leaf).parse_data_info is not CocoDataset.parse_data_info
 
 
 def _check_filter(leaf: Mapping, coco: Mapping, place: str) -> None:

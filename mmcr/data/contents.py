@@ -45,9 +45,9 @@ def some_names(names: Sequence[str]) -> str:
     return ', '.join(map(repr, names[:8])) + (f' and {more} more' if more > 0 else '')
 
 
-def coco_contents(data: CocoSet) -> Contents:
+def coco_contents(data: CocoSet, annotated: bool) -> Contents:
     """What a data set of COCO's form holds, all images of its file."""
-    images, annotated = data.coco['images'], 'annotations' in data.coco
+    images = data.coco['images']
     ids = [image['id'] for image in images]
     kinds = {type(value).__name__ for value in ids}
     return Contents(

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mmcr.data.coco import DataError
-from mmcr.data.sets import type_name
 
 #: How many images of a data set are decoded unless the command line says so.
 SAMPLE = 50
@@ -76,7 +75,7 @@ def _faults(paths: Sequence[str]) -> list[tuple[str, str]]:
 def decode_some(
     sizes: Mapping[str, tuple[int, int]],
     count: int | None,
-    pipeline: Sequence[Mapping],
+    loads: Mapping | None,
     owner: str,
 ) -> str:
     """Decode images as a pipeline does and compare their sizes.
@@ -88,6 +87,8 @@ def decode_some(
         sizes: Height and width by path, as the annotations have them; (0, 0) where
             these do not say.
         count: How many, drawn with a fixed seed; `None` for all.
+        loads: The pipeline's `LoadImageFromFile`; images that are read in another way
+            are not decoded.
         owner: What names them.
 
     Returns:
@@ -96,8 +97,7 @@ def decode_some(
     Raises:
         DataError: An image cannot be decoded or is of another size.
     """
-    loads = next((t for t in pipeline if 'LoadImage' in type_name(t.get('type'))), {})
-    if type_name(loads.get('type')) != 'LoadImageFromFile' or count == 0:
+    if loads is None or count == 0:
         return 'none decoded'
     chosen = list(sizes)
     if count is not None and count < len(chosen):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from config_files import CONFIGS
+from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
@@ -365,6 +366,19 @@ def test_the_sample_is_as_large_as_asked_for(data):
             image_count(text)
 
 
+def test_a_set_without_a_file_of_annotations(data):
+    cfg = config(data)
+    del cfg.train_dataloader.dataset.ann_file
+    with pytest.raises(DataError, match='cannot be read: Is a directory'):
+        check_config(cfg)
+
+
+def test_images_that_are_read_in_another_way_are_not_decoded(data):
+    cfg = config(data)
+    cfg.train_dataloader.dataset.pipeline[0].type = 'LoadMultiChannelImageFromFiles'
+    assert '6 images (none decoded)' in check_config(cfg)
+
+
 def test_images_that_may_be_missing_or_elsewhere(data):
     cfg = config(data)
     picture(data).write_text('no image')
@@ -397,6 +411,40 @@ def test_images_of_all_kinds(data, name, mode):
 
 
 # Sets of other forms
+
+
+@DATASETS.register_module()
+class RenamedDataset(CocoDataset):
+    """Its images have another ending than its file says."""
+
+    def parse_data_info(self, raw_data_info):
+        image = raw_data_info['raw_img_info']
+        image['file_name'] = image['file_name'].replace('.jpg', '.png')
+        return super().parse_data_info(raw_data_info)
+
+
+def test_sets_that_name_their_images_in_another_way(data):
+    damage(data, lambda c: [i.update(file_name=ending(i)) for i in c['images']])
+    cfg = config(data)
+    with pytest.raises(DataError, match=r"6 of 6 cannot be read: '.*0.jpg' does not"):
+        check_config(cfg)
+    cfg.train_dataloader.dataset.type = 'RenamedDataset'
+    assert '6 images (6 decoded)' in check_config(cfg)
+
+
+def ending(image: dict) -> str:
+    return image['file_name'].replace('.png', '.jpg')
+
+
+def test_sets_to_predict_on_have_no_annotations(data):
+    damage(data, whole(annotations=None), 'test')
+    cfg = config(data)
+    with pytest.raises(DataError, match='annotations must be a list'):
+        check_config(cfg)
+    for split in ('val', 'test'):
+        cfg[f'{split}_evaluator'].format_only = True
+    assert 'boxes' not in check_config(cfg).splitlines()[1]
+
 
 XML = (
     '<annotation><size><width>64</width><height>64</height></size>{}</annotation>',
