@@ -43,6 +43,13 @@ def check_number(name: str, value: object, error: type[UserError] = UserError) -
         raise error(f'{name} must be a finite number, but got {value!r}')
 
 
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Raises a `UserError` unless `value` is a text (`str`) or a switch (`bool`)."""
+    if not isinstance(value, kind):
+        rule = 'a text' if kind is str else 'True or False'
+        raise UserError(f'{name} must be {rule}, but got {value!r}')
+
+
 def checked_shape(shape: object) -> tuple[int, int]:
     """Returns a height and a width in pixels as a tuple.
 
@@ -72,12 +79,17 @@ DICTS = (
     *('model', 'model.backbone', *LOADERS, *(f'{each}.dataset' for each in LOADERS)),
     *('train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'default_hooks', 'env_cfg'),
     *('randomness', 'auto_scale_lr', 'model_wrapper_cfg', 'test_cfg.searcher'),
-    *('data_preprocessor', 'vis_backends.0', 'visualizer', 'log_processor'),
+    *('data_preprocessor', 'visualizer', 'log_processor', 'model.data_preprocessor'),
+    *(f'{each}.sampler' for each in LOADERS),
 )
 #: What is a list of dicts, or a dict or nothing where it is no list.
 LISTS = ('custom_hooks', 'val_evaluator', 'test_evaluator', 'param_scheduler')
 PIPELINES = tuple(f'{each}.dataset.pipeline' for each in LOADERS)
-TEXTS = ('default_scope', 'work_dir', 'load_from', 'experiment_name')
+TEXTS = (
+    *('default_scope', 'work_dir', 'load_from', 'experiment_name'),
+    *(f'{each}.dataset.ann_file' for each in LOADERS),
+    *(f'{each}.dataset.data_root' for each in LOADERS),
+)
 DEEPEST = 60
 
 
@@ -97,7 +109,8 @@ def check_sections(cfg: Mapping) -> None:
             value: object = cfg
             for key in path.split('.'):
                 value = value.get(key) if isinstance(value, Mapping) else None
-            if not good(value):
+            none = path == 'model' and path in cfg and value is None
+            if none or not good(value):
                 raise UserError(
                     f'{path} of a config must be {rule}, but is {_cut(value)}. '
                     f'Correct it in the config or in --cfg-options.'

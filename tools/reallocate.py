@@ -17,7 +17,7 @@ from mmcr.cli import place, resumable, user_errors
 from mmcr.data.checks import check_config
 from mmcr.engine.launch import add_cfg_options, read_config
 from mmcr.files import undone_if_refused
-from mmcr.registry import BUDGETS
+from mmcr.registry import BUDGETS, config_errors
 from mmcr.workflow.reallocation import Reallocation, Settings, settings_of
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
 from mmcr.workflow.steps import alone, check_place
@@ -107,13 +107,15 @@ def main() -> None:
             warnings.warn(f'--{name} has no effect any more: {why}.', stacklevel=2)
     cfg = read_config(args.config, args.cfg_options)
     settings = settings_of(cfg.pop('reallocation', {}), **given(args))
-    check_config(cfg)
     name = Path(args.config).stem
     work_dir = args.work_dir or os.path.join('work_dirs', name)
-    work = Reallocation(cfg, name, work_dir, settings)
+    what = f'{args.config} cannot be understood'
+    with config_errors(what):
+        check_config(cfg)
+        work = Reallocation(cfg, name, work_dir, settings)
     check_place(Path(work_dir), Path(args.config), work.written)
     with resumable(), alone(Path(work_dir)) as lock:
-        with undone_if_refused(Path(work_dir)):
+        with undone_if_refused(Path(work_dir)), config_errors(what):
             work.write()
         if args.write_only:
             for step in work.steps:

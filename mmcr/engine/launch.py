@@ -19,6 +19,7 @@ from mmcr.checks import check_sections
 from mmcr.cli import place
 from mmcr.data.checks import check_config
 from mmcr.errors import UserError
+from mmcr.registry import config_errors
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +111,13 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
             f'{path} is not a config that mmengine can read: '
             f'{type(error).__name__}: {error}'
         ) from error
-    check_sections(cfg)
+    check_sections(dict(cfg.items()))
+    scope = cfg.get('default_scope') or 'mmdet'
+    if not scope.isidentifier() or find_spec(scope) is None:
+        raise UserError(
+            f'{path} is a config of {scope}, which is not installed: '
+            f'pip install --no-deps onedl-{scope} (with torchvision for mmpretrain).'
+        )
     return cfg
 
 
@@ -122,12 +129,6 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
-    scope = cfg.get('default_scope') or 'mmdet'
-    if find_spec(scope) is None:
-        raise UserError(
-            f'{args.config} is a config of {scope}, which is not installed: '
-            f'pip install --no-deps onedl-{scope} (with torchvision for mmpretrain).'
-        )
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -135,7 +136,8 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = f'./work_dirs/{Path(args.config).stem}'
     # one rank reads the annotations: its message and exit end the others
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-        check_config(cfg)
+        with config_errors(f'The data of {args.config} cannot be understood'):
+            check_config(cfg)
     return cfg
 
 

@@ -15,7 +15,14 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcr.checks import check_integer, checked_shape, is_list, is_number, near
+from mmcr.checks import (
+    check_integer,
+    check_kind,
+    checked_shape,
+    is_list,
+    is_number,
+    near,
+)
 from mmcr.cost.budget import budget_space, read_budget
 from mmcr.cost.complexity import measure
 from mmcr.errors import UserError
@@ -102,12 +109,9 @@ class Settings:
                 f'seed must be at most {LARGEST_SEED}, as numpy has it, but got '
                 f'{self.seed}.'
             )
-        for name, value in (
-            *(('fast', self.fast), ('scale_lr', self.scale_lr)),
-            ('amp', self.options.amp),
-        ):
-            if not isinstance(value, bool):
-                raise UserError(f'{name} must be True or False, but got {value!r}.')
+        check_kind('fast', self.fast, bool)
+        check_kind('scale_lr', self.scale_lr, bool)
+        check_kind('amp', self.options.amp, bool)
         if self.method == 'detnas' and self.budget != 'blocks':
             raise UserError(
                 f'detnas searches under a limit of multiply-accumulates, not at the '

@@ -12,6 +12,7 @@ from mmcr.cli import place, resumable, user_errors
 from mmcr.data.checks import check_config
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
+from mmcr.registry import config_errors
 from mmcr.workflow.reallocation import settings_of
 from mmcr.workflow.steps import check_place
 from mmcr.workflow.study import RankingStudy
@@ -50,11 +51,12 @@ def main() -> None:
     with resumable():
         cfg = read_config(args.config)
         settings = settings_of(cfg.pop('reallocation', {}))
-        check_config(cfg)
         check_place(Path(args.work_dir), Path(args.config), WRITTEN)
-        study = RankingStudy(
-            cfg, args.work_dir, searches, args.members, args.seeds, settings.options
-        )
+        with config_errors(f'{args.config} cannot be understood'):
+            check_config(cfg)
+            study = RankingStudy(
+                cfg, args.work_dir, searches, args.members, args.seeds, settings.options
+            )
         print(study.run())
 
 
