@@ -90,6 +90,14 @@ TEXTS = (
     *(f'{each}.dataset.ann_file' for each in LOADERS),
     *(f'{each}.dataset.data_root' for each in LOADERS),
 )
+#: What is an integer of at least so much, or nothing.
+COUNTS = {
+    **{f'train_cfg.{name}': 1 for name in ('max_epochs', 'max_iters', 'val_interval')},
+    **{f'{each}.batch_size': 1 for each in LOADERS},
+    **{f'{each}.num_workers': 0 for each in LOADERS},
+    'randomness.seed': 0,
+}
+LARGEST_SEED = 2**32 - 1  # numpy's
 DEEPEST = 60
 
 
@@ -106,16 +114,32 @@ def check_sections(cfg: Mapping) -> None:
         ('a text', TEXTS, lambda value: value is None or isinstance(value, str)),
     ):
         for path in paths:
-            value: object = cfg
-            for key in path.split('.'):
-                value = value.get(key) if isinstance(value, Mapping) else None
+            value = _at(cfg, path)
             none = path == 'model' and path in cfg and value is None
             if none or not good(value):
                 raise UserError(
                     f'{path} of a config must be {rule}, but is {_cut(value)}. '
                     f'Correct it in the config or in --cfg-options.'
                 )
+    for path, least in COUNTS.items():
+        if (value := _at(cfg, path)) is not None:
+            check_integer(f'{path} of a config', value, least)
+    check_seed('randomness.seed of a config', _at(cfg, 'randomness.seed') or 0)
     _check_depth(cfg)
+
+
+def check_seed(name: str, seed: object) -> None:
+    """Raises a `UserError` unless numpy takes the seed."""
+    check_integer(name, seed, at_least=0)
+    if seed > LARGEST_SEED:
+        raise UserError(f'{name} must be at most {LARGEST_SEED}, but got {seed}')
+
+
+def _at(cfg: Mapping, path: str) -> object:
+    value: object = cfg
+    for key in path.split('.'):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _is_dict(value: object) -> bool:

@@ -18,9 +18,9 @@ from mmcr.data.checks import check_config
 from mmcr.engine.launch import add_cfg_options, read_config
 from mmcr.files import undone_if_refused
 from mmcr.registry import BUDGETS, config_errors
+from mmcr.workflow.place import alone, check_place
 from mmcr.workflow.reallocation import Reallocation, Settings, settings_of
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
-from mmcr.workflow.steps import alone, check_place
 
 
 def parse_args() -> argparse.Namespace:

@@ -59,7 +59,7 @@ def _read_json(path: str | Path) -> object:
         )
     except OSError as error:
         fault = f'cannot be read: {error.strerror}. Name a readable file.'
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         fault = (
             f'is not JSON ({error}). Name a COCO JSON file, or copy it again '
             'if it was cut short.'

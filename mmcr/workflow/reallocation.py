@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmcr.checks import (
     check_integer,
     check_kind,
+    check_seed,
     checked_shape,
     is_list,
     is_number,
@@ -41,7 +42,6 @@ from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
-LARGEST_SEED = 2**32 - 1
 UNEQUAL = 0.05  # of the baseline's cost
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
 
@@ -103,12 +103,7 @@ class Settings:
                     f'{getattr(self, name)!r}.'
                 )
         check_integer('gpus', 1 if self.gpus is None else self.gpus)
-        check_integer('seed', self.seed, at_least=0)
-        if self.seed > LARGEST_SEED:
-            raise UserError(
-                f'seed must be at most {LARGEST_SEED}, as numpy has it, but got '
-                f'{self.seed}.'
-            )
+        check_seed('seed', self.seed)
         check_kind('fast', self.fast, bool)
         check_kind('scale_lr', self.scale_lr, bool)
         check_kind('amp', self.options.amp, bool)

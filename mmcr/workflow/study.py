@@ -16,6 +16,7 @@ from mmcr.report.ranking_page import write_ranking
 from mmcr.search import read_journal
 from mmcr.space import Arch, Budget
 from mmcr.workflow.baseline import understand
+from mmcr.workflow.place import alone
 from mmcr.workflow.recipe import (
     EXACT_RESUME,
     Options,
@@ -25,7 +26,7 @@ from mmcr.workflow.recipe import (
     text_of,
 )
 from mmcr.workflow.screen import Screen
-from mmcr.workflow.steps import Step, StepRunner, alone, write_configs
+from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 DEFAULTS = Options()
 METRIC = 'coco/bbox_mAP'

@@ -13,8 +13,8 @@ from mmcr.data.checks import check_config
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.registry import config_errors
+from mmcr.workflow.place import check_place
 from mmcr.workflow.reallocation import settings_of
-from mmcr.workflow.steps import check_place
 from mmcr.workflow.study import RankingStudy
 
 #: Beside a folder for each network.
