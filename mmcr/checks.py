@@ -7,6 +7,8 @@ from numbers import Integral, Real
 
 from mmcr.errors import UserError
 
+LARGEST_SIDE = 2**15  # pixels
+
 
 def is_integer(value: object, at_least: int | None = None) -> bool:
     """Whether it is an integer (a bool is none), and not below a bound."""
@@ -59,10 +61,11 @@ def checked_shape(shape: object) -> tuple[int, int]:
     if (
         not is_list(shape)
         or len(shape) != 2
-        or not all(is_integer(s, 1) for s in shape)
+        or not all(is_integer(s, 1) and s <= LARGEST_SIDE for s in shape)
     ):
         raise UserError(
-            f'shape must be a height and a width in pixels, but got {shape!r}'
+            f'shape must be a height and a width in pixels, of at most {LARGEST_SIDE}, '
+            f'but got {shape!r}'
         )
     return tuple(shape)
 

@@ -42,6 +42,7 @@ from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
+MOST_GPUS = 1024
 UNEQUAL = 0.05  # of the baseline's cost
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
 
@@ -103,6 +104,8 @@ class Settings:
                     f'{getattr(self, name)!r}.'
                 )
         check_integer('gpus', 1 if self.gpus is None else self.gpus)
+        if (self.gpus or 1) > MOST_GPUS:
+            raise UserError(f'gpus must be at most {MOST_GPUS}, but got {self.gpus}.')
         check_seed('seed', self.seed)
         check_kind('fast', self.fast, bool)
         check_kind('scale_lr', self.scale_lr, bool)

@@ -761,7 +761,9 @@ def _options() -> Iterator[Case]:
 #: What is no mistake.
 ACCEPTED = {
     *(('--width', '1.5'), ('--train', '0'), ('--seed', '0'), ('--check', '0')),
-    *(('--prefix', 'abc'), ('--width', '1' * 30)),
+    *(('--prefix', 'abc'), ('--width', '1' * 30), ('--prefix', '')),
+    # as much work as was asked for
+    *((name, '1' * 30) for name in ('--train', '--seed', '--repeats', '--check')),
 }
 
 
