@@ -19,7 +19,7 @@ from mmcr.engine.launch import add_cfg_options, read_config
 from mmcr.files import undone_if_refused
 from mmcr.registry import BUDGETS, config_errors
 from mmcr.workflow.place import alone, check_place
-from mmcr.workflow.reallocation import Reallocation, Settings, settings_of
+from mmcr.workflow.reallocation import WRITTEN, Reallocation, Settings, settings_of
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
 
 
@@ -113,7 +113,8 @@ def main() -> None:
     with config_errors(what):
         check_config(cfg)
         work = Reallocation(cfg, name, work_dir, settings)
-    check_place(Path(work_dir), Path(args.config), work.written)
+    steps = [step.name for step in work.steps]
+    check_place(Path(work_dir), Path(args.config), WRITTEN, steps)
     with resumable(), alone(Path(work_dir)) as lock:
         with undone_if_refused(Path(work_dir)), config_errors(what):
             work.write()

@@ -94,8 +94,8 @@ def _check_arguments(num_images, image_size, seed, split) -> None:
         MIN_SIDE <= min(image_size) <= max(image_size) <= LARGEST_SIDE
     ):
         raise DataError(
-            f'The image size must be a width and a height of {MIN_SIDE} to '
-            f'{LARGEST_SIDE} pixels, but got {tuple(image_size)}.'
+            f'The image size must be a width and a height, at most {LARGEST_SIDE} and '
+            f'at least {MIN_SIDE} pixels, but got {tuple(image_size)}.'
         )
     if not split.isidentifier():
         raise DataError(

@@ -39,19 +39,22 @@ def alone(work_dir: Path) -> Iterator[int]:
             raise
 
 
-def check_place(work_dir: Path, config: Path, names: Sequence[str]) -> None:
+def check_place(
+    work_dir: Path, config: Path, names: Sequence[str], steps: Sequence[str] = ()
+) -> None:
     """Checks that a work writes over nothing that is not its own.
 
     Args:
         work_dir: Of the work.
         config: That it starts from.
         names: Of files and folders that it writes in the work dir.
+        steps: Names of further folders, each of which is checked by itself.
 
     Raises:
         UserError: The work dir has such a file of somebody else, or the config lies
             where the work writes.
     """
-    inside = [work_dir.resolve() / name for name in names]
+    inside = [work_dir.resolve() / name for name in (*names, *steps)]
     if any(config.resolve().is_relative_to(path) for path in inside):
         raise UserError(
             f'A work starts from a config outside of what it writes, but {config} lies '

@@ -43,6 +43,8 @@ from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
 MOST_GPUS = 1024
+#: In the work dir, beside a folder for each step.
+WRITTEN = ('annotations', 'configs.json', 'log.txt', 'plan.json', 'result')
 UNEQUAL = 0.05  # of the baseline's cost
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
 
@@ -225,12 +227,6 @@ class Reallocation:
             'The config has no test with annotations: networks are compared on the '
             'validation set.'
         )
-
-    @property
-    def written(self) -> list[str]:
-        """What it writes in its work dir."""
-        steps = [step.name for step in (*CRNAS_STEPS, *DETNAS_STEPS)]
-        return [*steps, 'annotations', 'configs.json', 'log.txt', 'plan.json', 'result']
 
     def write(self) -> None:
         """Writes every step's config into its folder; keeps those that were edited.
