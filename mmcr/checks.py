@@ -7,6 +7,8 @@ from numbers import Integral, Real
 
 from mmcr.errors import UserError
 
+LARGEST_SIDE = 2**15  # pixels
+
 
 def is_integer(value: object, at_least: int | None = None) -> bool:
     """Whether it is an integer (a bool is none), and not below a bound."""
@@ -43,6 +45,13 @@ def check_number(name: str, value: object, error: type[UserError] = UserError) -
         raise error(f'{name} must be a finite number, but got {value!r}')
 
 
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Raises a `UserError` unless `value` is a text (`str`) or a switch (`bool`)."""
+    if not isinstance(value, kind):
+        rule = 'a text' if kind is str else 'True or False'
+        raise UserError(f'{name} must be {rule}, but got {value!r}')
+
+
 def checked_shape(shape: object) -> tuple[int, int]:
     """Returns a height and a width in pixels as a tuple.
 
@@ -52,10 +61,11 @@ def checked_shape(shape: object) -> tuple[int, int]:
     if (
         not is_list(shape)
         or len(shape) != 2
-        or not all(is_integer(s, 1) for s in shape)
+        or not all(is_integer(s, 1) and s <= LARGEST_SIDE for s in shape)
     ):
         raise UserError(
-            f'shape must be a height and a width in pixels, but got {shape!r}'
+            f'shape must be a height and a width in pixels, of at most {LARGEST_SIDE}, '
+            f'but got {shape!r}'
         )
     return tuple(shape)
 
@@ -72,12 +82,25 @@ DICTS = (
     *('model', 'model.backbone', *LOADERS, *(f'{each}.dataset' for each in LOADERS)),
     *('train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'default_hooks', 'env_cfg'),
     *('randomness', 'auto_scale_lr', 'model_wrapper_cfg', 'test_cfg.searcher'),
-    *('data_preprocessor', 'vis_backends.0', 'visualizer', 'log_processor'),
+    *('data_preprocessor', 'visualizer', 'log_processor', 'model.data_preprocessor'),
+    *(f'{each}.sampler' for each in LOADERS),
 )
 #: What is a list of dicts, or a dict or nothing where it is no list.
 LISTS = ('custom_hooks', 'val_evaluator', 'test_evaluator', 'param_scheduler')
 PIPELINES = tuple(f'{each}.dataset.pipeline' for each in LOADERS)
-TEXTS = ('default_scope', 'work_dir', 'load_from', 'experiment_name')
+TEXTS = (
+    *('default_scope', 'work_dir', 'load_from', 'experiment_name'),
+    *(f'{each}.dataset.ann_file' for each in LOADERS),
+    *(f'{each}.dataset.data_root' for each in LOADERS),
+)
+#: What is an integer of at least so much, or nothing.
+COUNTS = {
+    **{f'train_cfg.{name}': 1 for name in ('max_epochs', 'max_iters', 'val_interval')},
+    **{f'{each}.batch_size': 1 for each in LOADERS},
+    **{f'{each}.num_workers': 0 for each in LOADERS},
+    'randomness.seed': 0,
+}
+LARGEST_SEED = 2**32 - 1  # numpy's
 DEEPEST = 60
 
 
@@ -94,15 +117,32 @@ def check_sections(cfg: Mapping) -> None:
         ('a text', TEXTS, lambda value: value is None or isinstance(value, str)),
     ):
         for path in paths:
-            value: object = cfg
-            for key in path.split('.'):
-                value = value.get(key) if isinstance(value, Mapping) else None
-            if not good(value):
+            value = _at(cfg, path)
+            none = path == 'model' and path in cfg and value is None
+            if none or not good(value):
                 raise UserError(
                     f'{path} of a config must be {rule}, but is {_cut(value)}. '
                     f'Correct it in the config or in --cfg-options.'
                 )
+    for path, least in COUNTS.items():
+        if (value := _at(cfg, path)) is not None:
+            check_integer(f'{path} of a config', value, least)
+    check_seed('randomness.seed of a config', _at(cfg, 'randomness.seed') or 0)
     _check_depth(cfg)
+
+
+def check_seed(name: str, seed: object) -> None:
+    """Raises a `UserError` unless numpy takes the seed."""
+    check_integer(name, seed, at_least=0)
+    if seed > LARGEST_SEED:
+        raise UserError(f'{name} must be at most {LARGEST_SEED}, but got {seed}')
+
+
+def _at(cfg: Mapping, path: str) -> object:
+    value: object = cfg
+    for key in path.split('.'):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _is_dict(value: object) -> bool:

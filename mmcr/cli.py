@@ -154,6 +154,8 @@ def message_of(error: Exception) -> str | None:
         )
     if isinstance(error, OSError):
         return _of_system(error)
+    if isinstance(error, RuntimeError) and str(error).startswith('Symlink loop'):
+        return f'{error}. {REMEDIES[errno.ELOOP]}.'  # pathlib's, before Python 3.13
     if isinstance(error, ValueError) and str(error) == 'embedded null byte':
         return 'A path must not hold a null byte, but one that was given does.'
     if isinstance(error, UnicodeEncodeError) and 'surrogates' in error.reason:

@@ -99,7 +99,10 @@ def undone_if_refused(folder: Path) -> Iterator[None]:
     except Exception:
         for path, data in written.items():
             with suppress(OSError):
-                path.unlink() if data is None else path.write_bytes(data)
+                if data is None:
+                    path.unlink()
+                elif path.read_bytes() != data:
+                    path.write_bytes(data)
         _remove_empty(set(folder.rglob('*')) - known)
         raise
     finally:

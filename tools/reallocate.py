@@ -24,11 +24,11 @@ from mmcr.engine.launch import (
 )
 from mmcr.files import undone_if_refused
 from mmcr.models.weights.checkpoint import only_weights
-from mmcr.registry import BUDGETS
-from mmcr.workflow.reallocation import Reallocation
+from mmcr.registry import BUDGETS, config_errors
+from mmcr.workflow.place import alone, check_place
+from mmcr.workflow.reallocation import WRITTEN, Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
 from mmcr.workflow.settings import Settings, settings_of
-from mmcr.workflow.steps import alone, check_place
 
 
 def parse_args() -> argparse.Namespace:
@@ -147,13 +147,16 @@ def main() -> None:
         )
     cfg = read_config(args.config, args.cfg_options)
     settings = settings_of(cfg.pop('reallocation', {}), **given(args))
-    print(check_config(cfg, args.check_images), flush=True)
     name = Path(args.config).stem
     work_dir = args.work_dir or os.path.join('work_dirs', name)
-    work = Reallocation(cfg, name, work_dir, settings)
-    check_place(Path(work_dir), Path(args.config), work.written)
+    what = f'{args.config} cannot be understood'
+    with config_errors(what):
+        print(check_config(cfg, args.check_images), flush=True)
+        work = Reallocation(cfg, name, work_dir, settings)
+    steps = [step.name for step in work.steps]
+    check_place(Path(work_dir), Path(args.config), WRITTEN, steps)
     with resumable(), alone(Path(work_dir)) as lock:
-        with undone_if_refused(Path(work_dir)):
+        with undone_if_refused(Path(work_dir)), config_errors(what):
             work.write()
         if args.write_only:
             print(*work.configs, sep='\n')

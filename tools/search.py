@@ -31,9 +31,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def fast(searcher: str) -> str:
+def fast(searcher: str | type) -> str:
     """Name of a searcher's quicker form; its own name where it is that form."""
-    quicker = getattr(TASK_UTILS.get(searcher), 'fast', None)
+    kind = TASK_UTILS.get(searcher) if isinstance(searcher, str) else searcher
+    quicker = getattr(kind, 'fast', None)
     if quicker is None:
         kinds = TASK_UTILS.module_dict.items()
         names = ', '.join(name for name, kind in kinds if getattr(kind, 'fast', None))
@@ -48,7 +49,8 @@ def fast(searcher: str) -> str:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    if type_name((cfg.get('test_cfg') or {}).get('type')) != 'ArchSearchLoop':
+    loop = type_name((cfg.get('test_cfg') or {}).get('type'))
+    if not loop.endswith('ArchSearchLoop'):
         raise UserError(
             f"A search config has test_cfg = dict(type='mmcr.ArchSearchLoop', ...), "
             f'but {args.config} has {cfg.get("test_cfg")}. '

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmcr.checks import check_integer
+from mmcr.checks import LARGEST_SIDE, check_integer
 from mmcr.data.coco import DataError
 from mmcr.data.figures import (
     CLASSES,
@@ -96,10 +96,12 @@ def write_shapes(
 def _check_arguments(num_images, image_size, seed, split, object_size) -> None:
     check_integer('The number of images', num_images, error=DataError)
     check_integer('The seed', seed, at_least=0, error=DataError)
-    if len(image_size) != 2 or min(image_size) < MIN_SIDE:
+    if len(image_size) != 2 or not (
+        MIN_SIDE <= min(image_size) <= max(image_size) <= LARGEST_SIDE
+    ):
         raise DataError(
-            f'The image size must be a width and a height of at least '
-            f'{MIN_SIDE} pixels, but got {tuple(image_size)}.'
+            f'The image size must be a width and a height, at most {LARGEST_SIDE} and '
+            f'at least {MIN_SIDE} pixels, but got {tuple(image_size)}.'
         )
     most = MAX_SHARE * min(image_size)
     if object_size is not None and not (

@@ -52,6 +52,8 @@ class ArchEvalLoop(BaseLoop):
         **options,
     ) -> None:
         check_integer('calibration_images', calibration_images, at_least=0)
+        check_integer('calibration_seed', calibration_seed, at_least=0)
+        check_integer('archval_seed', archval_seed, at_least=0)
         options = _without_retired(options)
         archval = build_loader(dataloader, 'archval', seed=archval_seed)
         super().__init__(runner, archval)

@@ -32,7 +32,7 @@ from mmcr.models.weights.checkpoint import (
     read_training,
 )
 from mmcr.models.weights.compatibility import check_weights
-from mmcr.registry import MODELS
+from mmcr.registry import MODELS, config_errors
 from mmcr.scoring.coco_ids import accept_any_ids
 from mmcr.training.sampling_hook import check_sampled
 
@@ -152,12 +152,18 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
             f'{path} is not a config that mmengine can read: '
             f'{type(error).__name__}: {error}'
         ) from error
-    check_sections(cfg)
+    check_sections(dict(cfg.items()))
     for name, loader in cfg.items():
         # both are refused without workers, and mean nothing
         if name.endswith('_dataloader') and loader and not loader.get('num_workers'):
             loader.pop('persistent_workers', None)
             loader.pop('prefetch_factor', None)
+    scope = cfg.get('default_scope') or 'mmdet'
+    if not scope.isidentifier() or find_spec(scope) is None:
+        raise UserError(
+            f'{path} is a config of {scope}, which is not installed: '
+            f'pip install --no-deps onedl-{scope} (with torchvision for mmpretrain).'
+        )
     return cfg
 
 
@@ -170,12 +176,6 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     only_weights(args.trust_checkpoint)
     cfg = read_config(args.config, args.cfg_options)
-    scope = cfg.get('default_scope') or 'mmdet'
-    if find_spec(scope) is None:
-        raise UserError(
-            f'{args.config} is a config of {scope}, which is not installed: '
-            f'pip install --no-deps onedl-{scope} (with torchvision for mmpretrain).'
-        )
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -183,7 +183,8 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = f'./work_dirs/{Path(args.config).stem}'
     # one rank reads the annotations: its message and exit end the others
     if _is_first():
-        print(check_config(cfg, args.check_images), flush=True)
+        with config_errors(f'The data of {args.config} cannot be understood'):
+            print(check_config(cfg, args.check_images), flush=True)
         forget()
     return cfg
 

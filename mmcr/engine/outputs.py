@@ -59,6 +59,10 @@ def _is_of_a_run(copy: Path) -> bool:
 
 def _remove_new(folder: Path, before: set[Path], copy: Path, old: bytes | None) -> None:
     new = set(folder.iterdir()) - before if folder.is_dir() else set()
+    journal = folder / 'trials.jsonl'
+    if journal in new and journal.read_bytes().count(b'\n') <= 1:  # no trial in it
+        journal.unlink()
+        new.remove(journal)
     logs = {path for path in new if path.is_dir() and not _has_results(path)}
     copies = {path for path in new - logs if path.suffix == '.py' and path.is_file()}
     if new - logs - copies:

@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 
+import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
@@ -18,7 +20,7 @@ from mmcr.engine.progress import SearchProgress
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_json
 from mmcr.models.weights.compatibility import check_supernet_checkpoint
-from mmcr.registry import LOOPS, TASK_UTILS
+from mmcr.registry import LOOPS, MODELS, TASK_UTILS, config_errors
 from mmcr.search import (
     JointSearcher,
     Journal,
@@ -86,7 +88,12 @@ class ArchSearchLoop(ArchEvalLoop):
         self.gate = gate
         # now: the runner loads whatever it finds before it runs the loop
         check_supernet_checkpoint(self.candidates.model, runner._load_from)
-        self.final_backbone = dict(final_backbone or {})
+        with config_errors('final_backbone must be arguments of the backbone, but'):
+            self.final_backbone = dict(final_backbone or {})
+            backbone = self.candidates.backbone
+            final = backbone.arch_cfg(backbone.space.sample(Random(0)))
+            with torch.device('meta'):  # what is written in the end can be built
+                MODELS.build({**final, **self.final_backbone})
         if isinstance(budget, list):
             names = [f'budget_{budget_name(each)}' for each in budget]
             if len(set(names)) < len(names):

@@ -18,7 +18,7 @@ from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcr.checks import check_integer
+from mmcr.checks import check_integer, check_kind
 from mmcr.errors import UserError
 from mmcr.models.detector import backbone_returns, find_backbone, unwrapped
 from mmcr.scoring.bn_calibrator import BNCalibrator
@@ -82,6 +82,9 @@ class CandidateEvaluator:
     ) -> None:
         check_integer('num_minibatches', num_minibatches)
         check_integer('group_size', group_size)
+        check_kind('score', score, str)
+        check_kind('plain', plain, bool)
+        check_kind('fp16', fp16, bool)
         if fp16 and not is_cuda_available():
             raise UserError(
                 "fp16 needs a GPU: mmcv's operators have no half precision on a CPU. "

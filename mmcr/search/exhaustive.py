@@ -1,5 +1,6 @@
 """Score every member: the paper's stage search (CR-NAS, Sec. 3.1)."""
 
+from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.search.candidate import Complete, Proposal
 from mmcr.search.searcher import Rounds, Searcher
@@ -18,6 +19,7 @@ class ExhaustiveSearcher(Searcher):
     fast = 'mmcr.HalvingSearcher'
 
     def __init__(self, space: SearchSpace, max_trials: int = 5000):
+        check_integer('max_trials', max_trials)
         super().__init__(space)
         if not space.countable or space.size > max_trials:
             size = f'{space.size:,}' if space.countable else 'too many to count'

@@ -23,16 +23,21 @@ from mmcr.report import write_report
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow import recipe
 from mmcr.workflow.baseline import build, understand
+from mmcr.workflow.contests.finals import CHOOSING, DECIDED, JUDGING, Finals
+from mmcr.workflow.contests.run_off import Schedule
 from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
-from mmcr.workflow.finals import CHOOSING, DECIDED, JUDGING, Finals
 from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, set_amp, text_of
-from mmcr.workflow.run_off import LEAST, Schedule
 from mmcr.workflow.screen import Screen, duration
-from mmcr.workflow.settings import Settings
+from mmcr.workflow.settings import LEAST, Settings
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
+#: In the work dir, beside a folder for each step.
+WRITTEN = (
+    *('annotations', 'configs.json', 'log.txt', 'plan.json', 'run_off.json'),
+    *('networks', CHOOSING, JUDGING, 'result'),
+)
 UNEQUAL = 0.05  # of the baseline's cost
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
 
@@ -113,14 +118,6 @@ class Reallocation:
             'The config has no test with annotations: networks are compared on the '
             'validation set.'
         )
-
-    @property
-    def written(self) -> list[str]:
-        """What it writes in its work dir."""
-        steps = [step.name for step in (*CRNAS_STEPS, *DETNAS_STEPS)]
-        files = 'configs.json', 'log.txt', 'plan.json', 'run_off.json'
-        finals = 'networks', CHOOSING, JUDGING, 'result'
-        return [*steps, 'annotations', *files, *finals]
 
     def write(self) -> None:
         """Writes every step's config into its folder; keeps those that were edited.

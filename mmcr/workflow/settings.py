@@ -5,14 +5,14 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from mmcr.checks import check_integer, near
+from mmcr.checks import check_integer, check_kind, check_seed, near
 from mmcr.errors import UserError
 from mmcr.registry import BUDGETS
 from mmcr.workflow import recipe
 from mmcr.workflow.recipe import Options
-from mmcr.workflow.run_off import LEAST
 
-LARGEST_SEED = 2**31  # with room for those of the run-off
+LEAST = 4  # trainings: two seeds that judge
+MOST_GPUS = 1024
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Settings:
         dilations: Whether dilations are searched as well (CR-NAS, Sec. 3.3).
         candidates: How many of the searches' best meet in the run-off.
         trainings: Of networks, in the run-off and for the verdict; ``None``: as many
-            as cost no more than the supernets, `run_off.LEAST` at least.
+            as cost no more than the supernets, `LEAST` at least.
         jobs: Trainings of the run-off side by side, on a CPU.
         gate: What happens where a supernet's scores cannot tell its networks apart:
             'warn' or 'stop'.
@@ -69,17 +69,12 @@ class Settings:
                     f'{getattr(self, name)!r}.'
                 )
         check_integer('gpus', 1 if self.gpus is None else self.gpus)
-        check_integer('seed', self.seed, at_least=0)
-        if self.seed > LARGEST_SEED:
-            raise UserError(
-                f'seed must be at most {LARGEST_SEED}, but got {self.seed}.'
-            )
-        for name, value in (
-            *(('fast', self.fast), ('scale_lr', self.scale_lr)),
-            *(('dilations', self.dilations), ('amp', self.options.amp)),
-        ):
-            if not isinstance(value, bool):
-                raise UserError(f'{name} must be True or False, but got {value!r}.')
+        if (self.gpus or 1) > MOST_GPUS:
+            raise UserError(f'gpus must be at most {MOST_GPUS}, but got {self.gpus}.')
+        check_seed('seed', self.seed)
+        for name in ('fast', 'scale_lr', 'dilations'):
+            check_kind(name, getattr(self, name), bool)
+        check_kind('amp', self.options.amp, bool)
         check_integer('candidates', self.candidates)
         check_integer('jobs', self.jobs)
         if self.trainings is not None:

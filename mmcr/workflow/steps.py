@@ -4,7 +4,6 @@ A step is a command that a user could type, in a process of its own: a stopped w
 goes on where it was, and a step that died takes no other with it.
 """
 
-import fcntl
 import json
 import os
 import subprocess
@@ -13,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -24,7 +22,7 @@ from mmcr.checks import is_number
 from mmcr.cli import MIM
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
-from mmcr.files import file_digest, made_folder, read_state, write_bytes, write_json
+from mmcr.files import file_digest, read_state, write_bytes, write_json
 from mmcr.models.weights.checkpoint import (
     CheckpointError,
     last_checkpoint,
@@ -321,12 +319,15 @@ def write_configs(work_dir: Path, texts: Mapping[str, str]) -> list[Path]:
     for step, text in texts.items():
         path = work_dir / step / 'config.py'
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.read_text() not in (text, known.get(step)):
+        there = path.read_text() if path.exists() else None
+        if there not in (None, text, known.get(step)):
             edited.append(path)
             continue
-        write_bytes(path, text.encode())
+        if there != text:
+            write_bytes(path, text.encode())
         known[step] = text
-    write_json(written, known)
+    if known != read_state(written):
+        write_json(written, known)
     return edited
 
 
@@ -346,64 +347,6 @@ def tool_environment(jobs: int = 1) -> dict[str, str]:
     if jobs > 1:
         environment['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // jobs))
     return environment
-
-
-@contextmanager
-def alone(work_dir: Path) -> Iterator[int]:
-    """Keeps another run, and processes that it left behind, out of the work dir.
-
-    Yields:
-        A file descriptor; who holds it open is the one in there.
-
-    Raises:
-        UserError: There is another.
-        OSError: The folder cannot be made or written to.
-    """
-    path = work_dir / '.lock'
-    with made_folder(work_dir), path.open('a') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f'Only one run may work in {work_dir}, but another one, or a step that '
-                f'it left behind, does. Wait for it or end it, or name another '
-                f'--work-dir.'
-            ) from None
-        try:
-            yield lock.fileno()
-        except Exception:
-            if list(work_dir.iterdir()) == [path]:  # it was refused before anything
-                path.unlink()
-            raise
-
-
-def check_place(work_dir: Path, config: Path, names: Sequence[str]) -> None:
-    """Checks that a work writes over nothing that is not its own.
-
-    Args:
-        work_dir: Of the work.
-        config: That it starts from.
-        names: Of files and folders that it writes in the work dir.
-
-    Raises:
-        UserError: The work dir has such a file of somebody else, or the config lies
-            where the work writes.
-    """
-    inside = [work_dir.resolve() / name for name in names]
-    if any(config.resolve().is_relative_to(path) for path in inside):
-        raise UserError(
-            f'A work starts from a config outside of what it writes, but {config} lies '
-            f'in {work_dir}. Name another --work-dir, or give the config that the '
-            f'work dir was made from.'
-        )
-    own = any((work_dir / name).exists() for name in ('.lock', 'configs.json'))
-    taken = [name for name in names if os.path.lexists(work_dir / name)]
-    if taken and not own:
-        raise UserError(
-            f'A work dir must be new or one that this tool has made, so that nothing '
-            f'is overwritten, but {work_dir} has {", ".join(taken)} of something else. '
-            f'Name another --work-dir.'
-        )
 
 
 def _flat(value: object, name: str = '') -> Iterator[tuple[str, object]]:

@@ -12,7 +12,7 @@ from mmcr.models import CRMobileNetV2, CRResNet
 from mmcr.report.ranking import Interval, Ranking
 from mmcr.report.ranking_page import figure, markdown, write_ranking
 from mmcr.space import resnet_stage_space, stage_arch
-from mmcr.workflow.study import name_of, spread
+from mmcr.workflow.contests.study import name_of, spread
 
 NAMES = [f'net{i}' for i in range(12)]
 

@@ -19,10 +19,11 @@ from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models.detector import supernet_of
 from mmcr.workflow import estimate
+from mmcr.workflow.place import alone
 from mmcr.workflow.reallocation import Reallocation, image_shape
 from mmcr.workflow.screen import Screen
 from mmcr.workflow.settings import settings_of
-from mmcr.workflow.steps import Step, StepRunner, alone, end, write_configs
+from mmcr.workflow.steps import Step, StepRunner, end, write_configs
 
 TOOL = CONFIGS.parent / 'tools/reallocate.py'
 # DetNAS, smaller than the demo's

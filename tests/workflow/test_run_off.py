@@ -3,7 +3,7 @@
 import pytest
 
 from mmcr.errors import UserError
-from mmcr.workflow.run_off import BASELINE, RunOff, Schedule
+from mmcr.workflow.contests.run_off import BASELINE, RunOff, Schedule
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from config_files import CONFIGS, read
 from mmcr.errors import UserError
 from mmcr.registry import HOOKS
 from mmcr.training import ExactResumeHook, PairedInitHook
+from mmcr.workflow.contests.study import RankingStudy
+from mmcr.workflow.place import alone
 from mmcr.workflow.recipe import Options
-from mmcr.workflow.steps import alone
-from mmcr.workflow.study import RankingStudy
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 

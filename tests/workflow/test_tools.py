@@ -12,10 +12,10 @@ from mmengine.config import Config
 from scripts import ROOT, run_script
 
 from mmcr.errors import UserError
+from mmcr.workflow.contests.study import RankingStudy
 from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.recipe import Options
 from mmcr.workflow.settings import settings_of
-from mmcr.workflow.study import RankingStudy
 
 ANNOTATIONS = 'steps/annotations/archtrain.json'
 # what a user types, with numbers of steps, and what the message has

@@ -6,6 +6,7 @@ from mmcr.cli import user_errors
 from mmcr.cost.complexity import measure
 from mmcr.cost.macs import CONVENTIONS
 from mmcr.engine.launch import add_cfg_options, add_shape, read_config, shape_of
+from mmcr.registry import config_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,7 +28,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
-    print(measure(cfg, shape_of(args), args.convention).table())
+    with config_errors(f'{args.config} has a detector that cannot be counted'):
+        print(measure(cfg, shape_of(args), args.convention).table())
 
 
 if __name__ == '__main__':

@@ -12,9 +12,10 @@ from mmcr.cli import place, resumable, user_errors
 from mmcr.data.checks import check_config
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
+from mmcr.registry import config_errors
+from mmcr.workflow.contests.study import RankingStudy
+from mmcr.workflow.place import check_place
 from mmcr.workflow.settings import settings_of
-from mmcr.workflow.steps import check_place
-from mmcr.workflow.study import RankingStudy
 
 #: Beside a folder for each network.
 WRITTEN = ('configs.json', 'members.json', 'ranking.md', 'ranking.json', 'ranking.png')
@@ -50,11 +51,12 @@ def main() -> None:
     with resumable():
         cfg = read_config(args.config)
         settings = settings_of(cfg.pop('reallocation', {}))
-        print(check_config(cfg), flush=True)
         check_place(Path(args.work_dir), Path(args.config), WRITTEN)
-        study = RankingStudy(
-            cfg, args.work_dir, searches, args.members, args.seeds, settings.options
-        )
+        with config_errors(f'{args.config} cannot be understood'):
+            print(check_config(cfg), flush=True)
+            study = RankingStudy(
+                cfg, args.work_dir, searches, args.members, args.seeds, settings.options
+            )
         print(study.run())
 
 

@@ -16,10 +16,10 @@ from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch
 from mmcr.workflow import recipe
 from mmcr.workflow.baseline import Baseline, build
-from mmcr.workflow.candidates import best_candidates
-from mmcr.workflow.contest import Contest
+from mmcr.workflow.contests.candidates import best_candidates
+from mmcr.workflow.contests.contest import Contest
+from mmcr.workflow.contests.run_off import BASELINE, RunOff
 from mmcr.workflow.datasets import SearchData
-from mmcr.workflow.run_off import BASELINE, RunOff
 from mmcr.workflow.settings import Settings
 from mmcr.workflow.steps import Step
 

@@ -15,11 +15,12 @@ from mmcr.report.ranking import Ranking
 from mmcr.report.ranking_page import write_ranking
 from mmcr.space import Arch, Budget
 from mmcr.workflow.baseline import understand
-from mmcr.workflow.candidates import complete_trials
-from mmcr.workflow.contest import Contest
+from mmcr.workflow.contests.candidates import complete_trials
+from mmcr.workflow.contests.contest import Contest
+from mmcr.workflow.place import alone
 from mmcr.workflow.recipe import Options, network, stage_draft
 from mmcr.workflow.screen import Screen
-from mmcr.workflow.steps import Step, alone
+from mmcr.workflow.steps import Step
 
 DEFAULTS = Options()
 

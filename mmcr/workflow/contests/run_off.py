@@ -10,10 +10,10 @@ from pathlib import Path
 from mmcr.errors import UserError
 from mmcr.files import read_state, write_json
 from mmcr.report.paired import Difference
-from mmcr.workflow.contest import Contest
+from mmcr.workflow.contests.contest import Contest
+from mmcr.workflow.settings import LEAST
 
 BASELINE = 'baseline'
-LEAST = 4  # trainings: two seeds that judge
 CHOOSING = 3  # of so many trainings one is for choosing
 FIRST_CHOOSING_SEED = 1000  # after the run's own; those before it judge
 
