@@ -157,8 +157,10 @@ def check_choices(
 def check_shapes(
     given: Mapping[str, Tensor], backbone: nn.Module, path: str = 'The checkpoint'
 ) -> None:
-    """Raises where weights of a backbone's names are of another shape: mmengine would
-    leave these at random."""
+    """Raises where weights of a backbone's names have another shape than its own.
+
+    mmengine would leave these at random.
+    """
     own = backbone.state_dict()
     both = [name for name in own if name in given]
     other = [n for n in both if given[n].shape != own[n].shape]
