@@ -10,7 +10,7 @@ from config_files import CONFIGS, read
 from mmcr.errors import UserError
 from mmcr.registry import HOOKS
 from mmcr.training import ExactResumeHook, PairedInitHook
-from mmcr.workflow.contests.study import RankingStudy
+from mmcr.workflow.contests.study import RankingStudy, name_of
 from mmcr.workflow.place import alone
 from mmcr.workflow.recipe import Options
 
@@ -54,8 +54,9 @@ def test_studies_without_a_ranking_are_refused_at_once(study, counts, words):
 
 def test_networks_of_a_seed_share_all_chance(study):
     made = study(members=9)
-    for (arch, seed), _ in list(made.steps.items())[7:11]:
-        cfg = made.network(arch, seed)
+    archs = {name_of(arch): arch for arch in made.members}
+    for name, seed in made.trainings[7:11]:
+        cfg, arch = made.contest.config(name, seed), archs[name]
         assert cfg.randomness.seed == seed
         hooks = [HOOKS.build(hook) for hook in cfg.custom_hooks]
         init, exact = hooks
@@ -67,13 +68,14 @@ def test_networks_of_a_seed_share_all_chance(study):
 
 def test_other_metrics_are_refused_after_the_first_network(study):
     made = study()
-    step = next(iter(made.steps.values()))
-    written = made.runner.folder(step) / 'test/20260101_000000/20260101_000000.json'
+    step, runner = made.contest.step(*made.trainings[0]), made.contest.runner
+    written = runner.folder(step) / 'test/20260101_000000/20260101_000000.json'
     written.parent.mkdir(parents=True)
     written.write_text(json.dumps({'pascal_voc/mAP': 0.4, 'data_time': 0.1}))
-    made.runner.screen.start(step, read('demo/shapes.py'))
+    runner.screen.expect([step.name])
+    runner.screen.start(step, read('demo/shapes.py'))
     with pytest.raises(UserError, match='coco/bbox_mAP.*data_time, pascal_voc/mAP'):
-        made.runner.screen.finish(step, 1)
+        runner.screen.finish(step, 1)
 
 
 def test_searches_have_names_of_their_own(monkeypatch, capsys):
