@@ -175,6 +175,8 @@ def _run(case: Case, said: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         for own, number in ((null, 0), (null, 1), (said, 2)):
             os.dup2(own, number)
+        # pytest has put others in their place
+        sys.stdout, sys.stderr = (open(n, 'w', closefd=False) for n in (1, 2))
         if case.limit is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (case.limit, case.limit))

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from mmcr.checks import check_sections
 from mmcr.cli import message_of, user_errors
 from mmcr.errors import UserError
 from mmcr.registry import MODELS, config_errors
+from mmcr.search import ExhaustiveSearcher
 
 SLEEPS = """
 import time
@@ -176,3 +178,8 @@ def test_scripts_say_what_they_lack(srun, typed, lacks):
     )
     assert done.returncode and f'{lacks} is missing: {script}' in done.stderr
     assert not srun.exists()
+
+
+def test_a_searcher_that_is_given_as_a_class_has_its_quicker_form():
+    fast = runpy.run_path(str(ROOT / 'tools/search.py'))['fast']
+    assert fast(ExhaustiveSearcher) == fast('mmcr.ExhaustiveSearcher')

@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
+from mmcr.checks import check_seed
 from mmcr.cli import place, user_errors
 from mmcr.engine.launch import add_trust, read_config
 from mmcr.errors import UserError
@@ -67,6 +68,7 @@ def backbone_cfg(cfg: Config, path: str) -> dict:
 @user_errors()
 def main() -> None:
     args = parse_args()
+    check_seed('--seed', args.seed)
     check_output('The checkpoint to write', args.out)
     only_weights(args.trust_checkpoint)
     MMLogger.get_instance('reallocate_weights', log_level='ERROR')
