@@ -29,7 +29,7 @@ from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
 from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, set_amp, text_of
 from mmcr.workflow.screen import Screen, duration
-from mmcr.workflow.settings import LEAST, Settings
+from mmcr.workflow.settings import LEAST, MOST, Settings
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
@@ -302,7 +302,8 @@ class Reallocation:
         steps = {name: tuple(pair) for name, pair in known['steps'].items()}
         seconds, memory = known['training']
         trained = sum(steps[step.name][0] for step in self.steps if not step.supernet)
-        self.trainings = self.settings.trainings or max(LEAST, int(trained / seconds))
+        worth = min(MOST, int(trained / seconds))
+        self.trainings = self.settings.trainings or max(LEAST, worth)
         schedule = Schedule.of(self.trainings, self.settings.candidates)
         jobs = self.settings.jobs
         for name, count in (
@@ -370,7 +371,10 @@ def _are_estimates(known: Mapping, steps: Iterable[Step]) -> bool:
         isinstance(found, Mapping)
         and found.keys() == {step.name for step in steps}
         and all(
-            is_list(pair) and len(pair) == 2 and all(map(is_number, pair))
+            is_list(pair)
+            and len(pair) == 2
+            and all(map(is_number, pair))
+            and pair[0] > 0
             for pair in (*found.values(), training)
         )
     )

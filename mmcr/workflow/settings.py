@@ -12,6 +12,7 @@ from mmcr.workflow import recipe
 from mmcr.workflow.recipe import Options
 
 LEAST = 4  # trainings: two seeds that judge
+MOST = 2000  # trainings: with more, seeds that judge would also choose
 MOST_GPUS = 1024
 
 
@@ -79,6 +80,10 @@ class Settings:
         check_integer('jobs', self.jobs)
         if self.trainings is not None:
             check_integer('trainings', self.trainings, at_least=LEAST)
+            if self.trainings > MOST:
+                raise UserError(
+                    f'trainings must be at most {MOST}, but got {self.trainings}.'
+                )
         if self.jobs > 1 and (self.gpus or torch.cuda.is_available()):
             raise UserError(
                 f'Trainings run side by side on a CPU alone, but got jobs={self.jobs} '

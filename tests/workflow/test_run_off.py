@@ -1,5 +1,7 @@
 """The run-off: how trainings are used, and who meets the baseline."""
 
+import json
+
 import pytest
 
 from mmcr.errors import UserError
@@ -92,6 +94,14 @@ def test_more_trainings_keep_the_choice(tmp_path):
     assert len(more.seeds) == 9 > len(first.seeds)
     more.run(0)
     assert set(first.judging.ran) < set(more.judging.ran)
+
+
+@pytest.mark.parametrize('rounds', [None, 4, [5], [4, 3], [4, 2, 1], [0], ['4']])
+def test_rounds_that_no_run_off_has(tmp_path, rounds):
+    state = dict(candidates=list('abcd'), rounds=rounds)
+    (tmp_path / 'run_off.json').write_text(json.dumps(state))
+    with pytest.raises(UserError, match='run_off.json must hold the rounds'):
+        run_off(tmp_path, 24)
 
 
 def test_too_few_trainings(tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from mmcr.checks import is_integer
 from mmcr.errors import UserError
 from mmcr.files import write_bytes
 
@@ -83,9 +84,28 @@ def load_from_local(path: str, map_location: str | None = None, **options) -> ob
         **options: Of `torch.load`.
 
     Raises:
-        CheckpointError: It is missing, unreadable, or more than weights and values.
+        CheckpointError: It is missing, unreadable, damaged, or more than weights and
+            values.
     """
     check_there(path)
+    _check_sums(Path(path).expanduser())
+    return _load(path, map_location, **options)
+
+
+def _check_sums(path: Path) -> None:
+    """Compares the bytes of a file with its sums, which torch does not."""
+    try:
+        damaged = is_zipfile(path) and ZipFile(path).testzip()
+    except Exception as error:  # whatever foreign bytes ask of zipfile
+        raise _unreadable(str(path), error) from None
+    if damaged:
+        raise CheckpointError(
+            f'{path} must hold what was written, but the bytes of {damaged!r} in it '
+            f'have changed since. Use an earlier checkpoint, or fetch the file again.'
+        )
+
+
+def _load(path: str, map_location: str | None, **options) -> object:
     options['weights_only'] = os.environ.get(ONLY_WEIGHTS) != '0'
     # every time: mmengine's own reader takes some of them away
     torch.serialization.add_safe_globals(history_globals())
@@ -172,23 +192,14 @@ def check_finite(weights: Mapping[str, Tensor], path: str) -> None:
 
 
 def read_training(path: str | Path) -> dict:
-    """What a training left, to go on from; its bytes are compared with their sums.
+    """What a training left, to go on from.
 
     Tensors are mapped: the file has to stay.
 
     Raises:
         CheckpointError: It is unreadable, damaged, or of no training.
     """
-    content = load_from_local(path, 'cpu', mmap=is_zipfile(path))
-    try:
-        damaged = is_zipfile(path) and ZipFile(path).testzip()
-    except (BadZipFile, OSError) as error:
-        raise _unreadable(str(path), error) from None
-    if damaged:
-        raise CheckpointError(
-            f'{path} must hold what was written, but the bytes of {damaged} in it have '
-            f'changed since. Use an earlier checkpoint.'
-        )
+    content = load_from_local(path, 'cpu', mmap=is_zipfile(Path(path).expanduser()))
     if _iteration(content) is None:
         raise CheckpointError(
             f'{path} must be what a training saved to go on from, with '
@@ -213,6 +224,8 @@ def last_checkpoint(folder: str | Path) -> tuple[Path | None, str]:
         name = Path(pointer.read_text(errors='replace').strip()).name
         reason = f'{pointer} names {name or None!r}, which is not beside it'
         named = pointer.with_name(name) if name else None
+        if named and not os.path.isfile(named):  # whatever bytes its name has
+            named = None
     iterations = {
         path: _iteration_of(path)
         for path in Path(folder).glob('*.pth')
@@ -220,7 +233,7 @@ def last_checkpoint(folder: str | Path) -> tuple[Path | None, str]:
     }
     others = [path for path, i in iterations.items() if i is not None]
     others.sort(key=iterations.get, reverse=True)
-    if named is not None and named.is_file():
+    if named:
         others.insert(0, named)
     for path in others:
         try:
@@ -239,14 +252,16 @@ def last_checkpoint(folder: str | Path) -> tuple[Path | None, str]:
 
 def _iteration(content: object) -> int | None:
     """Of a checkpoint; None where no training can go on from it."""
-    if not isinstance(content, Mapping) or any(k not in content for k in RESUMABLE):
+    parts = content if isinstance(content, Mapping) else {}
+    if not all(isinstance(parts.get(name), Mapping) for name in RESUMABLE):
         return None
-    return content['meta'].get('iter')
+    iteration = parts['meta'].get('iter')
+    return iteration if is_integer(iteration, at_least=0) else None
 
 
 def _iteration_of(path: Path) -> int | None:
     try:
-        return _iteration(load_from_local(path, 'cpu', mmap=is_zipfile(path)))
+        return _iteration(_load(path, 'cpu', mmap=is_zipfile(path)))
     except CheckpointError:
         return None
 

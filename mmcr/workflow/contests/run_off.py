@@ -11,7 +11,7 @@ from mmcr.errors import UserError
 from mmcr.files import read_state, write_json
 from mmcr.report.paired import Difference
 from mmcr.workflow.contests.contest import Contest
-from mmcr.workflow.settings import LEAST
+from mmcr.workflow.settings import LEAST, MOST
 
 BASELINE = 'baseline'
 CHOOSING = 3  # of so many trainings one is for choosing
@@ -92,13 +92,25 @@ class RunOff:
         self.schedule = Schedule.of(trainings, len(self.candidates))
         state = read_state(self.state_file)
         if state.get('candidates') == self.candidates:
-            rounds = tuple(state['rounds'])
+            rounds = self._known(state.get('rounds'))
             judges = (trainings - sum(n + 1 for n in rounds)) // 2
             self.schedule = Schedule(rounds, max(2, judges))
         self.seeds = range(seed, seed + self.schedule.judges)
         self.choosing_seeds = [
             seed + FIRST_CHOOSING_SEED + i for i in range(len(self.schedule.rounds))
         ]
+
+    def _known(self, rounds: object) -> tuple[int, ...]:
+        """The rounds of an earlier run, which are those of some schedule."""
+        for trainings in range(LEAST, MOST + 1):
+            known = Schedule.of(trainings, len(self.candidates)).rounds
+            if list(known) == rounds:
+                return known
+        raise UserError(
+            f'{self.state_file} must hold the rounds of a run-off, but holds '
+            f'{rounds!r}. Put back the file that was there, or remove it to choose '
+            f'anew.'
+        )
 
     def run(self, lock: int) -> str:
         """Trains what is not trained yet; returns the winner's name."""
