@@ -110,7 +110,8 @@ class Campaign:
 
         from mmcr.data.shapes import write_shapes
         from mmcr.registry import MODELS
-        from mmcr.workflow.reallocation import Reallocation, settings_of
+        from mmcr.workflow.reallocation import Reallocation
+        from mmcr.workflow.settings import settings_of
 
         torch.set_num_threads(1)  # threads do not survive a fork
         # how a config is laid out takes most of a refusal's time
@@ -127,9 +128,15 @@ class Campaign:
         settings = settings_of(cfg.pop('reallocation'))
         Reallocation(cfg, 'mine', 'steps', settings).write()
         Path('steps/.lock').touch()
+        found = 'cr_backbone = dict(stage_blocks=(2, 2, 2, 2), dilations=None)\n'
+        for search in ('02_stage_search', '04_op_search'):  # later configs wait for it
+            Path('steps', search, 'best_arch.py').write_text(found)
         MMLogger.get_instance('campaign', log_level='ERROR')
         init_default_scope('mmdet')
-        for step, name in (('01_stage_supernet', 'stage'), ('05_baseline', 'whole')):
+        for step, name in (
+            ('01_stage_supernet', 'stage'),
+            ('networks/baseline', 'whole'),
+        ):
             model = MODELS.build(Config.fromfile(f'steps/{step}/config.py').model)
             torch.save(dict(state_dict=model.state_dict()), f'{name}.pth')
         MMLogger._instance_dict.clear()
@@ -281,7 +288,7 @@ def _fields() -> Iterator[Case]:
     user, stage = 'mine.py', 'steps/02_stage_search/config.py'
     train = 'steps/01_stage_supernet/config.py'
     operation = 'steps/03_op_supernet/config.py'
-    network = 'steps/07_full_cr/config.py'
+    network = 'steps/networks/full_cr/config.py'
     reallocate = 'reallocate', ('bad.py', '--work-dir', 'new', '--write-only'), user
     search = 'search', ('bad.py', 'stage.pth', '--work-dir', 'new'), stage
     supernet = 'train', ('bad.py', '--work-dir', 'new'), train
@@ -303,6 +310,11 @@ def _fields() -> Iterator[Case]:
                 'reallocation.width': NUMBER | {'negative', 'zero'},
                 'reallocation.fast': SWITCH,
                 'reallocation.scale_lr': SWITCH,
+                'reallocation.dilations': SWITCH,
+                'reallocation.candidates': COUNT,
+                'reallocation.trainings': COUNT - {'null'},
+                'reallocation.jobs': COUNT,
+                'reallocation.gate': NAME | {'null'},
                 'reallocation.amp': SWITCH | {'bool'},
                 'reallocation.backbone': MAPPING | {'dict'},
                 'reallocation.supernet': MAPPING,
@@ -430,11 +442,11 @@ def _paths() -> Iterator[Case]:
         ),
         'checkpoint of test': (
             'test',
-            (step('05_baseline'), 'BAD', '--work-dir', 'new'),
+            (step('networks/baseline'), 'BAD', '--work-dir', 'new'),
         ),
         'checkpoint of train': (
             'train',
-            (step('05_baseline'), '--work-dir', 'new', '--resume', 'BAD'),
+            (step('networks/baseline'), '--work-dir', 'new', '--resume', 'BAD'),
         ),
         'checkpoint of extract_subnet': (
             f'{shown[2]}extract_subnet',
@@ -446,7 +458,7 @@ def _paths() -> Iterator[Case]:
         ),
         'checkpoint of reallocate_weights': (
             f'{shown[2]}reallocate_weights',
-            ('BAD', step('05_baseline'), 'new.pth'),
+            ('BAD', step('networks/baseline'), 'new.pth'),
         ),
         'annotations of split_coco': (
             f'{shown[1]}split_coco',
@@ -503,8 +515,8 @@ def _outputs() -> Iterator[Case]:
     step = 'steps/{}/config.py'.format
     folders = {
         'reallocate': ('reallocate', ('mine.py', '--write-only', '--work-dir', 'OUT')),
-        'train': ('train', (step('05_baseline'), '--work-dir', 'OUT')),
-        'test': ('test', (step('05_baseline'), 'whole.pth', '--work-dir', 'OUT')),
+        'train': ('train', (step('networks/baseline'), '--work-dir', 'OUT')),
+        'test': ('test', (step('networks/baseline'), 'whole.pth', '--work-dir', 'OUT')),
         'search': (
             'search',
             (step('02_stage_search'), 'stage.pth', '--work-dir', 'OUT'),
@@ -539,7 +551,14 @@ def _outputs() -> Iterator[Case]:
     files = {
         'test --out': (
             'test',
-            (step('05_baseline'), 'whole.pth', '--work-dir', 'new', '--out', 'OUT.pkl'),
+            (
+                step('networks/baseline'),
+                'whole.pth',
+                '--work-dir',
+                'new',
+                '--out',
+                'OUT.pkl',
+            ),
             'whole.pth',
         ),
         'latency_table --out': (
@@ -555,7 +574,7 @@ def _outputs() -> Iterator[Case]:
         ),
         'reallocate_weights': (
             'model_converters/reallocate_weights',
-            ('whole.pth', step('07_full_cr'), 'OUT'),
+            ('whole.pth', step('networks/full_cr'), 'OUT'),
             'whole.pth',
         ),
         'zoo_costs --out': ('analysis_tools/zoo_costs', ('--out', 'OUT'), 'mine.py'),
@@ -718,7 +737,11 @@ def _options() -> Iterator[Case]:
             (*search, '--cfg-options', text),
         )
     numbers = {
-        'reallocate': (given, ('--gpus', '--width', '--archval')),
+        'reallocate': (
+            given,
+            ('--gpus', '--width', '--archval', '--candidates', '--trainings')
+            + ('--jobs', '--gate', '--check-images'),
+        ),
         'dataset_converters/make_shapes': (
             ('--out-dir', 'new'),
             ('--train', '--seed', '--image-size'),
@@ -727,7 +750,10 @@ def _options() -> Iterator[Case]:
             ('data/shapes/train.json', '--out-dir', 'new'),
             ('--archval',),
         ),
-        'analysis_tools/get_flops': (('steps/05_baseline/config.py',), ('--shape',)),
+        'analysis_tools/get_flops': (
+            ('steps/networks/baseline/config.py',),
+            ('--shape',),
+        ),
         'analysis_tools/latency_table': (
             ('steps/02_stage_search/config.py', '--out', 'new.json'),
             ('--shape', '--repeats', '--check', '--device'),
@@ -737,7 +763,7 @@ def _options() -> Iterator[Case]:
             ('--members', '--seeds', '--search'),
         ),
         'model_converters/reallocate_weights': (
-            ('whole.pth', 'steps/05_baseline/config.py', 'new.pth'),
+            ('whole.pth', 'steps/networks/baseline/config.py', 'new.pth'),
             ('--seed', '--prefix'),
         ),
     }
@@ -766,6 +792,8 @@ ACCEPTED = {
     *(('--prefix', 'abc'), ('--width', '1' * 30), ('--prefix', '')),
     # as much work as was asked for
     *((name, '1' * 30) for name in ('--train', '--seed', '--repeats', '--check')),
+    *((name, '1' * 30) for name in ('--candidates', '--jobs', '--check-images')),
+    ('--check-images', '0'),
 }
 
 
