@@ -31,7 +31,7 @@ RUNS = None  # what a case says that is no mistake
 #: Values of any kind, by a name; a field takes some of them.
 VALUES = {
     'null': None,
-    'text': 'abc',
+    'text': 'nonsense',
     'list': [1],
     'dict': {'a': 1},
     'bool': True,
@@ -109,6 +109,7 @@ class Campaign:
         from yapf.yapflib import yapf_api
 
         from mmcr.data.shapes import write_shapes
+        from mmcr.engine.launch import read_config
         from mmcr.registry import MODELS
         from mmcr.workflow.reallocation import Reallocation
         from mmcr.workflow.settings import settings_of
@@ -125,6 +126,7 @@ class Campaign:
         cfg.merge_from_dict({**changes, 'test_dataloader': dict(batch_size=4)})
         cfg.reallocation = dict(archval=8)
         cfg.dump('mine.py')  # plain, which is read faster
+        cfg = read_config('mine.py')
         settings = settings_of(cfg.pop('reallocation'))
         Reallocation(cfg, 'mine', 'steps', settings).write()
         Path('steps/.lock').touch()

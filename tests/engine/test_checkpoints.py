@@ -17,6 +17,7 @@ from mmengine.registry import HOOKS
 from nets import equal
 from tiny import search_cfg, train_cfg
 
+from mmcr.cli import user_errors
 from mmcr.engine.launch import build_trainer, read_config
 from mmcr.errors import UserError
 from mmcr.models.weights.checkpoint import (
@@ -114,6 +115,15 @@ def test_a_flipped_bit_is_noticed(tmp_path, read):
     path.write_bytes(flipped)
     with pytest.raises(CheckpointError, match=r'a\.pth.* have changed since'):
         read(path)
+
+
+def test_a_name_that_no_log_can_hold(tmp_path, capsys):
+    path = tmp_path / 'n\udcff.pth'
+    torch.save(dict(a=torch.ones(1)), path)
+    with pytest.raises(SystemExit), user_errors():
+        read_weights(path)
+    said = capsys.readouterr().err
+    assert 'must be UTF-8' in said and 'Traceback' not in said
 
 
 def test_what_is_no_training(tmp_path):

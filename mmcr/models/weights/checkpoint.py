@@ -140,6 +140,7 @@ def _unreadable(path: str, error: Exception) -> CheckpointError:
 
 def check_there(checkpoint: str) -> None:
     """Raises `CheckpointError` unless it is a file or an address (``https://...``)."""
+    str(checkpoint).encode()  # mmengine logs it
     if '://' not in str(checkpoint) and not Path(checkpoint).expanduser().is_file():
         raise CheckpointError(
             f'The checkpoint must be a file or an address such as '
@@ -157,8 +158,10 @@ def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor
 
     Raises:
         CheckpointError: It is missing, unreadable, without weights or not finite.
+        UnicodeEncodeError: Its name is not UTF-8.
     """
     checkpoint = str(checkpoint)
+    check_there(checkpoint)
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location)
     except Exception as error:  # of an address: of the network or of its bytes
