@@ -33,7 +33,7 @@ VALUES = {
     'null': None,
     'text': 'nonsense',
     'list': [1],
-    'dict': {'a': 1},
+    'dict': {'_delete_': True, 'a': 1},  # in the place of what the base has
     'bool': True,
     'negative': -1,
     'zero': 0,
@@ -278,6 +278,8 @@ def _changed(path: str, value: object, base: str) -> Callable:
         text = '[' * 90 + ']' * 90
     for key in reversed(others):
         text = f'{{{key!r}: {text}}}'
+    if first == 'custom_hooks' and others:
+        text = f'[{text}]'
 
     def write() -> None:
         Path('bad.py').write_text(f"_base_ = '{base}'\n{first} = {text}\n")
@@ -371,7 +373,10 @@ def _fields() -> Iterator[Case]:
             {
                 'val_cfg.archs': VALUES.keys() - {'dict'},
                 'val_cfg.archs.deep': VALUES.keys() - {'nested'},
-                'custom_hooks': {'text', 'negative', 'dict'},
+                'custom_hooks': {'text', 'negative', 'dict', 'list'},
+                'custom_hooks.type': NAME | {'null'},
+                'custom_hooks.no_type': {'zero'},
+                'default_hooks.checkpoint': {'text', 'list', 'dict', 'negative'},
                 'train_cfg.max_epochs': {'text', 'list', 'negative', 'nan'},
                 'optim_wrapper': {'null', 'text', 'list'},
                 'optim_wrapper.optimizer.lr': {'text', 'list', 'negative'},
@@ -380,6 +385,22 @@ def _fields() -> Iterator[Case]:
                 'train_dataloader.num_workers': {'text', 'negative', 'list'},
                 'default_hooks.checkpoint.type': {'text'},
                 'randomness.seed': {'text', 'negative', 'list', 'huge', 'dict'},
+            },
+        ),
+        (
+            'training',
+            supernet[:2] + ('steps/networks/baseline/config.py',),
+            {
+                'model.backbone.init_cfg': NAME | {'zero'},
+                'model.neck': {'text', 'negative', 'list'},
+                'custom_hooks.no_type': {'zero'},
+                'default_hooks': {'text', 'list'},
+                'optim_wrapper': {'text', 'list', 'negative'},
+                'param_scheduler': {'text', 'negative', 'list', 'dict'},
+                'train_cfg': {'text', 'negative', 'list', 'dict'},
+                'train_cfg.max_epochs': COUNT,
+                'load_from': {'text', 'list', 'negative'},
+                'randomness.seed': {'text', 'negative', 'huge'},
             },
         ),
         (

@@ -190,6 +190,7 @@ def campaign(folder: Path, count: int, seed: int, kinds: list[str]) -> list[dict
         print(f'{kind}: {time.monotonic() - begin:.0f} s unkilled', flush=True)
         row = dict(kind=kind, kills=Counter(), works=0, runs=0, steps=0)
         row['faults'] = reference.faults
+        print(*reference.faults, sep='\n', flush=True)
         rows.append(row)
         while row['kills'].total() < count and not row['faults']:
             killed = Reallocation(folder, f'killed_{len(rows)}_{row["works"]}', kind)
@@ -233,11 +234,12 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser('python -m tests.campaign reallocations')
     parser.add_argument('--count', type=int, default=24, help='of kills of each kind')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--keep', type=Path, help='folder, new, for all that is left')
     parser.add_argument('--kinds', default='crnas', help=f'of {", ".join(OPTIONS)}')
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
-        place = Path(folder).resolve()
+        place = (args.keep or Path(folder)).resolve()
         rows = campaign(place, args.count, args.seed, args.kinds.split(','))
         print(f'{time.monotonic() - begin:.0f} s', flush=True)
     print(table(rows))

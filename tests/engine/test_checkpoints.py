@@ -152,6 +152,19 @@ def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
     assert isinstance(backend, LocalBackend)
 
 
+def test_what_a_killed_run_could_not_remove_goes(shapes, tmp_path, monkeypatch):
+    def killed(self, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WholeFiles, 'remove', killed)
+    with pytest.raises(KeyboardInterrupt):
+        build_trainer(plain_cfg(shapes, tmp_path, max_keep_ckpts=1)).train()
+    monkeypatch.undo()
+    assert len(list(tmp_path.glob('*.pth'))) == 2
+    build_trainer(plain_cfg(shapes, tmp_path, 3, max_keep_ckpts=1), 'auto').train()
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_3.pth']
+
+
 def test_no_older_one_goes_before_a_newer_one_is_there(shapes, tmp_path, monkeypatch):
     (tmp_path / '.iter_9.pth.123.part').touch()
     cfg = plain_cfg(shapes, tmp_path, max_keep_ckpts=1)
