@@ -391,7 +391,8 @@ def _fields() -> Iterator[Case]:
             'training',
             supernet[:2] + ('steps/networks/baseline/config.py',),
             {
-                'model.backbone.init_cfg': NAME | {'zero'},
+                'model.backbone.init_cfg': NAME,
+                'model.backbone.init_cfg.type': NAME | {'null'},
                 'model.neck': {'text', 'negative', 'list'},
                 'custom_hooks.no_type': {'zero'},
                 'default_hooks': {'text', 'list'},
