@@ -78,6 +78,8 @@ class CampaignBackbone(torch.nn.Module):
 class CheapLoop(ArchSearchLoop):
     """The search loop, its journal and its export, with scores drawn from keys."""
 
+    gate = None  # it scores no images
+
     def __init__(self, folder: Path, kind: str) -> None:
         self._runner = SimpleNamespace(
             work_dir=str(folder),
