@@ -11,7 +11,8 @@ from mmcr.registry import BUDGETS
 from mmcr.workflow import recipe
 from mmcr.workflow.recipe import Options
 
-LEAST = 4  # trainings: two seeds that judge
+LEAST = 6  # trainings: three seeds that judge; two say next to nothing
+MOST = 120  # trainings: the exact test goes through all patterns of signs
 MOST_GPUS = 1024
 
 
@@ -79,6 +80,10 @@ class Settings:
         check_integer('jobs', self.jobs)
         if self.trainings is not None:
             check_integer('trainings', self.trainings, at_least=LEAST)
+            if self.trainings > MOST:
+                raise UserError(
+                    f'trainings must be at most {MOST}, but got {self.trainings}.'
+                )
         if self.jobs > 1 and (self.gpus or torch.cuda.is_available()):
             raise UserError(
                 f'Trainings run side by side on a CPU alone, but got jobs={self.jobs} '
