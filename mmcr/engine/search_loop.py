@@ -21,6 +21,7 @@ from mmcr.errors import UserError
 from mmcr.files import file_digest, write_json
 from mmcr.models.weights.compatibility import check_supernet_checkpoint
 from mmcr.registry import LOOPS, MODELS, TASK_UTILS, config_errors
+from mmcr.scoring.evaluator import RESAMPLED
 from mmcr.search import (
     JointSearcher,
     Journal,
@@ -85,6 +86,9 @@ class ArchSearchLoop(ArchEvalLoop):
         super().__init__(runner, dataloader, evaluator, **options)
         if gate not in (None, 'warn', 'stop'):
             raise UserError(f'gate must be None, warn or stop, but got {gate!r}.')
+        if gate and self.candidates.score.rpartition('/')[2] not in RESAMPLED:
+            runner.logger.info(f'No gate: {self.candidates.score} is not mAP.')
+            gate = None
         self.gate = gate
         # now: the runner loads whatever it finds before it runs the loop
         check_supernet_checkpoint(self.candidates.model, runner._load_from)
@@ -161,6 +165,8 @@ class ArchSearchLoop(ArchEvalLoop):
     def _look(self) -> None:
         """Whether a search makes sense; before it, since that is the long part."""
         space = next(iter(self._searchers().values())).space
+        if space.countable and space.size == 1:
+            return  # there is nothing to tell apart
         cfg = self.runner.cfg.get('val_cfg') or {}
         references = {}
         for name, values in (cfg.get('archs') or {}).items():

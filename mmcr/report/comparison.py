@@ -113,6 +113,7 @@ def write_comparison(
     difference: Difference,
     contestants: Sequence[Contestant] = (),
     use: str = '',
+    warning: str = '',
 ) -> str:
     """Writes ``comparison.md`` and, for programs, ``comparison.json``.
 
@@ -127,6 +128,7 @@ def write_comparison(
         difference: The second's AP minus the first's, seed by seed.
         contestants: Of the run-off that chose the second.
         use: The files that the verdict recommends.
+        warning: What speaks against believing it.
 
     Returns:
         The Markdown text, the verdict in its last paragraph.
@@ -142,7 +144,7 @@ def write_comparison(
         f'seeds that had no part in the choice; differences by seed: {seeds}. '
         f'{legend.name.capitalize()} block by block, a space between stages{meaning}. '
         f'MACs: {conditions}\n\n{chosen}**Verdict.** {said}'
-        f'{f" Use {use}." if use else ""}\n'
+        f'{f" Use {use}." if use else ""}{warning and " " + warning}\n'
     )
     record = dict(
         baseline=baseline.name,
@@ -155,6 +157,7 @@ def write_comparison(
             visible=difference.visible,
         ),
         use=use,
+        warning=warning,
         costs=conditions,
         networks=[_record(row, baseline) for row in rows],
         run_off=[asdict(each) for each in contestants],

@@ -56,11 +56,10 @@ class Difference:
 
         By Student's t and the deviation of these differences; one seed has none.
         """
-        freedom = len(self.by_seed) - 1
-        if not freedom:
+        seeds = len(self.by_seed)
+        if seeds == 1:
             return None
-        quantiles = student_t.ppf([(1 + CONFIDENCE) / 2, POWER], freedom)
-        return float(quantiles.sum()) * self._error
+        return visible(seeds) * float(np.std(self.by_seed, ddof=1))
 
     @property
     def kind(self) -> str:
@@ -84,6 +83,14 @@ class Difference:
             f'{value.value:+.2f} AP ({value.low:+.2f} to {value.high:+.2f}, '
             f'p = {self.p:.2g}, {seeds} seeds)'
         )
+
+
+def visible(seeds: int) -> float:
+    """The difference that `seeds` see with `POWER`, in standard deviations of one."""
+    if seeds < 2:
+        return float('inf')
+    quantiles = student_t.ppf([(1 + CONFIDENCE) / 2, POWER], seeds - 1)
+    return float(quantiles.sum() / np.sqrt(seeds))
 
 
 def floor(aps: Mapping[str, Sequence[float]]) -> float | None:
@@ -131,9 +138,10 @@ def verdict(name: str, baseline: str, difference: Difference) -> str:
             f'(they would have seen one of {difference.visible:.2f} AP): '
             f'{difference}. Keep {baseline}.'
         )
-    said = f'{name} is {difference.kind} of {baseline}: {difference}.'
-    if difference.kind == 'behind':
-        said = f'{said.replace("behind of", "behind")} Keep {baseline}.'
+    if difference.kind == 'ahead':
+        said = f'{name} is ahead of {baseline}: {difference}.'
+    else:
+        said = f'{name} is behind {baseline}: {difference}. Keep {baseline}.'
     if difference.least_p > 1 - CONFIDENCE:
         said += (
             f' {seeds} seeds cannot be significant by themselves: their p is '

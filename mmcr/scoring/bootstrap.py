@@ -41,7 +41,8 @@ def _of_class(found: list, weights: np.ndarray, params) -> np.ndarray:
     drawn = weights @ objects
     if not there or not objects.any():
         return np.full(len(weights), np.nan)
-    most = params.maxDets[-1]
+    counts = list(params.maxDets)
+    most = 100 if 100 in counts else counts[-1]  # that mAP counts
     scores = np.concatenate([each['dtScores'][:most] for _, each in there])
     images = np.concatenate([[i] * len(e['dtScores'][:most]) for i, e in there])
     matched, ignored = (

@@ -33,6 +33,8 @@ from mmcr.space.arch import Arch
 # Batch norms are calibrated on so many images at least, however small the part of
 # archval that a candidate is scored on.
 LEAST_CALIBRATION = 32
+#: Values whose images can be resampled.
+RESAMPLED = ('bbox_mAP', 'segm_mAP')
 
 
 class CandidateEvaluator:
@@ -308,7 +310,7 @@ class CandidateEvaluator:
             for i, metric in enumerate(self.evaluator.metrics)
             if isinstance(metric, UnroundedCocoMetric)
         ]
-        if len(places) != 1 or name not in ('bbox_mAP', 'segm_mAP'):
+        if len(places) != 1 or name not in RESAMPLED:
             raise UserError(
                 f'Images are resampled for mAP of one mmcr.UnroundedCocoMetric, but '
                 f'the score is {self.score}.'

@@ -15,7 +15,7 @@ from mmcr.space import Arch
 
 FEW = 4  # values of a choice that have no order, such as kinds of blocks
 STARTS = ((0.5, 0.1, 0.4), (0.1, 0.5, 0.4), (0.1, 0.1, 0.8))  # shares of the variance
-MOST = 1500  # the kernel is a dense matrix
+MOST = 1000  # the kernel is a dense matrix
 
 
 def smoothed(scores: Mapping[Arch, float]) -> dict[Arch, float]:

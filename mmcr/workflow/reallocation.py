@@ -14,17 +14,24 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcr.checks import checked_shape, is_list, is_number
+from mmcr.checks import check_seed, checked_shape, is_list, is_number
 from mmcr.cost.budget import budget_space, read_budget
 from mmcr.errors import UserError
 from mmcr.files import read_state, write_json
 from mmcr.registry import TASK_UTILS, config_errors
 from mmcr.report import write_report
+from mmcr.report.paired import visible
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow import recipe
 from mmcr.workflow.baseline import build, understand
-from mmcr.workflow.contests.finals import CHOOSING, DECIDED, JUDGING, Finals
-from mmcr.workflow.contests.run_off import Schedule
+from mmcr.workflow.contests.finals import (
+    CHOOSING,
+    DECIDED,
+    JUDGING,
+    SAME_IMAGES,
+    Finals,
+)
+from mmcr.workflow.contests.run_off import FIRST_CHOOSING_SEED, Schedule, begun
 from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
 from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, set_amp, text_of
@@ -85,6 +92,8 @@ class Reallocation:
         """What all steps have in common."""
         if (cfg.get('randomness') or {}).get('seed') is None:
             cfg.randomness = dict(cfg.get('randomness') or {}, seed=self.settings.seed)
+        last = cfg.randomness['seed'] + 2 * FIRST_CHOOSING_SEED
+        check_seed('randomness.seed, with room for those of the run-off,', last)
         if scaled := scale_lr(cfg, self.settings.gpus or 1):
             cfg.auto_scale_lr.enable = self.settings.scale_lr
             if self.settings.scale_lr:
@@ -139,6 +148,17 @@ class Reallocation:
             self.baseline.cfg, self.settings.archval, self.work_dir, self.settings.seed
         )
         texts = self._detnas() if self.settings.method == 'detnas' else self._crnas()
+        self.finals = Finals(
+            self.settings,
+            self.baseline,
+            self.plain,
+            self.data,
+            self.work_dir,
+            self.name,
+            self.shape,
+        )
+        if self.finals.chosen_by_the_test():
+            self.notes.append(SAME_IMAGES)
         edited = write_configs(self.work_dir, texts)
         self.configs = [self.work_dir / name / 'config.py' for name in texts]
         gpus = self.settings.gpus
@@ -271,11 +291,12 @@ class Reallocation:
             )
         total = sum(seconds for seconds, _ in self.estimates.values())
         lines.append(f'{"all":22} {duration(total):>10}')
-        schedule = Schedule.of(self.trainings, self.settings.candidates)
+        choosing, judges = self.schedule.choosing, self.schedule.judges
         lines.append(
-            f'{CHOOSING} and {JUDGING} are {self.trainings} trainings at the most '
-            f'(--trainings): {schedule.choosing} choose, and {schedule.judges} seeds '
-            f'of both judge.'
+            f'{CHOOSING}: {choosing} trainings choose; {JUDGING}: {judges} seeds of '
+            f'the winner and of your detector judge, which see a difference of '
+            f'{visible(judges):.1f} times what it moves by from seed to seed '
+            f'(--trainings).'
         )
         return '\n'.join(lines)
 
@@ -302,13 +323,14 @@ class Reallocation:
         steps = {name: tuple(pair) for name, pair in known['steps'].items()}
         seconds, memory = known['training']
         trained = sum(steps[step.name][0] for step in self.steps if not step.supernet)
-        worth = min(MOST, int(trained / seconds))
-        self.trainings = self.settings.trainings or max(LEAST, worth)
-        schedule = Schedule.of(self.trainings, self.settings.candidates)
+        before, trainings = begun(self.work_dir), self.settings.trainings
+        if not (before or trainings):
+            trainings = min(MOST, max(LEAST, int(trained / seconds)))
+        self.schedule = Schedule.of(trainings, self.settings.candidates, before)
         jobs = self.settings.jobs
         for name, count in (
-            (CHOOSING, schedule.choosing),
-            (JUDGING, 2 * schedule.judges),
+            (CHOOSING, self.schedule.choosing),
+            (JUDGING, 2 * self.schedule.judges),
         ):
             steps[name] = count * seconds / jobs, memory * jobs
         return steps
@@ -340,23 +362,16 @@ class Reallocation:
             with log.open('a') as file:
                 file.write(f'{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n')
 
+        self.finals.check_start()
         seconds = {name: pair[0] for name, pair in self.estimates.items()}
         screen = Screen([step.name for step in self.steps], seconds, write)
         screen.later = seconds[CHOOSING] + seconds[JUDGING]
         self.runner = StepRunner(self.work_dir, self.steps, screen, self.settings.gpus)
         self.runner.run(lock)
-        finals = Finals(
-            self.settings,
-            self.baseline,
-            self.plain,
-            self.data,
-            self.work_dir,
-            self.name,
-            self.shape,
-        )
-        text = finals.run(
+        screen.later = 0.0
+        text = self.finals.run(
             [step for step in self.steps if step.supernet],
-            self.trainings,
+            self.schedule,
             screen,
             lock,
         )

@@ -32,7 +32,7 @@ from .works import parts
 WAYS = ('all', 'tool', 'step', 'before', 'after', 'half')
 OPTIONS = {
     'crnas': ('--trainings', '9', '--candidates', '2'),
-    'crnas --fast': ('--fast', '--trainings', '4'),
+    'crnas --fast': ('--fast', '--trainings', '6'),
 }
 SAME = ('comparison.json', 'comparison.md', 'run_off.json', 'mine*.py')
 SECONDS = 900  # after which a work is ended: it hangs
@@ -69,9 +69,9 @@ class Reallocation:
                 start_new_session=True,
             )
 
-    def whole(self) -> dict:
-        """Runs it to its end; returns what it leaves."""
-        if code := self.start().wait(SECONDS):
+    def end(self, process: subprocess.Popen) -> dict:
+        """Waits for its end; returns what it leaves."""
+        if code := process.wait(SECONDS):
             self.faults.append(f'ended by {code}: {self._said()}')
             return {}
         return self.left()
@@ -184,14 +184,12 @@ def campaign(folder: Path, count: int, seed: int, kinds: list[str]) -> list[dict
     rng, rows = Random(seed), []
     write_workplace(folder)
     for kind in kinds:
-        begin = time.monotonic()
         reference = Reallocation(folder, f'whole_{len(rows)}', kind)
-        whole = reference.whole()
-        print(f'{kind}: {time.monotonic() - begin:.0f} s unkilled', flush=True)
+        beside = reference.start()
         row = dict(kind=kind, kills=Counter(), works=0, runs=0, steps=0)
         row['faults'] = reference.faults
-        print(*reference.faults, sep='\n', flush=True)
         rows.append(row)
+        whole = None
         while row['kills'].total() < count and not row['faults']:
             killed = Reallocation(folder, f'killed_{len(rows)}_{row["works"]}', kind)
             most = count - row['kills'].total()
@@ -200,17 +198,18 @@ def campaign(folder: Path, count: int, seed: int, kinds: list[str]) -> list[dict
                 way = rng.choice(WAYS)
                 ended = killed.kill(way, rng)
                 print(f'{way}: {len(killed.done())} steps', flush=True)
-            left = killed.left() if ended else killed.whole()
+            left = killed.left() if ended else killed.end(killed.start())
+            whole = whole or reference.end(beside)
             differs = [n for n in {**whole, **left} if whole.get(n) != left.get(n)]
             if not killed.faults and (differs or parts(killed.work)):
                 killed.faults.append(f'differs: {differs}, {parts(killed.work)}')
-            for fault in killed.faults:
-                print(f'{kind}: {fault}', flush=True)
             row['kills'].update(killed.kills)
             row['works'] += 1
             row['runs'] += killed.runs
             row['steps'] += len(killed.done())
             row['faults'] += killed.faults
+        if row['faults']:
+            print(*row['faults'], sep='\n', flush=True)
     return rows
 
 

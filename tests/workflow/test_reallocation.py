@@ -60,7 +60,8 @@ def test_crnas(reallocate, workplace, capsys):
     work = workplace / 'work_dirs/mine'
     shown = reallocate('mine.py', '--trainings', 9, '--candidates', 2, '--jobs', 2)
     assert 'Space: 10,000 architectures, of which 9 cost as much' in shown
-    assert '9 trainings at the most' in shown and '3 choose, and 3 seeds' in shown
+    assert '3 trainings choose; 06_judging: 3 seeds' in shown
+    assert 'a difference of 3.1 times' in shown
     assert 'Best architecture: stage1=' in shown and 'AP' in shown
     trained = {path.parent.name for path in work.glob('05_run_off/*/step.json')}
     assert trained == {f'{name}_seed1000' for name in ('baseline', 'full_1', 'stage_1')}
@@ -93,6 +94,8 @@ def test_crnas(reallocate, workplace, capsys):
     # again: nothing is left to do; more trainings: more seeds
     again = reallocate('mine.py', '--trainings', 9, '--candidates', 2)
     assert again.count('done already') == 4 + 9 and table.strip() in again
+    less = reallocate('mine.py')  # none is thrown away
+    assert less.count('done already') == 4 + 9 and table.strip() in less
     more = reallocate('mine.py', '--trainings', 11, '--candidates', 2)
     assert more.count('done already') == 4 + 9 and '4 seeds' in more
 
@@ -124,7 +127,7 @@ def test_crnas(reallocate, workplace, capsys):
 @pytest.mark.slow
 def test_detnas(reallocate, workplace):
     (workplace / 'detnas.py').write_text(DETNAS)
-    shown = reallocate('detnas.py', '--trainings', 4)
+    shown = reallocate('detnas.py', '--trainings', 6)
     folder = workplace / 'work_dirs/detnas'
     assert '| baseline | [1, 2, 1, 1] | 3 33 3 3 |' in shown
     assert '| found | [1, 2, 1, 1] |' in shown
@@ -375,8 +378,8 @@ def test_one_run_in_a_work_dir(tmp_path):
         (dict(epochs=3), 'may have method.*but has epochs'),
         (5, 'must be a dict of settings, but is 5'),
         (dict(gpus=0), 'gpus must be an integer of at least 1'),
-        (dict(trainings=3), 'trainings must be an integer of at least 4.*got 3'),
-        (dict(trainings=2001), 'trainings must be at most 2000, but got 2001'),
+        (dict(trainings=5), 'trainings must be an integer of at least 6.*got 5'),
+        (dict(trainings=121), 'trainings must be at most 120'),
         (dict(jobs=2, gpus=2), 'on a CPU alone, but got jobs=2'),
         (dict(gate='no'), "gate must be one of warn, stop, but got 'no'"),
         (dict(method='detnas', budget='params'), "detnas.*limit.*got budget='params'"),

@@ -31,6 +31,27 @@ class Candidate:
     backbone: Mapping
     decided: Mapping
 
+    def to_json(self) -> dict:
+        arch = self.trial.proposal.candidate.arch
+        return dict(
+            name=self.name,
+            arch=arch.to_json(),
+            score=self.trial.score,
+            metrics=self.trial.metrics,
+            expected=self.expected,
+            backbone=dict(self.backbone),
+            decided=dict(self.decided),
+        )
+
+    @classmethod
+    def from_json(cls, obj: Mapping) -> 'Candidate':
+        proposal = Proposal(Complete(Arch.from_json(obj['arch'])))
+        trial = Trial(proposal, obj['score'], obj['metrics'])
+        return cls(
+            *(obj['name'], trial, obj['expected']),
+            *(_tuples_in(obj[key]) for key in ('backbone', 'decided')),
+        )
+
 
 def best_candidates(
     searches: Sequence[tuple[str, str, Config, Sequence[str]]],
@@ -48,7 +69,11 @@ def best_candidates(
         baseline: Arguments of the baseline, which is no candidate.
     """
     ranked = [_of_search(*search, work_dir, count + 1) for search in reversed(searches)]
-    known, taken = [_plain(baseline)], []
+    known = [
+        _plain({name: baseline[name] for name in names if name in baseline})
+        for *_, names in searches
+    ]
+    taken = []
     for candidate in filter(
         None, (each for row in zip_longest(*ranked) for each in row)
     ):
@@ -90,10 +115,15 @@ def _of_search(
 
 def _plain(arguments: Mapping) -> dict:
     """Arguments to be compared: dilations of 1 are as good as none."""
-    plain = {name: _tuples(value) for name, value in arguments.items()}
+    plain = _tuples_in(arguments)
     if set(_leaves(plain.get('dilations', ()))) <= {1}:
         plain.pop('dilations', None)
     return plain
+
+
+def _tuples_in(arguments: Mapping) -> dict:
+    """As a search wrote them, before JSON made lists of tuples."""
+    return {name: _tuples(value) for name, value in arguments.items()}
 
 
 def _tuples(value: object) -> object:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmcr.errors import UserError
+from mmcr.files import undone_if_refused
 from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, text_of
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
@@ -27,6 +28,7 @@ class Contest:
         screen: Told how things go (`screen.Screen`), or ``None``.
         gpus: Processes of a training, as of `StepRunner`.
         jobs: Trainings side by side.
+        metric: What networks are compared by, from 0 to 1.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class Contest:
         screen=None,
         gpus: int | None = None,
         jobs: int = 1,
+        metric: str = METRIC,
     ) -> None:
+        self.metric = metric
         self.networks = dict(networks)
         self.large = large
         self.runner = StepRunner(work_dir, [], screen, gpus, jobs)
@@ -61,15 +65,27 @@ class Contest:
 
         Args:
             pairs: Names of networks with the seed of each.
-            lock: Of the work dir, from `steps.alone`.
+            lock: Of the work dir, from `place.alone`.
+
+        Raises:
+            UserError: A config was changed by hand, a folder holds a training of other
+                settings, or a training fails.
         """
         pairs = list(pairs)
-        self.write(pairs)
         self.runner.steps = [self.step(*pair) for pair in pairs]
+        folder = self.runner.work_dir
+        with undone_if_refused(folder):
+            if edited := self._write(pairs):
+                raise UserError(
+                    f'Networks of a contest differ in their architecture alone, but '
+                    f'{edited[0]} was changed by hand. Remove it to have it written '
+                    f'anew, or train it elsewhere.'
+                )
+            self.runner.check()
         self.runner.screen.expect(step.name for step in self.runner.steps)
         self.runner.run(lock)
 
-    def write(self, pairs: Iterable[tuple[str, int]]) -> list[Path]:
+    def _write(self, pairs: Iterable[tuple[str, int]]) -> list[Path]:
         """Writes the configs of trainings; returns those that were edited since."""
         texts = {self.step(*pair).name: text_of(self.config(*pair)) for pair in pairs}
         return write_configs(self.runner.work_dir, texts)
@@ -79,19 +95,19 @@ class Contest:
         return self.runner.tested_metrics(self.step(name, seed))
 
     def ap(self, name: str, seed: int) -> float:
-        """AP in points of 100.
+        """The metric in points of 100.
 
         Raises:
-            UserError: The test has none.
+            UserError: The test does not say it.
         """
         metrics = self.metrics(name, seed)
-        if METRIC not in metrics:
+        if self.metric not in metrics:
             raise UserError(
-                f'Networks are compared by {METRIC}, as mmdet.CocoMetric says it, but '
-                f'the test of this config says {", ".join(sorted(metrics))}. Give such '
-                f'a test_evaluator, and another --work-dir.'
+                f'Networks are compared by {self.metric}, as mmdet.CocoMetric says it, '
+                f'but the test of this config says {", ".join(sorted(metrics))}. Give '
+                f'such a test_evaluator, and another --work-dir.'
             )
-        return 100 * metrics[METRIC]
+        return 100 * metrics[self.metric]
 
     def checkpoint(self, name: str, seed: int) -> str:
         """What a training has left."""

@@ -1,24 +1,28 @@
 """What comes after the searches: the run-off, and the network to use."""
 
 import copy
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from torch import nn
 
 from mmcr.cost.complexity import measure
 from mmcr.engine.export import write_best
 from mmcr.engine.launch import read_config
-from mmcr.files import write_bytes
+from mmcr.errors import UserError
+from mmcr.files import file_digest, write_bytes, write_json
+from mmcr.models.weights.checkpoint import read_weights
 from mmcr.report.comparison import Contestant, Row, write_comparison
 from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch
 from mmcr.workflow import recipe
 from mmcr.workflow.baseline import Baseline, build
-from mmcr.workflow.contests.candidates import best_candidates
+from mmcr.workflow.contests.candidates import Candidate, best_candidates
 from mmcr.workflow.contests.contest import Contest
-from mmcr.workflow.contests.run_off import BASELINE, RunOff
+from mmcr.workflow.contests.run_off import BASELINE, RunOff, Schedule, begun
 from mmcr.workflow.datasets import SearchData
 from mmcr.workflow.settings import Settings
 from mmcr.workflow.steps import Step
@@ -31,6 +35,10 @@ DECIDED = {
     '02_search': ('found', ('blocks',)),
 }
 CHOOSING, JUDGING = '05_run_off', '06_judging'
+SAME_IMAGES = (
+    'The images of archval are those of the test: the verdict comes from images that '
+    'the networks were chosen on, which favours what was found.'
+)
 #: What the config in ``result/`` is called, after the user's own.
 ENDS = dict(baseline='.py', found='_cr.py')
 
@@ -61,19 +69,80 @@ class Finals:
         self.settings, self.baseline, self.plain = settings, baseline, plain
         self.data, self.work_dir = data, work_dir
         self.name, self.shape = name, shape
+        score = str(settings.options.search.get('score', ''))
+        self.kind = 'segm' if 'segm' in score else 'bbox'
+        self.evaluators = unrounded(plain.test_evaluator, self.kind)
 
-    def run(self, searches: Sequence[Step], trainings: int, screen, lock: int) -> str:
+    def run(
+        self, searches: Sequence[Step], schedule: Schedule, screen, lock: int
+    ) -> str:
         """Trains what is not trained yet and writes ``result/``.
 
         Args:
             searches: The steps that searched.
-            trainings: How many may be made.
+            schedule: Of the run-off.
             screen: Told how things go.
             lock: Of the work dir.
 
         Returns:
             The comparison, for people.
+
+        Raises:
+            UserError: The searches found nothing but the baseline.
         """
+        best = self._best(searches, schedule)
+        self.candidates = {candidate.name: candidate for candidate in best}
+        judged = {each.name: self._network(each.decided) for each in best}
+        judged[BASELINE] = self.plain
+        for cfg in judged.values():
+            cfg.test_evaluator = copy.deepcopy(self.evaluators)
+        chosen = {name: self._held_out(cfg) for name, cfg in judged.items()}
+        of_both = self.large(), screen, self.settings.gpus, self.settings.jobs
+        metric = f'coco/{self.kind}_mAP'
+        choosing = Contest(self.work_dir / CHOOSING, chosen, *of_both, metric)
+        judging = Contest(self.work_dir / JUDGING, judged, *of_both, metric)
+        names, seed = list(self.candidates), self.plain.randomness.seed
+        run_off = RunOff(choosing, judging, names, schedule, seed)
+        run_off.run(lock)
+        return self._write(run_off)
+
+    def check_start(self) -> None:
+        """Reads the public weights that networks start from, before anything is run.
+
+        Raises:
+            CheckpointError: They cannot be read.
+        """
+        init = (self.large() or {}).get('init_cfg')
+        if isinstance(init, Mapping) and init.get('checkpoint'):
+            read_weights(init['checkpoint'])
+
+    def chosen_by_the_test(self) -> bool:
+        """Whether archval is what networks are tested on."""
+        files = {each.get('ann_file') for each in self.evaluators}
+        own = self.data.evaluator.get('ann_file')
+        paths = {os.path.realpath(file) for file in files if file}
+        return bool(own) and os.path.realpath(own) in paths
+
+    def _best(self, searches: Sequence[Step], schedule: Schedule) -> list[Candidate]:
+        """The candidates; as long as the searches are the same, the same ones."""
+        journals = {s.name: self.work_dir / s.name / 'trials.jsonl' for s in searches}
+        digests = {name: file_digest(path) for name, path in journals.items()}
+        known = begun(self.work_dir)
+        if known.get('searches') == digests:
+            best = [Candidate.from_json(each) for each in known['candidates']]
+        else:
+            best = self._searched(searches)
+        if not best:
+            raise UserError(
+                'The searches found nothing but the architecture of your detector '
+                'under this budget: keep it, or search a wider space.'
+            )
+        state = dict(searches=digests, candidates=[each.to_json() for each in best])
+        state.update(rounds=schedule.rounds, judges=schedule.judges)
+        write_json(self.work_dir / 'run_off.json', state)
+        return best
+
+    def _searched(self, searches: Sequence[Step]) -> list[Candidate]:
         found = []
         for step in searches:
             name, decided = DECIDED[step.name]
@@ -82,19 +151,7 @@ class Finals:
         own = dict(self.plain.model.backbone)
         if self.settings.method == 'crnas':
             own['stage_blocks'] = self.baseline.stage_blocks
-        count = self.settings.candidates
-        best = best_candidates(found, self.work_dir, count, own)
-        self.candidates = {candidate.name: candidate for candidate in best}
-        judged = {each.name: self._network(each.decided) for each in best}
-        judged[BASELINE] = self.plain
-        chosen = {name: self._held_out(cfg) for name, cfg in judged.items()}
-        of_both = self._large(), screen, self.settings.gpus, self.settings.jobs
-        choosing = Contest(self.work_dir / CHOOSING, chosen, *of_both)
-        judging = Contest(self.work_dir / JUDGING, judged, *of_both)
-        names, seed = list(self.candidates), self.plain.randomness.seed
-        run_off = RunOff(self.work_dir, choosing, judging, names, trainings, seed)
-        run_off.run(lock)
-        return self._write(run_off)
+        return best_candidates(found, self.work_dir, self.settings.candidates, own)
 
     def _network(self, decided: Mapping) -> Config:
         """The user's detector with an architecture that was found."""
@@ -112,13 +169,12 @@ class Finals:
         cfg.test_evaluator = copy.deepcopy(self.data.evaluator)
         return cfg
 
-    def _large(self) -> dict | None:
+    def large(self) -> dict | None:
         """The backbone whose parts all networks start from; DetNAS's have no such."""
         if self.settings.method == 'detnas':
             return None
         draft, _ = recipe.stage_draft(self.baseline, self.settings.options)
-        most = Arch({choice.name: max(choice.values) for choice in draft.space.choices})
-        large = self._network(dict(stage_blocks=draft.arch_cfg(most)['stage_blocks']))
+        large = self._network(most_blocks(draft))
         return dict(_delete_=True, **large.model.backbone)
 
     def _write(self, run_off: RunOff) -> str:
@@ -149,7 +205,14 @@ class Finals:
             difference,
             self._contestants(run_off),
             f'{config} and best.pth',
+            ' '.join(self._warnings()),
         )
+
+    def _warnings(self) -> Iterator[str]:
+        if self.kind == 'segm':
+            yield 'Compared by the AP of masks; the table has that of boxes.'
+        if self.chosen_by_the_test():
+            yield SAME_IMAGES
 
     def _usable(self, cfg: Config) -> Config:
         """Without what was there for the contest."""
@@ -174,7 +237,7 @@ class Finals:
         )
 
     def _contestants(self, run_off: RunOff) -> list[Contestant]:
-        aps = run_off.chosen_by()
+        aps = run_off.chose
         blocks = ' '.join(map(str, self.baseline.stage_blocks))
         known = [Contestant(BASELINE, blocks, aps=aps.get(BASELINE, ()))]
         for name, each in self.candidates.items():
@@ -190,6 +253,43 @@ def _short(value: object) -> str:
         stages = ([each] if isinstance(each, int) else each for each in value)
         return ' '.join(''.join(map(str, stage)) for stage in stages)
     return ' '.join(map(str, value))
+
+
+def most_blocks(draft: nn.Module) -> dict:
+    """Of a stage supernet, the arguments of a network with all its blocks."""
+    most = Arch({choice.name: max(choice.values) for choice in draft.space.choices})
+    return dict(stage_blocks=draft.arch_cfg(most)['stage_blocks'])
+
+
+def unrounded(evaluators: Mapping | Sequence[Mapping], kind: str) -> list[dict]:
+    """Evaluators that do not round AP to a tenth of a point, as mmdet's does.
+
+    Args:
+        evaluators: The user's.
+        kind: Of the AP that is wanted: ``bbox`` or ``segm``.
+
+    Raises:
+        UserError: None of them says it.
+    """
+    found = [evaluators] if isinstance(evaluators, Mapping) else evaluators
+    made, known = [], False
+    for evaluator in found:
+        evaluator = dict(evaluator)
+        name = str(evaluator.get('type')).rpartition('.')[2]
+        metrics = evaluator.get('metric', 'bbox')
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+        if name in ('CocoMetric', 'UnroundedCocoMetric') and kind in metrics:
+            known = known or evaluator.get('prefix') in (None, 'coco')
+            if set(metrics) <= {'bbox', 'segm'} and evaluator.get('ann_file'):
+                evaluator['type'] = 'mmcr.UnroundedCocoMetric'
+        made.append(evaluator)
+    if not known:
+        kinds = ', '.join(str(each.get('type')) for each in found)
+        raise UserError(
+            f'Networks are compared by {kind}_mAP, which mmdet.CocoMetric with '
+            f'metric={kind!r} says, but test_evaluator is {kinds}. Add such a one.'
+        )
+    return made
 
 
 def _shown(backbone: Mapping, baseline: Baseline) -> dict:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmcr.errors import UserError
-from mmcr.files import read_state, write_json
+from mmcr.checks import is_integer, is_list
+from mmcr.files import read_state
 from mmcr.report.paired import Difference
 from mmcr.workflow.contests.contest import Contest
-from mmcr.workflow.settings import LEAST, MOST
 
 BASELINE = 'baseline'
 CHOOSING = 3  # of so many trainings one is for choosing
@@ -32,21 +31,28 @@ class Schedule:
     judges: int
 
     @classmethod
-    def of(cls, trainings: int, candidates: int) -> 'Schedule':
+    def of(
+        cls, trainings: int | None, candidates: int, begun: Mapping | None = None
+    ) -> 'Schedule':
         """By sequential halving (Karnin et al., ICML 2013) in a third of them.
 
         Args:
-            trainings: At most so many.
+            trainings: At most so many; ``None``: as begun.
             candidates: That there are.
+            begun: What `begun` says: it keeps its rounds, and judges may only be added.
         """
+        if begun:
+            kept = cls(tuple(begun['rounds']), begun['judges'])
+            more = ((trainings or 0) - kept.choosing) // 2
+            return cls(kept.rounds, max(kept.judges, more))
         left = trainings // CHOOSING
         entrants, rounds = min(candidates, left - 1), []
         while entrants > 1 and entrants < left:
             rounds.append(entrants)
             left -= entrants + 1
             entrants = -(-entrants // 2)
-        spent = sum(entrants + 1 for entrants in rounds)
-        return cls(tuple(rounds), (trainings - spent) // 2)
+        schedule = cls(tuple(rounds), 0)
+        return cls(schedule.rounds, (trainings - schedule.choosing) // 2)
 
     @property
     def choosing(self) -> int:
@@ -54,102 +60,65 @@ class Schedule:
         return sum(entrants + 1 for entrants in self.rounds)
 
 
+def begun(work_dir: Path) -> dict:
+    """What an earlier start of the run-off has settled, if there was one."""
+    state = read_state(Path(work_dir) / 'run_off.json')
+    rounds, judges = state.get('rounds'), state.get('judges')
+    fits = is_list(rounds) and all(is_integer(entrants, 1) for entrants in rounds)
+    known = is_list(state.get('candidates')) and isinstance(state.get('searches'), dict)
+    return state if fits and known and is_integer(judges, 1) else {}
+
+
 class RunOff:
     """Candidates trained against each other, and the best against the baseline.
 
     In every round of choosing the candidates that are left and the baseline are
     trained with a further seed; the better half goes on. The winner then meets the
-    baseline under seeds of their own. What was chosen is kept in ``run_off.json``: a
-    later run with more trainings has more seeds judge.
+    baseline under seeds of their own.
 
     Args:
-        work_dir: Of the whole work.
         choosing: The contest of the candidates and the baseline; scored on images
             that were held out of their training.
         judging: The same networks, trained and tested as the user does.
         candidates: Names of the candidates, the best of the search first.
-        trainings: How many may be made, `LEAST` or more.
+        schedule: How many of them meet how often.
         seed: The first that judges.
+
+    Attributes:
+        winner: Of the candidates, after `run`.
+        chose: After `run`, by network that was trained for choosing its AP, seed by
+            seed; ``None`` where it had been dropped.
     """
 
     def __init__(
         self,
-        work_dir: Path,
         choosing: Contest,
         judging: Contest,
         candidates: Sequence[str],
-        trainings: int,
+        schedule: Schedule,
         seed: int = 0,
     ) -> None:
-        if trainings < LEAST:
-            raise UserError(
-                f'A run-off takes {LEAST} trainings at least, two seeds of the '
-                f'baseline and of the winner, but got {trainings}.'
-            )
-        self.state_file = Path(work_dir) / 'run_off.json'
         self.choosing, self.judging = choosing, judging
-        self.candidates = list(candidates)
-        self.schedule = Schedule.of(trainings, len(self.candidates))
-        state = read_state(self.state_file)
-        if state.get('candidates') == self.candidates:
-            rounds = self._known(state.get('rounds'))
-            judges = (trainings - sum(n + 1 for n in rounds)) // 2
-            self.schedule = Schedule(rounds, max(2, judges))
-        self.seeds = range(seed, seed + self.schedule.judges)
-        self.choosing_seeds = [
-            seed + FIRST_CHOOSING_SEED + i for i in range(len(self.schedule.rounds))
-        ]
+        self.candidates, self.schedule = list(candidates), schedule
+        self.seeds = range(seed, seed + schedule.judges)
+        first = seed + FIRST_CHOOSING_SEED
+        self.choosing_seeds = range(first, first + len(schedule.rounds))
 
-    def _known(self, rounds: object) -> tuple[int, ...]:
-        """The rounds of an earlier run, which are those of some schedule."""
-        for trainings in range(LEAST, MOST + 1):
-            known = Schedule.of(trainings, len(self.candidates)).rounds
-            if list(known) == rounds:
-                return known
-        raise UserError(
-            f'{self.state_file} must hold the rounds of a run-off, but holds '
-            f'{rounds!r}. Put back the file that was there, or remove it to choose '
-            f'anew.'
-        )
-
-    def run(self, lock: int) -> str:
-        """Trains what is not trained yet; returns the winner's name."""
-        write_json(
-            self.state_file,
-            dict(candidates=self.candidates, rounds=self.schedule.rounds),
-        )
-        left = self.candidates
-        for i, entrants in enumerate(self.schedule.rounds):
-            left = self._ranked(left, self.choosing_seeds[:i])[:entrants]
-            seed = self.choosing_seeds[i]
+    def run(self, lock: int) -> None:
+        """Trains what is not trained yet."""
+        left, self.chose = self.candidates, {}
+        for i, (seed, entrants) in enumerate(
+            zip(self.choosing_seeds, self.schedule.rounds)
+        ):
+            left = left[:entrants]
             self.choosing.run([(name, seed) for name in (BASELINE, *left)], lock)
-        self.winner = self._ranked(left, self.choosing_seeds)[0]
+            for name in (BASELINE, *left):
+                row = self.chose.setdefault(name, [None] * len(self.choosing_seeds))
+                row[i] = self.choosing.ap(name, seed)
+            left = sorted(left, key=lambda name: -sum(self.chose[name][: i + 1]))
+        self.winner = left[0]
         both = BASELINE, self.winner
         self.judging.run([(name, seed) for seed in self.seeds for name in both], lock)
-        return self.winner
-
-    def _ranked(self, names: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """By mean AP; by the search's order where nothing is trained yet."""
-        if not seeds:
-            return list(names)
-
-        def mean(name: str) -> float:
-            return sum(self.choosing.ap(name, seed) for seed in seeds) / len(seeds)
-
-        return sorted(names, key=mean, reverse=True)
-
-    def chosen_by(self) -> dict[str, list[float | None]]:
-        """AP of everything that was trained for choosing, seed by seed.
-
-        ``None`` where a candidate had been dropped.
-        """
-        left, table = self.candidates, {}
-        for i, entrants in enumerate(self.schedule.rounds):
-            left = self._ranked(left, self.choosing_seeds[:i])[:entrants]
-            for name in (BASELINE, *left):
-                row = table.setdefault(name, [None] * len(self.choosing_seeds))
-                row[i] = self.choosing.ap(name, self.choosing_seeds[i])
-        return table
 
     def judged(self) -> dict[str, list[float]]:
         """AP of the baseline and of the winner under the seeds that judge."""

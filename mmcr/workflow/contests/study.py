@@ -17,6 +17,7 @@ from mmcr.space import Arch, Budget
 from mmcr.workflow.baseline import understand
 from mmcr.workflow.contests.candidates import complete_trials
 from mmcr.workflow.contests.contest import Contest
+from mmcr.workflow.contests.finals import most_blocks
 from mmcr.workflow.place import alone
 from mmcr.workflow.recipe import Options, network, stage_draft
 from mmcr.workflow.screen import Screen
@@ -65,7 +66,7 @@ class RankingStudy:
                     f'rank and its noise is known, but got {value}.'
                 )
         self.work_dir = Path(work_dir)
-        self.baseline = understand(cfg)
+        self.baseline, self.options = understand(cfg), options
         self.supernet, self.final = stage_draft(self.baseline, options)
         own = self.supernet.space.member(self.baseline.stage_blocks)
         cost = self.supernet.space.cost_of(own)
@@ -85,17 +86,15 @@ class RankingStudy:
             (name_of(arch), seed) for seed in self.seeds for arch in self.members
         ]
         networks = {name_of(arch): self._network(arch) for arch in self.members}
-        choices = self.supernet.space.choices
-        most = Arch({choice.name: max(choice.values) for choice in choices})
         self.contest = Contest(
             self.work_dir,
             networks,
-            self._blocks(most),
+            most_blocks(self.supernet),
             Screen([], finished=self._check),
         )
 
     def _network(self, arch: Arch) -> Config:
-        return network(self.baseline, self._blocks(arch), DEFAULTS)
+        return network(self.baseline, self._blocks(arch), self.options)
 
     def _blocks(self, arch: Arch) -> dict:
         return dict(stage_blocks=self.supernet.arch_cfg(arch)['stage_blocks'])
