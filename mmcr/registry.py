@@ -72,14 +72,15 @@ def config_fault(error: Exception) -> str | None:
         A message; ``None`` where the error came from elsewhere.
     """
     frames = list(traceback.walk_tb(error.__traceback__))
-    built, inside = None, False
+    built, inside, owner = None, False, ''
     for frame, _ in frames:
         module, name = frame.f_globals.get('__name__', ''), frame.f_code.co_name
         if module == 'mmengine.registry.build_functions' and name == 'build_from_cfg':
             built = frame.f_locals
+        if module == 'mmengine.model.base_module':  # it initializes weights
+            inside, owner = True, type(frame.f_locals.get('self')).__name__
         inside = (
             inside
-            or module in ('mmengine.model.base_module', 'mmengine.model.weight_init')
             or module == 'mmengine.runner.runner'
             and (
                 name in ('__init__', 'from_cfg', 'scale_lr')
@@ -93,7 +94,9 @@ def config_fault(error: Exception) -> str | None:
         return None
     cfg = built['cfg'] if built else None
     kind = cfg.get('type') if isinstance(cfg, dict) else None
-    kind = getattr(kind, '__name__', kind) or 'A part of the config'
+    kind = getattr(kind, '__name__', kind) or owner
+    if not kind:
+        kind = f'{cfg!r:.100}' if built else 'A part of the config'
     return f'{kind} cannot be built as the config has it: {_said(error, built or {})}'
 
 

@@ -440,10 +440,17 @@ def _fields() -> Iterator[Case]:
                 )
 
 
+#: What a message may call a field instead.
+CALLED = dict(optimizer='SGD', ann_file='Annotation', init_cfg='CRResNet')
+SHOWN = dict(nested='[[[', dict="'a'")
+
+
 def _naming(path: str, value: str) -> str:
     """What a message on a field has: its name, or the value."""
     names = [name for name in path.split('.') if name not in ('model', 'test_cfg')]
-    return '|'.join(map(re.escape, [*names, str(VALUES[value])]))
+    names += [CALLED[name] for name in names if name in CALLED]
+    shown = SHOWN.get(value, str(VALUES[value]))
+    return '|'.join(map(re.escape, [*names, path, shown]))
 
 
 def _paths() -> Iterator[Case]:

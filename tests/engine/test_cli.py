@@ -136,7 +136,7 @@ def test_what_cannot_initialize_weights_is_said():
     with pytest.raises(TypeError) as error:
         MODELS.build(dict(type='mmcr.CRResNet', depth=18, init_cfg=5)).init_weights()
     said = message_of(error.value)
-    assert 'cannot be built as the config has it: TypeError' in said
+    assert 'CRResNet cannot be built as the config has it: TypeError' in said
 
 
 @pytest.fixture
