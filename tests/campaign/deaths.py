@@ -78,8 +78,10 @@ def _cut(file, share: float) -> None:
         os.truncate(number, int(share * os.fstat(number).st_size))
 
 
-def environment(folder: Path, way: str, at: int, share: float) -> dict[str, str]:
-    """Variables by which Python processes die so.
+def environment(
+    folder: Path, tool: str, way: str, at: int, share: float
+) -> dict[str, str]:
+    """Variables by which Python processes that run a tool die so.
 
     Args:
         folder: Gets a ``sitecustomize.py``, by which Python begins.
@@ -90,13 +92,11 @@ def environment(folder: Path, way: str, at: int, share: float) -> dict[str, str]
         'import deaths\ndel sys.path[0]\ndeaths.watch()\n'
     )
     path = os.pathsep.join([str(folder), str(ROOT)])
-    return {'PYTHONPATH': path, 'CAMPAIGN_DEATH': f'{way},{at},{share}'}
+    return {'PYTHONPATH': path, 'CAMPAIGN_DEATH': f'{tool},{way},{at},{share}'}
 
 
 def watch() -> None:
     """As the variable says."""
-    way, at, share = os.environ['CAMPAIGN_DEATH'].split(',')
-    if way == 'call':
-        watch_calls(int(at))
-    else:
+    tool, way, at, share = os.environ['CAMPAIGN_DEATH'].split(',')
+    if any(word.endswith(tool) for word in sys.orig_argv):
         watch_system(way, int(at), float(share))

@@ -34,6 +34,8 @@ OPTIONS = {
     'crnas': ('--trainings', '9', '--candidates', '2'),
     'crnas --fast': ('--fast', '--trainings', '6'),
 }
+#: Where calls are counted, and up to which.
+TOOLS = (('reallocate.py', 60), ('train.py', 12), ('search.py', 40), ('test.py', 6))
 SAME = ('comparison.json', 'comparison.md', 'run_off.json', 'mine*.py')
 SECONDS = 900  # after which a work is ended: it hangs
 
@@ -82,7 +84,9 @@ class Reallocation:
         dying = {}
         if way in ('before', 'after', 'half'):
             place = self.folder / 'site'
-            dying = environment(place, way, rng.randint(1, 60), rng.random())
+            tool, most = rng.choice(TOOLS)
+            at = 1 + int(most * rng.random())
+            dying = environment(place, tool, way, at, rng.random())
         process = self.start(**dying)
         if not dying:
             self._strike(process, way, rng)
