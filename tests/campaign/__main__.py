@@ -2,7 +2,7 @@
 
 python -m tests.campaign kills --count 1000 --seed 1 [--kinds evolution,joint] [--out F]
 python -m tests.campaign kills --real [--kinds train.py]
-python -m tests.campaign reallocations --count 24 --seed 1 [--kinds crnas]
+python -m tests.campaign reallocations --count 24 --seed 1 [--kinds stage]
 python -m tests.campaign flips --count 1000 --seed 1
 python -m tests.campaign bad-inputs
 

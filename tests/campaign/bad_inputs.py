@@ -442,7 +442,7 @@ def _fields() -> Iterator[Case]:
 
 #: What a message may call a field instead.
 CALLED = dict(optimizer='SGD', ann_file='Annotation', init_cfg='CRResNet')
-SHOWN = dict(nested='[[[', dict="'a'")
+SHOWN = dict(nested='deep', dict="'a'")
 
 
 def _naming(path: str, value: str) -> str:

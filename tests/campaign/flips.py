@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from pairs import quiet
 
 from mmcr.engine.export import read_arch
 from mmcr.errors import UserError
@@ -203,6 +204,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, help='JSON file of the rows')
     args = parser.parse_args(argv)
+    quiet()
     with tempfile.TemporaryDirectory() as folder:
         verdicts = campaign(readers(Path(folder)), args.count, args.seed)
     print(table(verdicts))

@@ -31,6 +31,7 @@ from .works import parts
 #: ends), a step alone; or whatever process comes to such a call (`deaths`).
 WAYS = ('all', 'tool', 'step', 'before', 'after', 'half')
 OPTIONS = {
+    'stage': ('--no-dilations', '--trainings', '9', '--candidates', '2'),
     'crnas': ('--trainings', '9', '--candidates', '2'),
     'crnas --fast': ('--fast', '--trainings', '6'),
 }
@@ -88,7 +89,12 @@ class Reallocation:
             at = 1 + int(most * rng.random())
             dying = environment(place, tool, way, at, rng.random())
         process = self.start(**dying)
-        if not dying:
+        if dying:
+            try:
+                process.wait(rng.uniform(30, 60))
+            except subprocess.TimeoutExpired:  # it makes no such call soon
+                way = 'all'
+        if way in ('all', 'tool', 'step'):
             self._strike(process, way, rng)
         code = process.wait(SECONDS)
         if code == -signal.SIGKILL or (code and self._step_died()):
@@ -108,7 +114,7 @@ class Reallocation:
         waits = rng.random() < 0.8 or way == 'step'
         while waits and process.poll() is None and not children(process.pid):
             time.sleep(0.05)
-        end = time.monotonic() + rng.uniform(0, 14)
+        end = time.monotonic() + rng.uniform(0, 25)
         while time.monotonic() < end and process.poll() is None:
             time.sleep(0.05)
         try:
@@ -238,7 +244,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument('--count', type=int, default=24, help='of kills of each kind')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--keep', type=Path, help='folder, new, for all that is left')
-    parser.add_argument('--kinds', default='crnas', help=f'of {", ".join(OPTIONS)}')
+    parser.add_argument(
+        '--kinds', default='stage,crnas', help=f'of {", ".join(OPTIONS)}'
+    )
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
