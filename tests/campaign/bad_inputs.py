@@ -441,7 +441,7 @@ def _fields() -> Iterator[Case]:
 
 
 #: What a message may call a field instead.
-CALLED = dict(optimizer='SGD', ann_file='Annotation', init_cfg='CRResNet')
+CALLED = dict(optimizer='SGD', ann_file='Annotation', init_cfg='ResNet')
 SHOWN = dict(nested='deep', dict="'a'")
 
 
