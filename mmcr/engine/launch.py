@@ -239,19 +239,25 @@ def build_trainer(cfg: Config, resume: str | None = None) -> Runner:
 
 def _left_off(cfg: Config) -> tuple[str | Path | None, str]:
     """As `last_checkpoint`; an address where checkpoints do not go to a disk."""
-    work_dir = os.path.abspath(cfg.work_dir)
-    out_dir = str((cfg.default_hooks.checkpoint or {}).get('out_dir') or work_dir)
-    named = pointed(work_dir)
+    named, out_dir = pointed(cfg.work_dir), out_dir_of(cfg)
     if '://' in named:
         return named, ''
     if '://' in out_dir:
         return None, (
-            f'{work_dir} has no last_checkpoint that names one in {out_dir}: the '
+            f'{cfg.work_dir} has no last_checkpoint that names one in {out_dir}: the '
             f'training begins anew.'
         )
-    if out_dir != work_dir:  # as mmengine does
-        out_dir = os.path.join(out_dir, os.path.basename(work_dir))
-    return last_checkpoint(work_dir, out_dir, cfg.get('load_from'))
+    return last_checkpoint(cfg.work_dir, out_dir, cfg.get('load_from'))
+
+
+def out_dir_of(cfg: Config) -> str:
+    """Where checkpoints go, as mmengine's hook decides it; it may be an address."""
+    work_dir = os.path.abspath(cfg.work_dir)
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    out_dir = str(saving.get('out_dir') or work_dir)
+    if out_dir == work_dir:
+        return work_dir
+    return os.path.join(out_dir, os.path.basename(work_dir))
 
 
 def _check_resumed(cfg: Config, path: str | Path) -> None:

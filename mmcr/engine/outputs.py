@@ -12,10 +12,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmcr.cli import message_of
-from mmcr.engine.launch import is_first
+from mmcr.engine.launch import is_first, out_dir_of
 from mmcr.errors import UserError
 from mmcr.files import made_folder
-from mmcr.models.weights.checkpoint import checkpoints_in
+from mmcr.models.weights.checkpoint import checkpoints_in, pointed
 
 
 @contextmanager
@@ -93,14 +93,16 @@ def check_no_training(cfg: Config) -> None:
     trainings give.
 
     Raises:
-        UserError: Its work dir has checkpoints.
+        UserError: Where its checkpoints go, there are others.
     """
     start = cfg.get('load_from') or ''
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     begin = (saving.get('filename_tmpl') or 'epoch_').partition('{')[0]
     if Path(start).name.startswith((begin, 'epoch_', 'iter_', 'best_')):
         start = ''
-    found = checkpoints_in(cfg.work_dir, start)
+    found = checkpoints_in(out_dir_of(cfg), start)
+    if '://' in pointed(cfg.work_dir):
+        found = [pointed(cfg.work_dir)]
     if found and not cfg.get('resume'):
         raise UserError(
             f'A training that begins anew needs a work dir without checkpoints, which '

@@ -150,7 +150,7 @@ def test_resuming_from_elsewhere(shapes, tmp_path, monkeypatch, capsys):
         return runner._resume and runner._load_from
 
     assert resumed('bucket://b') is False
-    assert 'names one in bucket://b: the training begins anew' in capsys.readouterr()[0]
+    assert 'one in bucket://b/work: the training begins' in capsys.readouterr()[0]
     (work_dir / 'last_checkpoint').write_text(str(path))
     assert resumed(str(tmp_path / 'out')) == str(path)
     assert 'going on' not in capsys.readouterr()[0]

@@ -78,6 +78,23 @@ def test_a_training_writes_over_no_other(tmp_path, monkeypatch, start, hook, wor
             check_no_training(cfg)
 
 
+def test_a_training_writes_over_no_other_elsewhere(tmp_path):
+    hook = dict(out_dir=str(tmp_path / 'out'))
+    work_dir = tmp_path / 'work'
+    cfg = Config(dict(work_dir=str(work_dir), default_hooks=dict(checkpoint=hook)))
+    check_no_training(cfg)
+    (tmp_path / 'out/work').mkdir(parents=True)
+    (tmp_path / 'out/work/epoch_1.pth').touch()
+    with pytest.raises(UserError, match='out/work/epoch_1'):
+        check_no_training(cfg)
+    cfg.default_hooks.checkpoint.out_dir = 's3://bucket'
+    check_no_training(cfg)
+    work_dir.mkdir()
+    (work_dir / 'last_checkpoint').write_text('s3://bucket/work/epoch_2.pth')
+    with pytest.raises(UserError, match='s3://bucket/work/epoch_2'):
+        check_no_training(cfg)
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='caches lie elsewhere')
 def test_a_half_written_cache_of_the_formatter_is_waited_for(tmp_path):
     """But a broken one not forever."""
