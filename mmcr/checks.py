@@ -86,7 +86,7 @@ DICTS = (
     *(f'{each}.sampler' for each in LOADERS),
 )
 #: What is a list of dicts, or a dict or nothing where it is no list.
-LISTS = ('custom_hooks', 'val_evaluator', 'test_evaluator', 'param_scheduler')
+LISTS = ('val_evaluator', 'test_evaluator', 'param_scheduler')
 PIPELINES = tuple(f'{each}.dataset.pipeline' for each in LOADERS)
 TEXTS = (
     *('default_scope', 'work_dir', 'load_from', 'experiment_name'),
@@ -110,10 +110,17 @@ def check_sections(cfg: Mapping) -> None:
     Raises:
         UserError: A section is of another kind, or nested too deeply to be one.
     """
+    hooks = cfg.get('default_hooks')
+    hooks = [f'default_hooks.{n}' for n in hooks] if isinstance(hooks, Mapping) else []
     for rule, paths, good in (
-        ('a dict', DICTS, _is_dict),
+        ('a dict', (*DICTS, *hooks), _is_dict),
         ('a list of dicts', LISTS, _is_list_of_dicts),
         ('a list of dicts', PIPELINES, _is_list_of_dicts),
+        (
+            'a list of dicts',
+            ('custom_hooks',),
+            lambda value: not isinstance(value, Mapping) and _is_list_of_dicts(value),
+        ),
         ('a text', TEXTS, lambda value: value is None or isinstance(value, str)),
     ):
         for path in paths:

@@ -79,6 +79,7 @@ def config_fault(error: Exception) -> str | None:
             built = frame.f_locals
         inside = (
             inside
+            or module in ('mmengine.model.base_module', 'mmengine.model.weight_init')
             or module == 'mmengine.runner.runner'
             and (
                 name in ('__init__', 'from_cfg', 'scale_lr')

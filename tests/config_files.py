@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmcr.data import write_shapes
+
 CONFIGS = Path(__file__).parents[1] / 'configs'
 LEAVES = sorted(  # of detectors; pre-training has configs of mmpretrain's form
     path.relative_to(CONFIGS).as_posix()
@@ -15,6 +17,20 @@ LEAVES = sorted(  # of detectors; pre-training has configs of mmpretrain's form
     if not path.parent.name.startswith('_')
     and path.parent.name not in ('imagenet', 'demo')  # the demo's is plain mmdet
 )
+
+
+def write_workplace(folder: Path) -> None:
+    """The demo's data set, as small as it gets, and a user's config."""
+    data = folder / 'data/shapes'
+    write_shapes(data, 24, (96, 96), split='train')
+    write_shapes(data, 8, (96, 96), split='test')
+    (folder / 'mine.py').write_text(
+        f"_base_ = '{CONFIGS}/demo/shapes.py'\n"
+        'train_cfg = dict(max_epochs=1)\n'
+        'val_dataloader = test_dataloader = dict(batch_size=4)\n'
+        'cost_shape = (96, 96)\n'
+        'reallocation = dict(archval=8)\n'
+    )
 
 
 def read(name: str) -> Config:

@@ -34,19 +34,8 @@ def supernets(shapes, quiet_mmdet):
 @pytest.fixture(scope='module')
 def workplace(tmp_path_factory):
     """A folder with the demo's data set, as small as it gets, and a user's config."""
-    from config_files import CONFIGS
-
-    from mmcr.data.shapes import write_shapes
+    from config_files import write_workplace
 
     folder = tmp_path_factory.mktemp('workplace')
-    data = folder / 'data/shapes'
-    write_shapes(data, 24, (96, 96), split='train')
-    write_shapes(data, 8, (96, 96), split='test')
-    (folder / 'mine.py').write_text(
-        f"_base_ = '{CONFIGS}/demo/shapes.py'\n"
-        'train_cfg = dict(max_epochs=1)\n'
-        'val_dataloader = test_dataloader = dict(batch_size=4)\n'
-        'cost_shape = (96, 96)\n'
-        'reallocation = dict(archval=8)\n'
-    )
+    write_workplace(folder)
     return folder

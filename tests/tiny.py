@@ -180,7 +180,7 @@ def left_by(work_dir: Path) -> dict[str, bytes]:
     """All that a search leaves for its user, by path."""
     return {
         str(path.relative_to(work_dir)): path.read_bytes()
-        for name in ('trials.jsonl', 'best_arch.*', 'front.json')
+        for name in ('trials.jsonl', 'best_arch.*', 'front.json', 'not_told_apart.json')
         for path in work_dir.rglob(name)
     }
 

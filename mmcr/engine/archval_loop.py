@@ -170,6 +170,11 @@ class ArchValLoop(ArchEvalLoop):
     ) -> None:
         super().__init__(runner, dataloader, evaluator, **options)
         space = self.candidates.backbone.space
+        if not isinstance(archs, Mapping):
+            raise UserError(
+                f'val_cfg.archs must be members of the space by a name, as '
+                f'dict(deep=[1, 1, 4, 2]), but is {archs!r}.'
+            )
         self.archs = {}
         for name, values in archs.items():
             try:

@@ -284,8 +284,8 @@ def add_hooks(cfg: Config, *hooks: Mapping) -> None:
 
 def _kind(hook: Mapping) -> str:
     """The name of a hook's type, which a lazy config has as a class."""
-    kind = hook['type']
-    return getattr(kind, '__name__', None) or kind.rpartition('.')[2]
+    kind = hook.get('type', '')
+    return getattr(kind, '__name__', None) or str(kind).rpartition('.')[2]
 
 
 def is_first() -> bool:

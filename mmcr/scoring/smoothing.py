@@ -59,7 +59,7 @@ def _kernels(archs: Sequence[Arch]) -> tuple[np.ndarray, np.ndarray]:
         ranks = np.array([known.index(value) for value in column])
         distances = np.abs(ranks[:, None] - ranks[None])
         if len(known) <= FEW:
-            distances = distances > 0
+            distances = np.sign(distances)
         near.append(np.exp(-distances * 3.0 / max(1, len(known) - 1)))
     return np.mean(near, 0), np.prod(near, 0) ** (1 / max(1, len(names) // 4))
 

@@ -57,9 +57,10 @@ class WholeCheckpointHook(CheckpointHook):
         gone = []
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
             kept = [*self.keep_ckpt_ids, step]
+            # a resumed run removes those that one killed before it could has left
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
             gone, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
             self.keep_ckpt_ids = deque(kept)
-            runner.message_hub.update_info('keep_ckpt_ids', kept)
         self.last_ckpt = self._here(name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(

@@ -386,7 +386,10 @@ def _are_estimates(known: Mapping, steps: Iterable[Step]) -> bool:
         isinstance(found, Mapping)
         and found.keys() == {step.name for step in steps}
         and all(
-            is_list(pair) and len(pair) == 2 and all(map(is_number, pair))
+            is_list(pair)
+            and len(pair) == 2
+            and all(map(is_number, pair))
+            and pair[0] > 0
             for pair in (*found.values(), training)
         )
     )

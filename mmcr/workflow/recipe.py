@@ -429,5 +429,7 @@ def _drop_monitors(cfg: Config) -> None:
         checkpoint.pop('save_best', None)
         checkpoint.pop('rule', None)
     cfg.custom_hooks = [
-        hook for hook in cfg.custom_hooks if 'EarlyStopping' not in str(hook['type'])
+        hook
+        for hook in cfg.custom_hooks
+        if 'EarlyStopping' not in str(hook.get('type'))
     ]

@@ -185,7 +185,7 @@ class StepRunner:
         pointer = folder / 'last_checkpoint'
         text = pointer.read_text(errors='replace') if pointer.is_file() else ''
         named = folder / Path(text.strip()).name
-        if named.is_file():
+        if os.path.isfile(named):  # whatever bytes its name has
             return str(named)
         try:
             path, note = last_checkpoint(folder)
@@ -207,10 +207,11 @@ class StepRunner:
         loop = read_config(self.folder(step) / 'config.py').train_cfg
         state = read_training(path)
         done, epochs = state['meta']['iter'], loop.get('max_epochs')
+        epoch = state['meta'].get('epoch', 0)
         if epochs is None:
             return done >= loop.max_iters
         of_epoch = state.get('exact_resume', {}).get('length')
-        return state['meta']['epoch'] >= epochs or done == (of_epoch or -1) * epochs
+        return epoch >= epochs or done == (of_epoch or -1) * epochs
 
     def conditions(self, step: Step) -> dict[str, object]:
         """What the step's result depends on, by a name for messages."""
@@ -301,7 +302,7 @@ class StepRunner:
                 f'{self.folder(step)} must hold what its test said, but its folder '
                 f'test has none. Remove {self.folder(step)} to run the step anew.'
             )
-        return json.loads(written[-1].read_text())
+        return read_state(written[-1])
 
 
 def write_configs(work_dir: Path, texts: Mapping[str, str]) -> list[Path]:

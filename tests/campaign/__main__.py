@@ -1,6 +1,8 @@
 """The campaigns against "nothing silent, nothing lost", run by hand and nightly.
 
 python -m tests.campaign kills --count 1000 --seed 1 [--kinds evolution,joint] [--out F]
+python -m tests.campaign kills --real [--kinds train.py]
+python -m tests.campaign reallocations --count 24 --seed 1 [--kinds crnas]
 python -m tests.campaign flips --count 1000 --seed 1
 python -m tests.campaign bad-inputs
 
@@ -11,7 +13,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-CAMPAIGNS = ('kills', 'flips', 'bad-inputs')
+CAMPAIGNS = ('kills', 'reallocations', 'flips', 'bad-inputs')
 
 if len(sys.argv) < 2 or sys.argv[1] not in CAMPAIGNS:
     sys.exit(__doc__)

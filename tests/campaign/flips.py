@@ -78,7 +78,7 @@ def readers(folder: Path, kinds: Sequence[str] = tuple(SEARCHERS)) -> list[Reade
     for work in (work for work in searches() if work.name in kinds):
         place = folder / work.name / 'work'
         place.parent.mkdir(parents=True)
-        if start(work, place, None, 0, 0):
+        if start(work, place, None):
             raise RuntimeError(place.with_suffix('.said').read_text())
         journal = place / 'trials.jsonl'
 
@@ -87,7 +87,7 @@ def readers(folder: Path, kinds: Sequence[str] = tuple(SEARCHERS)) -> list[Reade
             before = left_by(place)
             said = place.with_suffix('.said')
             said.unlink(missing_ok=True)
-            code = start(work, place, None, 0, 0)
+            code = start(work, place, None)
             left = left_by(place)
             begun(place)
             for name, content in before.items():

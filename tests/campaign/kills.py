@@ -17,8 +17,8 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+from .deaths import NEVER, watch_calls, watch_system
 from .works import (
-    ROOT,
     Work,
     begun,
     parts,
@@ -32,53 +32,18 @@ SECONDS = 300  # after which a work is ended: it hangs
 #: How a process is killed: at a random moment, at a call that mmcr makes or is made to
 #: it, or at one of the system: before it, after it, or with half of the data written.
 WAYS = ('moment', 'call', 'before', 'after', 'half')
-SYSTEM = ('write', 'fsync', 'replace', 'truncate', 'ftruncate', 'open', 'rename')
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def start(
+    work: Work, folder: Path, way: str | None, at: float = 0, share: float = 0
+) -> int:
+    """Runs a work in a fork of this process; returns how it ended.
 
-
-def watch_calls(at: int) -> None:
-    """Kills this process at such a call of mmcr's."""
-    calls, root = 0, str(ROOT / 'mmcr')
-
-    def count(frame, event, _) -> None:
-        nonlocal calls
-        if event in ('call', 'c_call') and frame.f_code.co_filename.startswith(root):
-            calls += 1
-            if calls >= at:
-                die()
-
-    sys.setprofile(count)
-
-
-def watch_system(way: str, at: int, share: float) -> None:
-    """Kills this process at such a call of the functions of `os` that change files."""
-    calls = 0
-
-    def watched(name: str):
-        original = getattr(os, name)
-
-        def call(*args, **more):
-            nonlocal calls
-            calls += 1
-            if calls < at:
-                return original(*args, **more)
-            if way == 'half' and name == 'write':
-                original(args[0], args[1][: int(share * len(args[1]))])
-            elif way == 'after':
-                original(*args, **more)
-            return die()
-
-        return call
-
-    for name in SYSTEM:
-        setattr(os, name, watched(name))
-
-
-def start(work: Work, folder: Path, way: str | None, at: float, share: float) -> int:
-    """Runs a work in a fork of this process; returns how it ended."""
+    Args:
+        way: One of `WAYS`; 'count' counts the calls instead; ``None``: it is let be.
+        at: Seconds for 'moment', else a number of calls.
+        share: Of data that are half written.
+    """
     child = os.fork()
     if child:
         end = time.monotonic() + (at if way == 'moment' else SECONDS)
@@ -92,12 +57,18 @@ def start(work: Work, folder: Path, way: str | None, at: float, share: float) ->
     code = 1
     try:
         silenced(folder.with_suffix('.said'))
-        if way == 'call':
+        if way == 'count':
+            counts = watch_system('', NEVER, 0), watch_calls(NEVER)
+        elif way == 'call':
             watch_calls(int(at))
         elif way in ('before', 'after', 'half'):
             watch_system(way, int(at), share)
         work.run(folder)
         code = 0
+        if way == 'count':
+            sys.setprofile(None)
+            numbers = json.dumps([count() for count in counts])
+            folder.with_suffix('.calls').write_text(numbers)
     except SystemExit as error:
         code = error.code or 0
     except BaseException:
@@ -134,13 +105,13 @@ class Chain:
             if self._step(way, at, rng.random()):
                 break
         else:
-            self._step(None, 0, 0)
+            self._step(None)
         if left := parts(self.folder):
             self.faults.append(f'left half done: {left}')
         if not self.faults and self.work.result(self.folder) != self.whole:
             self.faults.append('another result')
 
-    def _step(self, way: str | None, at: float, share: float) -> bool:
+    def _step(self, way: str | None, at: float = 0, share: float = 0) -> bool:
         """Whether the work came to its end."""
         before = scored(self.folder)
         code = start(self.work, self.folder, way, at, share)
@@ -167,15 +138,17 @@ class Chain:
 
 def scale_of(work: Work, folder: Path) -> tuple[object, dict]:
     """The result of a work that is not killed, and where kills may hit."""
-    begin = time.monotonic()
-    if start(work, folder, None, 0, 0):
-        raise RuntimeError(folder.with_suffix('.said').read_text())
+    for way in ('count', None):
+        place = folder / str(way) / 'work'
+        place.parent.mkdir(parents=True)
+        begin = time.monotonic()
+        if start(work, place, way):
+            raise RuntimeError(place.with_suffix('.said').read_text())
     spent = time.monotonic() - begin
-    begun(folder)
-    lines = sum(path.read_bytes().count(b'\n') for path in folder.rglob('*.jsonl'))
-    system = 10 + 2.2 * lines
-    return work.result(folder), dict(
-        moment=spent, call=400 * system, before=system, after=system, half=system
+    counted = (folder / 'count/work.calls').read_text()
+    system, calls = (1.2 * count for count in json.loads(counted))
+    return work.result(place), dict(
+        moment=spent, call=calls, before=system, after=system, half=system
     )
 
 
@@ -184,9 +157,7 @@ def campaign(works: list[Work], folder: Path, count: int, seed: int) -> list[dic
     rng = Random(seed)
     wholes = {}
     for work in works:
-        place = folder / work.name.replace(': ', '_') / 'whole' / 'work'
-        place.parent.mkdir(parents=True)
-        wholes[work.name] = scale_of(work, place)
+        wholes[work.name] = scale_of(work, folder / work.name.replace(': ', '_'))
     rows = {
         w.name: dict(work=w.name, kills=0, chains=0, ways=Counter(), faults=[])
         for w in works
@@ -253,7 +224,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument('--count', type=int, default=1000, help='of kills')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--kinds', help='of works, by commas; default: cheap searches')
-    parser.add_argument('--real', action='store_true', help='the tool and a training')
+    parser.add_argument('--real', action='store_true', help='tools themselves')
     parser.add_argument('--out', type=Path, help='JSON file of the rows')
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,11 +11,12 @@ from random import Random
 from types import SimpleNamespace
 
 import torch
-from mmengine.runner import Runner
+from mmengine.config import Config
 from pairs import quiet
 from tiny import OPERATION, STAGE, left_by, train_cfg, write_checkpoint, write_data
 
 from mmcr.engine.search_loop import ArchSearchLoop
+from mmcr.models.weights.checkpoint import read_training
 from mmcr.registry import MODELS
 from mmcr.search import (
     EvolutionSearcher,
@@ -76,6 +77,8 @@ class CampaignBackbone(torch.nn.Module):
 
 class CheapLoop(ArchSearchLoop):
     """The search loop, its journal and its export, with scores drawn from keys."""
+
+    gate = None  # it scores no images
 
     def __init__(self, folder: Path, kind: str) -> None:
         self._runner = SimpleNamespace(
@@ -163,32 +166,38 @@ def real(root: Path) -> list[Work]:
         for backbone in (STAGE, OPERATION):
             write_checkpoint(root / f'{backbone["supernet"]}.pth', backbone)
 
-    def tool(kind: str) -> Work:
-        def run(folder: Path) -> None:
-            quiet()
-            cfg = cfg_of(root, folder, kind)
-            config = folder.with_suffix('.py')
-            config.write_text(
-                ''.join(f'{k} = {v!r}\n' for k, v in cfg.to_dict().items())
-            )
-            path = str(ROOT / 'tools/search.py')
-            sys.argv = [path, str(config), cfg.load_from, '--work-dir', str(folder)]
-            runpy.run_path(path, run_name='__main__')
+    def tool(name: str, cfg: Config, folder: Path, *arguments: str) -> None:
+        quiet()
+        config = folder.with_suffix('.py')
+        config.write_text(''.join(f'{k} = {v!r}\n' for k, v in cfg.to_dict().items()))
+        path = str(ROOT / 'tools' / name)
+        sys.argv = [path, str(config), *arguments, '--work-dir', str(folder)]
+        runpy.run_path(path, run_name='__main__')
 
-        return Work(f'tool: {kind}', run, left_by)
+    def search(kind: str) -> Work:
+        def run(folder: Path) -> None:
+            cfg = cfg_of(root, folder, kind)
+            tool('search.py', cfg, folder, cfg.load_from)
+
+        return Work(f'search.py: {kind}', run, left_by)
 
     def train(folder: Path) -> None:
-        quiet()
-        cfg = train_cfg(root, folder, iterations=ITERATIONS, resume=True)
-        cfg.custom_hooks.append(dict(type='mmcr.ExactResumeHook'))
-        Runner.from_cfg(cfg).train()
+        cfg = train_cfg(root, folder, iterations=ITERATIONS)
+        cfg.default_hooks.checkpoint.max_keep_ckpts = 2
+        tool('train.py', cfg, folder, '--resume')
 
-    return [*map(tool, SEARCHES), Work('training', train, _weights)]
+    return [*map(search, SEARCHES), Work('train.py', train, _weights)]
 
 
 def _weights(folder: Path) -> list:
-    saved = torch.load(folder / f'iter_{ITERATIONS}.pth', weights_only=False)
-    return [(name, value.tolist()) for name, value in saved['state_dict'].items()]
+    names = sorted(path.name for path in folder.glob('*.pth'))
+    saved = read_training(folder / f'iter_{ITERATIONS}.pth')
+    momenta = saved['optimizer']['state']
+    named = {
+        **saved['state_dict'],
+        **{i: m['momentum_buffer'] for i, m in momenta.items()},
+    }
+    return [names, *((name, value.tolist()) for name, value in named.items())]
 
 
 def parts(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from mmengine.runner import CheckpointLoader
 from nets import equal
 from tiny import build_detector, search_cfg, train_cfg
 
+from mmcr.cli import user_errors
 from mmcr.engine.launch import build_trainer, read_config
 from mmcr.errors import UserError
 from mmcr.models.weights import checkpoint
@@ -26,6 +28,7 @@ from mmcr.models.weights.checkpoint import (
     last_checkpoint,
     load_from_local,
     read_training,
+    read_weights,
 )
 from mmcr.training.checkpoint_hook import WholeCheckpointHook, WholeFiles
 from mmcr.training.resume_hook import ExactResumeHook
@@ -82,8 +85,9 @@ def test_the_furthest_that_is_whole(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.delattr(checkpoint, '_iteration_of')  # it looks at no other
         assert last_checkpoint(tmp_path) == (nine, '')
-    for foreign in ('', 'epoch_11.pth', '/etc/hostname', '\0\0\0', 'resnet.pth'):
-        pointer.write_text(foreign)
+    foreign = '', 'epoch_11.pth', '/etc/hostname', '\0\0\0', 'resnet.pth', 'n' * 300
+    for content in (*map(str.encode, foreign), b'\xff\xfe'):
+        pointer.write_bytes(content)
         path, note = last_checkpoint(tmp_path)
         assert path == ten and note.count('\n') == 0 and note
 
@@ -168,6 +172,43 @@ def test_resuming_from_elsewhere(shapes, tmp_path, monkeypatch, capsys):
         resumed('bucket://b')
 
 
+@pytest.mark.parametrize(
+    'read',
+    [read_weights, load_from_local, read_training],
+    ids=lambda read: read.__name__,
+)
+def test_a_flipped_bit_is_noticed(tmp_path, read):
+    path = saved(tmp_path / 'a.pth', 1, state_dict={'a': torch.rand(1000)})
+    read(path)
+    whole = path.read_bytes()
+    with ZipFile(path) as file:
+        numbers = max(file.infolist(), key=lambda each: each.file_size)
+    flipped = bytearray(whole)
+    flipped[numbers.header_offset + 1000] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(CheckpointError, match=r'a\.pth.* have changed since'):
+        read(path)
+
+
+def test_a_name_that_no_log_can_hold(tmp_path, capsys):
+    path = tmp_path / 'n\udcff.pth'
+    torch.save(dict(a=torch.ones(1)), path)
+    with pytest.raises(SystemExit), user_errors():
+        read_weights(path)
+    said = capsys.readouterr().err
+    assert 'must be UTF-8' in said and 'Traceback' not in said
+
+
+def test_what_is_no_training(tmp_path):
+    path = tmp_path / 'a.pth'
+    for part in ('meta', 'state_dict', 'message_hub', 'iter'):
+        other = dict(meta=dict(iter='1')) if part == 'iter' else {part: [1]}
+        saved(path, 1, **other)
+        with pytest.raises(CheckpointError, match='set load_from'):
+            read_training(path)
+        assert last_checkpoint(tmp_path) == (None, '')
+
+
 def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
     backend, path = WholeFiles(), tmp_path / 'a/epoch_1.pth'
     backend.put(b'first', path)
@@ -182,6 +223,19 @@ def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
         backend.put(b'second', path)
     assert [p.read_bytes() for p in path.parent.iterdir()] == [b'first']
     assert isinstance(backend, LocalBackend)
+
+
+def test_what_a_killed_run_could_not_remove_goes(shapes, tmp_path, monkeypatch):
+    def killed(self, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WholeFiles, 'remove', killed)
+    with pytest.raises(KeyboardInterrupt):
+        build_trainer(plain_cfg(shapes, tmp_path, max_keep_ckpts=1)).train()
+    monkeypatch.undo()
+    assert len(list(tmp_path.glob('*.pth'))) == 2
+    build_trainer(plain_cfg(shapes, tmp_path, 3, max_keep_ckpts=1), 'auto').train()
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_3.pth']
 
 
 def test_no_older_one_goes_before_a_newer_one_is_there(shapes, tmp_path, monkeypatch):
@@ -254,12 +308,16 @@ def test_a_refused_resume_leaves_the_work_dir(shapes, tmp_path):
         (saved(tmp_path / 'nan.pth', 1, state_dict=broken), '1 of its 2 numbers'),
         (tmp_path / 'none.pth', 'no file'),
         (tmp_path / 'torn.pth', 'that torch.save wrote'),
+        (tmp_path / 'empty.pth', 'that torch.save wrote'),
+        (tmp_path / 'binary.pth', 'that torch.save wrote'),
         (tmp_path / 'weights.pth', 'set load_from'),
     ]
     slot = {0: dict(momentum_buffer=torch.tensor([float('inf')]))}
     path = saved(tmp_path / 'inf.pth', 1, optimizer=dict(state=slot))
     wrong.append((path, 'optimizer.0.momentum_buffer'))
     (tmp_path / 'torn.pth').write_bytes(wrong[0][0].read_bytes()[:400])
+    (tmp_path / 'empty.pth').touch()
+    (tmp_path / 'binary.pth').write_bytes(bytes(range(256)) * 9)
     torch.save(other, tmp_path / 'weights.pth')
     work_dir = tmp_path / 'work'
     for path, words in wrong:

@@ -121,6 +121,8 @@ def test_code_that_reads_a_config_says_what_it_stumbled_over():
         (dict(model=dict(backbone='a')), 'model.backbone'),
         (dict(test_dataloader=dict(dataset=dict(pipeline=[1]))), 'pipeline'),
         (dict(custom_hooks=[None]), 'custom_hooks of a config must be a list of dicts'),
+        (dict(custom_hooks=dict(a=1)), 'custom_hooks of a config must be a list'),
+        (dict(default_hooks=dict(a=[1])), 'default_hooks.a of a config must be a dict'),
         (dict(work_dir=5), 'work_dir of a config must be a text'),
     ],
 )
@@ -128,6 +130,13 @@ def test_sections_of_a_config_are_of_their_kind(cfg, said):
     check_sections(dict(model=dict(backbone=None), custom_hooks=None, train_cfg=None))
     with pytest.raises(UserError, match=said):
         check_sections(cfg)
+
+
+def test_what_cannot_initialize_weights_is_said():
+    with pytest.raises(TypeError) as error:
+        MODELS.build(dict(type='mmcr.CRResNet', depth=18, init_cfg=5)).init_weights()
+    said = message_of(error.value)
+    assert 'cannot be built as the config has it: TypeError' in said
 
 
 @pytest.fixture

@@ -49,6 +49,15 @@ def test_scores_without_noise_keep_their_order():
     )
 
 
+def test_values_without_an_order():
+    archs = [
+        Arch(dict(a=a, b=b, c=c)) for a in (1, 2, 3) for b in (1, 2) for c in (1, 2, 3)
+    ]
+    true = {arch: arch['a'] % 2 + 0.1 * (arch['c'] == 2) for arch in archs}
+    expected = smoothed(true)
+    assert max(expected, key=expected.get) in [a for a in archs if true[a] == 1.1]
+
+
 @pytest.mark.parametrize('scores', [[], [0.3], [0.1, 0.2, 0.3], [0.4] * 9])
 def test_too_few_to_tell(scores):
     given = dict(zip(ARCHS, scores))

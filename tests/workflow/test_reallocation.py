@@ -244,7 +244,12 @@ def test_a_mistake_does_not_lock_the_work_dir(runner, tmp_path):
     refusal = runner(**{'optim_wrapper.optimizer.lr': 0.5, 'randomness.seed': 3})
     assert 'optim_wrapper.optimizer.lr (0.02 then, 0.5 now)' in refusal
     assert 'randomness.seed (0 then, 3 now)' in refusal
-    (tmp_path / '01_network/step.json').unlink()
+    state = tmp_path / '01_network/step.json'
+    whole = state.read_text()
+    for damaged in (dict(done=True), dict(done=True, seconds='3'), dict(conditions=1)):
+        state.write_text(json.dumps({**json.loads(whole), **damaged}))
+        assert 'step.json must hold what a run wrote' in runner()
+    state.unlink()
     assert 'something else has trained' in runner()
 
 
@@ -277,6 +282,10 @@ def test_checkpoints_are_those_of_the_folder(tmp_path):
     folder.mkdir()
     with pytest.raises(UserError, match='last_checkpoint that names it'):
         runner.checkpoint('step')
+    for torn in (b'', b'\xff\xfeepoch', b'\0', b'n' * 300):
+        (folder / 'last_checkpoint').write_bytes(torn)
+        with pytest.raises(UserError, match='last_checkpoint that names it'):
+            runner.checkpoint('step')
     (folder / 'last_checkpoint').write_text('/elsewhere/before/epoch_3.pth')
     with pytest.raises(UserError, match='there is no epoch_3.pth'):
         runner.checkpoint('step')

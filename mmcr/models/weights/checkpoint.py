@@ -9,7 +9,7 @@ from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from mmcr.checks import is_integer
 from mmcr.errors import UserError
 from mmcr.files import write_bytes
 
@@ -84,9 +85,28 @@ def load_from_local(path: str, map_location: str | None = None, **options) -> ob
         **options: Of `torch.load`.
 
     Raises:
-        CheckpointError: It is missing, unreadable, or more than weights and values.
+        CheckpointError: It is missing, unreadable, damaged, or more than weights and
+            values.
     """
     check_there(path)
+    _check_sums(Path(path).expanduser())
+    return _load(path, map_location, **options)
+
+
+def _check_sums(path: Path) -> None:
+    """Compares the bytes of a file with its sums, which torch does not."""
+    try:
+        damaged = is_zipfile(path) and ZipFile(path).testzip()
+    except Exception as error:  # whatever foreign bytes ask of zipfile
+        raise _unreadable(str(path), error) from None
+    if damaged:
+        raise CheckpointError(
+            f'{path} must hold what was written, but the bytes of {damaged!r} in it '
+            f'have changed since. Use an earlier checkpoint, or fetch the file again.'
+        )
+
+
+def _load(path: str, map_location: str | None, **options) -> object:
     options['weights_only'] = os.environ.get(ONLY_WEIGHTS) != '0'
     # every time: mmengine's own reader takes some of them away
     torch.serialization.add_safe_globals(history_globals())
@@ -121,6 +141,7 @@ def _unreadable(path: str, error: Exception) -> CheckpointError:
 
 def check_there(checkpoint: str) -> None:
     """Raises `CheckpointError` unless it is a file or an address (``https://...``)."""
+    str(checkpoint).encode()  # mmengine logs it
     if '://' not in str(checkpoint) and not Path(checkpoint).expanduser().is_file():
         raise CheckpointError(
             f'The checkpoint must be a file or an address such as '
@@ -138,8 +159,10 @@ def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor
 
     Raises:
         CheckpointError: It is missing, unreadable, without weights or not finite.
+        UnicodeEncodeError: Its name is not UTF-8.
     """
     checkpoint = str(checkpoint)
+    check_there(checkpoint)
     content = _fetched(checkpoint, map_location)
     for place in ('state_dict', 'model'):  # mmengine's, torchvision's trainer's
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
@@ -177,7 +200,7 @@ def check_finite(weights: Mapping[str, Tensor], path: str) -> None:
 
 
 def read_training(path: str | Path) -> dict:
-    """What a training left, to go on from; its bytes are compared with their sums.
+    """What a training left, to go on from.
 
     Tensors are mapped: the file has to stay. An address is fetched.
 
@@ -187,16 +210,8 @@ def read_training(path: str | Path) -> dict:
     if '://' in str(path):
         content = _fetched(str(path), 'cpu')
     else:
-        content = load_from_local(path, 'cpu', mmap=is_zipfile(path))
-    try:
-        damaged = is_zipfile(path) and ZipFile(path).testzip()
-    except (BadZipFile, OSError) as error:
-        raise _unreadable(str(path), error) from None
-    if damaged:
-        raise CheckpointError(
-            f'{path} must hold what was written, but the bytes of {damaged} in it have '
-            f'changed since. Use an earlier checkpoint.'
-        )
+        mapped = is_zipfile(Path(path).expanduser())
+        content = load_from_local(path, 'cpu', mmap=mapped)
     if _iteration(content) is None:
         raise CheckpointError(
             f'{path} must be what a training saved to go on from, with '
@@ -267,14 +282,16 @@ def checkpoints_in(folder: str | Path, start: str | None = None) -> list[Path]:
 
 def _iteration(content: object) -> int | None:
     """Of a checkpoint; None where no training can go on from it."""
-    if not isinstance(content, Mapping) or any(k not in content for k in RESUMABLE):
+    parts = content if isinstance(content, Mapping) else {}
+    if not all(isinstance(parts.get(name), Mapping) for name in RESUMABLE):
         return None
-    return content['meta'].get('iter')
+    iteration = parts['meta'].get('iter')
+    return iteration if is_integer(iteration, at_least=0) else None
 
 
 def _iteration_of(path: Path) -> int | None:
     try:
-        return _iteration(load_from_local(path, 'cpu', mmap=is_zipfile(path)))
+        return _iteration(_load(path, 'cpu', mmap=is_zipfile(path)))
     except CheckpointError:
         return None
 

@@ -61,7 +61,9 @@ class ReallocatedInit:
 
     def _check_order(self, module: nn.Module) -> None:
         cfgs = module.init_cfg
-        types = [cfg['type'] for cfg in ([cfgs] if isinstance(cfgs, dict) else cfgs)]
+        types = [
+            cfg.get('type', '') for cfg in ([cfgs] if isinstance(cfgs, dict) else cfgs)
+        ]
         names = [kind if isinstance(kind, str) else kind.__name__ for kind in types]
         if not names[-1].endswith(type(self).__name__) or any(
             name.startswith('Pretrained') for name in names
