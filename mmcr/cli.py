@@ -107,7 +107,10 @@ def _run_tool(name: str, arguments: list[str]) -> None:
 
 
 def place(text: str) -> str:
-    """A path as an argument; an empty one would be the current folder unasked."""
+    """A path as an argument; an empty one would be the current folder unasked.
+
+    What may be written there: `mmcr.files.check_output`.
+    """
     if not text.strip():
         raise argparse.ArgumentTypeError('it must name a path, but is empty')
     return text

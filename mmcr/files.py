@@ -90,7 +90,7 @@ def undone_if_refused(folder: Path) -> Iterator[None]:
     """An error in the block leaves the folder as it was before.
 
     What `write_bytes` wrote gets its old bytes or is removed, and so are folders in it
-    that are then new and empty.
+    that are then new and empty. For a Runner's own files: `mmcr.engine.outputs`.
     """
     known = set(folder.rglob('*'))
     _undo.append(written := {})
@@ -133,6 +133,9 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 
 def check_output(name: str, path: str | Path) -> None:
     """Check at the start that a file can be written, and that there is none yet.
+
+    Of work dirs, see `mmcr.engine.outputs` and `mmcr.workflow.place`; that a path is
+    not empty, `mmcr.cli.place`.
 
     Args:
         name: Of the option, for the message.

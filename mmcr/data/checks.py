@@ -23,6 +23,7 @@ from mmcr.data.images import SAMPLE, check_files, decode_some
 from mmcr.data.objects import check_boxes, check_masks
 from mmcr.data.sets import (
     CocoSet,
+    as_read,
     class_names,
     dataset_class,
     evaluators,
@@ -209,9 +210,7 @@ class _Look:
 
     def _coco(self, leaf: Mapping, place: str, annotated: bool) -> CocoSet:
         path = joined(leaf, leaf.get('ann_file') or '')
-        coco = read_coco(path, annotated)
-        if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
-            coco = {**coco, 'categories': sorted(coco['categories'], key=_id)}
+        coco = as_read(leaf, read_coco(path, annotated))
         data = CocoSet(path, image_folder(leaf, place), class_names(leaf), coco)
         for head, num_classes in self.heads.items():
             check_classes(data, num_classes, head)
@@ -220,7 +219,8 @@ class _Look:
 
     def _images(self, leaf: Mapping, place: str, contents: Contents) -> None:
         steps = leaf.get('pipeline') or ()
-        if not all(is_local(step.get('backend_args')) for step in steps):
+        local = all(is_local(step.get('backend_args')) for step in steps)
+        if not local or any('://' in path for path in contents.sizes):
             said = 'not looked at, since they are not on a local disk'
         else:
             kinds = ((type_name(step.get('type')), step) for step in steps)
@@ -237,10 +237,6 @@ class _Look:
 
     def _say(self, place: str, line: str) -> None:
         self.lines.setdefault(line, []).append(place)
-
-
-def _id(entry: Mapping) -> object:
-    return entry['id']
 
 
 def _elsewhere(leaf: Mapping) -> str | None:

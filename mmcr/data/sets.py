@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from mmcr.data.coco import DataError
@@ -57,8 +58,8 @@ def type_name(kind: object) -> str:
 
 
 def joined(dataset: Mapping, path: str) -> str:
-    """A path of a data set, relative ones under its `data_root`."""
-    return os.path.join(dataset.get('data_root') or '', path)
+    """A path of a data set, relative ones under its `data_root`; or an address."""
+    return path if '://' in path else os.path.join(dataset.get('data_root') or '', path)
 
 
 def image_folder(dataset: Mapping, loader: str) -> str:
@@ -74,6 +75,13 @@ def image_folder(dataset: Mapping, loader: str) -> str:
             "set data_prefix=dict(img='FOLDER/')."
         )
     return joined(dataset, prefix)
+
+
+def as_read(dataset: Mapping, coco: dict) -> dict:
+    """Annotations with the categories in the order in which mmdet reads them."""
+    if type_name(dataset['type']) != 'Objects365V1Dataset':
+        return coco
+    return {**coco, 'categories': sorted(coco['categories'], key=itemgetter('id'))}
 
 
 def evaluators(cfg: Mapping, loader: str) -> list[Mapping]:

@@ -27,7 +27,7 @@ from mmcr.data.figures import (
     Figure,
     draw_figure,
 )
-from mmcr.files import write_bytes, write_json
+from mmcr.files import write_json
 
 VERSION = 1  # of the drawing rules: raise it when equal arguments draw anew
 MIN_SIDE = 64
@@ -151,7 +151,8 @@ def _draw_images(folder: Path, recipe: dict) -> tuple[list[dict], list[dict]]:
         rng = np.random.default_rng(stream)
         picture, objects = draw_scene(rng, (width, height), recipe.get('object_size'))
         name = f'{split}_{index:06d}.png'
-        write_bytes(folder / name, cv2.imencode('.png', picture)[1].tobytes())
+        # plainly: the annotations, written last, say that all are there
+        (folder / name).write_bytes(cv2.imencode('.png', picture)[1])
         images.append(dict(id=index + 1, file_name=name, width=width, height=height))
         for entry in objects:
             number = len(annotations) + 1

@@ -29,6 +29,7 @@ from mmcr.models.weights.checkpoint import (
     check_there,
     last_checkpoint,
     only_weights,
+    pointed,
     read_training,
 )
 from mmcr.models.weights.compatibility import check_weights
@@ -182,7 +183,7 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = f'./work_dirs/{Path(args.config).stem}'
     # one rank reads the annotations: its message and exit end the others
-    if _is_first():
+    if is_first():
         with config_errors(f'The data of {args.config} cannot be understood'):
             print(check_config(cfg, args.check_images), flush=True)
         forget()
@@ -213,14 +214,13 @@ def build_trainer(cfg: Config, resume: str | None = None) -> Runner:
     """
     if cfg.get('resume'):
         resume = resume or cfg.get('load_from') or 'auto'
-    default_hooks = cfg.default_hooks = dict(cfg.get('default_hooks') or {})
-    saving = default_hooks.setdefault('checkpoint', dict(type='CheckpointHook')) or {}
+    saving = dict(type='CheckpointHook', interval=1)  # mmengine's own
+    hooks = dict(cfg.get('default_hooks') or {})
+    hooks.setdefault('checkpoint', saving)
+    cfg.default_hooks = hooks  # which copies
     if resume == 'auto':
-        folder = Path(cfg.work_dir)
-        if saving.get('out_dir'):
-            folder = Path(saving['out_dir'], folder.resolve().name)
-        resume, note = last_checkpoint(folder)
-        if note and _is_first():
+        resume, note = _left_off(cfg)
+        if note and is_first():
             print(note, flush=True)
     cfg.resume = resume is not None
     if cfg.resume:
@@ -229,12 +229,35 @@ def build_trainer(cfg: Config, resume: str | None = None) -> Runner:
     elif cfg.get('load_from'):
         check_there(cfg.load_from)
     add_hooks(cfg, EXACT_RESUME)
-    for hook in filter(None, [*default_hooks.values(), *cfg.custom_hooks]):
+    for hook in filter(None, [*cfg.default_hooks.values(), *cfg.custom_hooks]):
         if _kind(hook) == 'CheckpointHook':
             hook['type'] = 'mmcr.WholeCheckpointHook'
     runner = build_runner(cfg)
     check_sampled(runner)
     return runner
+
+
+def _left_off(cfg: Config) -> tuple[str | Path | None, str]:
+    """As `last_checkpoint`; an address where checkpoints do not go to a disk."""
+    named, out_dir = pointed(cfg.work_dir), out_dir_of(cfg)
+    if '://' in named:
+        return named, ''
+    if '://' in out_dir:
+        return None, (
+            f'{cfg.work_dir} has no last_checkpoint that names one in {out_dir}: the '
+            f'training begins anew.'
+        )
+    return last_checkpoint(cfg.work_dir, out_dir, cfg.get('load_from'))
+
+
+def out_dir_of(cfg: Config) -> str:
+    """Where checkpoints go, as mmengine's hook decides it; it may be an address."""
+    work_dir = os.path.abspath(cfg.work_dir)
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    out_dir = str(saving.get('out_dir') or work_dir)
+    if out_dir == work_dir:
+        return work_dir
+    return os.path.join(out_dir, os.path.basename(work_dir))
 
 
 def _check_resumed(cfg: Config, path: str | Path) -> None:
@@ -265,8 +288,10 @@ def _kind(hook: Mapping) -> str:
     return getattr(kind, '__name__', None) or str(kind).rpartition('.')[2]
 
 
-def _is_first() -> bool:
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+def is_first() -> bool:
+    """Whether this process is the only one or rank 0, before or after their start."""
+    ranks = map(os.environ.get, ('RANK', 'OMPI_COMM_WORLD_RANK', 'SLURM_PROCID'))
+    return next(filter(None, ranks), '0') == '0'
 
 
 def import_formatter(seconds: float = 10.0) -> None:

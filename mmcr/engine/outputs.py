@@ -1,4 +1,7 @@
-"""What a run leaves in its work dir: nothing where it is refused, nothing of others."""
+"""What a run leaves in its work dir: nothing where it is refused, nothing of others.
+
+Of a work of several steps: `mmcr.workflow.place`; of a file: `mmcr.files.check_output`.
+"""
 
 import os
 import shutil
@@ -9,8 +12,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmcr.cli import message_of
+from mmcr.engine.launch import is_first, out_dir_of
 from mmcr.errors import UserError
 from mmcr.files import made_folder
+from mmcr.models.weights.checkpoint import checkpoints_in, pointed
 
 
 @contextmanager
@@ -29,7 +34,7 @@ def work_dir_of(cfg: Config) -> Iterator[None]:
             'work_dir must name a folder, but is empty, which would be the current '
             'folder. Name one by --work-dir.'
         )
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) != '0':
+    if not is_first():
         yield
         return
     folder = Path(cfg.work_dir)
@@ -84,10 +89,20 @@ def _has_results(log_dir: Path) -> bool:
 def check_no_training(cfg: Config) -> None:
     """Checks that a training that begins anew does not write over another.
 
+    The file that it begins with (`load_from`) may lie there under another name than
+    trainings give.
+
     Raises:
-        UserError: Its work dir has checkpoints.
+        UserError: Where its checkpoints go, there are others.
     """
-    found = sorted(Path(cfg.work_dir).glob('*.pth'))
+    start = cfg.get('load_from') or ''
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    begin = (saving.get('filename_tmpl') or 'epoch_').partition('{')[0]
+    if Path(start).name.startswith((begin, 'epoch_', 'iter_', 'best_')):
+        start = ''
+    found = checkpoints_in(out_dir_of(cfg), start)
+    if '://' in pointed(cfg.work_dir):
+        found = [pointed(cfg.work_dir)]
     if found and not cfg.get('resume'):
         raise UserError(
             f'A training that begins anew needs a work dir without checkpoints, which '

@@ -1,16 +1,12 @@
 """The trials of a search on disk, so that a stopped search goes on."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
 
 from mmcr.checks import is_integer, is_list, is_number
 from mmcr.errors import UserError
@@ -143,8 +139,7 @@ def _opened(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         raise OSError('it is no file')  # to open a pipe would wait for a writer
-    if fcntl is not None:
-        _locked(os.open(path.parent, os.O_RDONLY), path)
+    _locked(os.open(path.parent, os.O_RDONLY), path)
     return _locked(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666), path)
 
 
@@ -156,8 +151,7 @@ def _locked(file: int, path: Path) -> int:
         os.close(file)
         return _held[place]
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
         raise JournalError(
@@ -177,8 +171,7 @@ def _release() -> None:
     _held.clear()
 
 
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_release)
+os.register_at_fork(after_in_child=_release)
 
 
 def read_journal(path: str | os.PathLike) -> tuple[dict, list[dict]]:

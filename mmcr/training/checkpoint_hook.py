@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole, and loaded where they fit."""
+"""Checkpoints of a training: written whole."""
 
 from collections import deque
 from pathlib import Path
@@ -8,9 +8,7 @@ from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from mmcr.models.detector import unwrapped
-from mmcr.models.weights.checkpoint import check_finite, write_checkpoint
-from mmcr.models.weights.compatibility import check_start
+from mmcr.models.weights.checkpoint import write_checkpoint
 from mmcr.registry import HOOKS
 
 
@@ -31,8 +29,7 @@ class WholeCheckpointHook(CheckpointHook):
     places; what ``max_keep_ckpts`` drops is removed afterwards.
 
     Raises:
-        UserError: A checkpoint cannot be written; one that is loaded is not finite or
-            not of this backbone.
+        UserError: A checkpoint cannot be written.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -53,13 +50,6 @@ class WholeCheckpointHook(CheckpointHook):
 
     def _here(self, path: str) -> str:
         return self.file_backend.join_path(self.out_dir, Path(path).name)
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        path = runner._load_from or runner.work_dir
-        weights = checkpoint.get('state_dict', checkpoint)
-        check_finite(weights, path)
-        if not runner._resume:
-            check_start(weights, unwrapped(runner.model), path)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         # as mmengine's, but for its order: that removes and then writes

@@ -1,7 +1,7 @@
 """Exact resume: training that was interrupted ends where it would have ended anyway."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice, repeat
 
@@ -17,10 +17,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmcr.errors import UserError
 from mmcr.models.detector import unwrapped
+from mmcr.models.weights.checkpoint import check_finite
+from mmcr.models.weights.compatibility import check_start
 from mmcr.registry import HOOKS
 
 #: Where data sets, and transforms of several others, keep these.
-PARTS = ('dataset', '_dataset', 'datasets', 'pipeline', 'transforms', 'transform')
+PARTS = (
+    *('dataset', '_dataset', 'datasets', 'pipeline', 'transforms', 'transform'),
+    *('aug', 'branch_pipelines'),
+)
 GENERATORS = (
     random.Random,
     np.random.Generator,
@@ -41,6 +46,10 @@ class ExactResumeHook(Hook):
     Images, augmentations, samples and paths are the same on every device; weights
     only where the kernels are deterministic, as on a CPU. Where the pipeline keeps
     something from image to image, as mmdet's ``CachedMosaic`` does, the log warns.
+
+    Raises:
+        UserError: A checkpoint that is loaded is not finite, or the backbone of one to
+            start from is another.
     """
 
     priority = 'VERY_HIGH'  # what other hooks draw comes after
@@ -112,8 +121,14 @@ class ExactResumeHook(Hook):
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        path = runner._load_from or runner.work_dir
+        weights = checkpoint.get('state_dict', checkpoint)
+        check_finite(weights, path)
         if runner._resume:
+            checkpoint['meta'].pop('config', None)  # the runner would run it
             self._state = checkpoint.get('exact_resume', {})
+        else:
+            check_start(weights, unwrapped(runner.model), path)
 
     def _go_on(self, runner: Runner) -> None:
         state, length = self._state, len(self.batches)
@@ -182,6 +197,8 @@ def _resizing(runner: Runner) -> list[nn.Module]:
 def _keeping(part: object) -> set[str]:
     """Names of the transforms of a data set that keep something between two images."""
     found = set()
+    if isinstance(part, Mapping):
+        part = [*part.values()]
     if isinstance(part, list | tuple):
         found.update(*map(_keeping, part))
     for name, value in getattr(part, '__dict__', {}).items():

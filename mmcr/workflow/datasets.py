@@ -14,6 +14,7 @@ from mmcr.data.coco import DataError, forget, read_coco
 from mmcr.data.objects import check_boxes, check_masks, count_boxes
 from mmcr.data.sets import (
     CocoSet,
+    as_read,
     class_names,
     dataset_class,
     evaluators,
@@ -172,7 +173,10 @@ class _Set(CocoSet):
         # elsewhere than on a disk, paths mean what their backend makes of them
         remote = options.get('backend', 'local') != 'local'
         path = joined(leaf, leaf.get('ann_file') or '')
-        place = str if remote or '://' in path else os.path.abspath
+
+        def place(path: str) -> str:
+            return path if remote or '://' in path else os.path.abspath(path)
+
         image_folder(leaf, TRAIN)
         prefixes = {
             key: place(joined(leaf, prefix))
@@ -184,10 +188,7 @@ class _Set(CocoSet):
         if isinstance(metainfo.get('classes'), str):  # a file, by a relative path
             leaf['metainfo'] = {**metainfo, 'classes': tuple(classes)}
         with get_local_path(leaf['ann_file'], backend_args=options or None) as local:
-            coco = read_coco(local)
-        if type_name(leaf['type']) == 'Objects365V1Dataset':  # as it does
-            ordered = sorted(coco['categories'], key=lambda category: category['id'])
-            coco = {**coco, 'categories': ordered}
+            coco = as_read(leaf, read_coco(local))
         if leaf.get('indices') is not None:  # of what mmdet leaves of the images
             built = DATASETS.build({**leaf, 'pipeline': [], 'lazy_init': False})
             used = {built.get_data_info(i)['img_id'] for i in range(len(built))}

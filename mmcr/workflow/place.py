@@ -1,4 +1,7 @@
-"""A work dir: for one run at a time, and for nothing else."""
+"""A work dir: for one run at a time, and for nothing else.
+
+Of a single training or search: `mmcr.engine.outputs`; of a file: `mmcr.files`.
+"""
 
 import fcntl
 import os

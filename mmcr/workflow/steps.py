@@ -254,6 +254,7 @@ class StepRunner:
         """Runs a tool, its output in ``console.log``, where it is on the screen."""
         folder = self.folder(step)
         command = [str(TOOLS / tool), str(folder / 'config.py'), *arguments]
+        command += ['--check-images', 'none']  # its tool has looked at them
         if '--work-dir' not in arguments:
             command += ['--work-dir', str(folder)]
         if self.gpus:

@@ -410,7 +410,7 @@ def _fields() -> Iterator[Case]:
             'operation backbone',
             flops,
             {
-                'model.backbone.stage_blocks': VALUES.keys(),
+                'model.backbone.stage_blocks': VALUES.keys() - {'null'},
                 'model.backbone.dilations': VALUES.keys() - {'null'},
                 'model.backbone.choices': VALUES.keys() - {'null'},
                 'model.backbone.base_channels': COUNT,
@@ -421,7 +421,7 @@ def _fields() -> Iterator[Case]:
             'fixed backbone',
             flops[:2] + (network,),
             {
-                'model.backbone.stage_blocks': VALUES.keys(),
+                'model.backbone.stage_blocks': VALUES.keys() - {'null'},
                 'model.backbone.dilations': VALUES.keys() - {'null'},
                 'model.rpn_head.type': {'text', 'null'},
             },
@@ -442,7 +442,7 @@ def _fields() -> Iterator[Case]:
 
 #: What a message may call a field instead.
 CALLED = dict(optimizer='SGD', ann_file='Annotation', init_cfg='ResNet')
-SHOWN = dict(nested='deep', dict="'a'")
+SHOWN = dict(nested='deep', dict="'a'", list='1')
 
 
 def _naming(path: str, value: str) -> str:

@@ -391,6 +391,18 @@ def test_images_that_may_be_missing_or_elsewhere(data):
     assert 'train_dataloader: not looked at, since its files' in check_config(cfg)
 
 
+@pytest.mark.parametrize('folder', ['s3://bucket/train/', 'https://host/train/'])
+def test_images_at_an_address(data, folder):
+    """Their annotations are here, and looked at."""
+    cfg = config(data)
+    train = cfg.train_dataloader.dataset
+    train.data_prefix = dict(img=folder)
+    assert '6 images (not looked at, since they are not on a' in check_config(cfg)
+    damage(data, annotations(bbox=[1]))
+    with pytest.raises(DataError, match='bbox must be'):
+        check_config(cfg)
+
+
 @pytest.mark.parametrize(
     ('name', 'mode'),
     [

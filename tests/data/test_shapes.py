@@ -183,6 +183,14 @@ def test_an_interrupted_writing_leaves_no_annotations(tmp_path, monkeypatch):
     assert digests(tmp_path / 'cut') == whole
 
 
+def test_only_the_annotations_are_written_one_by_one(tmp_path, monkeypatch):
+    """They say that the images are whole; thousands of these would take long."""
+    synced = []
+    monkeypatch.setattr('os.fsync', synced.append)
+    write_shapes(tmp_path, 3, (64, 64))
+    assert len(synced) == 2  # the file and its folder
+
+
 def test_a_foreign_file_is_not_overwritten(tmp_path):
     for content in ('{"images": []}', 'no json', '[]'):
         (tmp_path / 'train.json').write_text(content)

@@ -11,15 +11,17 @@ from zipfile import ZipFile
 import pytest
 import torch
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MessageHub
 from mmengine.registry import HOOKS
+from mmengine.runner import CheckpointLoader
 from nets import equal
-from tiny import search_cfg, train_cfg
+from tiny import build_detector, search_cfg, train_cfg
 
 from mmcr.cli import user_errors
 from mmcr.engine.launch import build_trainer, read_config
 from mmcr.errors import UserError
+from mmcr.models.weights import checkpoint
 from mmcr.models.weights.checkpoint import (
     ONLY_WEIGHTS,
     CheckpointError,
@@ -29,6 +31,7 @@ from mmcr.models.weights.checkpoint import (
     read_weights,
 )
 from mmcr.training.checkpoint_hook import WholeCheckpointHook, WholeFiles
+from mmcr.training.resume_hook import ExactResumeHook
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
@@ -67,7 +70,7 @@ def plain_cfg(root, folder, iterations=2, **hooks):
     return cfg
 
 
-def test_the_furthest_that_is_whole(tmp_path):
+def test_the_furthest_that_is_whole(tmp_path, monkeypatch):
     assert last_checkpoint(tmp_path) == (None, '')
     torch.save(dict(conv1=torch.ones(1)), tmp_path / 'resnet.pth')  # is none
     (tmp_path / 'broken.pth').write_bytes(b'PK')
@@ -79,7 +82,9 @@ def test_the_furthest_that_is_whole(tmp_path):
 
     pointer = tmp_path / 'last_checkpoint'
     pointer.write_text('/elsewhere/moved/epoch_9.pth')
-    assert last_checkpoint(tmp_path) == (nine, '')
+    with monkeypatch.context() as patch:
+        patch.delattr(checkpoint, '_iteration_of')  # it looks at no other
+        assert last_checkpoint(tmp_path) == (nine, '')
     foreign = '', 'epoch_11.pth', '/etc/hostname', '\0\0\0', 'resnet.pth', 'n' * 300
     for content in (*map(str.encode, foreign), b'\xff\xfe'):
         pointer.write_bytes(content)
@@ -94,9 +99,77 @@ def test_the_furthest_that_is_whole(tmp_path):
         ten.write_bytes(torn)
         path, note = last_checkpoint(tmp_path)
         assert path == nine and str(ten) in note
+    assert last_checkpoint(tmp_path, start=str(ten))[0] == nine
     nine.unlink()
     with pytest.raises(CheckpointError, match='must hold a whole checkpoint.*epoch_10'):
         last_checkpoint(tmp_path)
+
+
+def test_a_config_from_an_address_is_not_run():
+    runner = SimpleNamespace(_load_from='s3://a/b.pth', _resume=True)
+    content = dict(meta=dict(iter=1, config='import os'), state_dict={})
+    ExactResumeHook().after_load_checkpoint(runner, content)
+    assert content['meta'] == dict(iter=1)
+
+
+@HOOKS.register_module()
+class OwnCheckpoints(CheckpointHook):
+    """As a user writes it."""
+
+
+@pytest.mark.parametrize(
+    'saving',
+    [None, dict(), dict(checkpoint=None), dict(checkpoint=dict(type='OwnCheckpoints'))],
+)
+def test_what_a_config_says_of_hooks(shapes, tmp_path, saving):
+    """A start is checked whichever hook saves; mmengine's own is put in the place."""
+    cfg = plain_cfg(shapes, tmp_path / 'work')
+    cfg.pop('default_hooks')
+    if saving is not None:
+        cfg.default_hooks = saving
+    broken = {'backbone.conv1.weight': torch.tensor([1.0, float('nan')])}
+    cfg.load_from = str(tmp_path / 'nan.pth')
+    torch.save(broken, cfg.load_from)
+    runner = build_trainer(cfg)
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    if saving:
+        assert not any(isinstance(hook, WholeCheckpointHook) for hook in hooks)
+    else:
+        assert [type(hook) for hook in hooks] == [WholeCheckpointHook]
+        assert hooks[0].interval == 1
+    with pytest.raises(CheckpointError, match='1 of its 2 numbers'):
+        runner.load_or_resume()
+
+
+def test_resuming_from_elsewhere(shapes, tmp_path, monkeypatch, capsys):
+    """Checkpoints in another folder or at an address; the work dir says which."""
+    work_dir = tmp_path / 'work'
+    (tmp_path / 'out/work').mkdir(parents=True)
+    work_dir.mkdir()
+    weights = build_detector(PLAIN).state_dict()
+    path = saved(tmp_path / 'out/work/iter_1.pth', 1, state_dict=weights)
+
+    def resumed(out_dir, resume='auto'):
+        runner = build_trainer(plain_cfg(shapes, work_dir, out_dir=out_dir), resume)
+        return runner._resume and runner._load_from
+
+    assert resumed('bucket://b') is False
+    assert 'one in bucket://b/work: the training begins' in capsys.readouterr()[0]
+    (work_dir / 'last_checkpoint').write_text(str(path))
+    assert resumed(str(tmp_path / 'out')) == str(path)
+    assert 'going on' not in capsys.readouterr()[0]
+
+    address = 'bucket://b/work/iter_1.pth'
+    schemes = {'bucket://': lambda name, map_location: torch.load(path)}
+    monkeypatch.setattr(
+        CheckpointLoader, '_schemes', {**schemes, **CheckpointLoader._schemes}
+    )
+    assert resumed('bucket://b', address) == address
+    (work_dir / 'last_checkpoint').write_text(address)
+    assert resumed('bucket://b') == address
+    saved(path, 1, state_dict=dict(other=torch.ones(1)))
+    with pytest.raises(CheckpointError, match='bucket://b/work/iter_1.pth'):
+        resumed('bucket://b')
 
 
 @pytest.mark.parametrize(
@@ -140,10 +213,10 @@ def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
     backend, path = WholeFiles(), tmp_path / 'a/epoch_1.pth'
     backend.put(b'first', path)
 
-    def full(descriptor):
+    def full(file):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(os, 'fsync', full)
+    monkeypatch.setattr('os.fsync', full)
     with pytest.raises(UserError, match='No space left'):
         backend.put(b'second', path)
     assert [p.read_bytes() for p in path.parent.iterdir()] == [b'first']

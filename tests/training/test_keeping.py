@@ -18,12 +18,26 @@ class Drawing:
         return results
 
 
+class Albu(Drawing):
+    """As mmdet's: what draws is the library's pipeline inside."""
+
+    def __init__(self):
+        self.aug = Drawing()
+
+
+class MultiBranch(Drawing):
+    def __init__(self):
+        self.branch_pipelines = dict(strong=Compose([Drawing()]))
+
+
 @pytest.mark.parametrize(
     'step, names',
     [
         (CachedMosaic(), {'CachedMosaic'}),
         (RandomApply([CachedMixUp(img_scale=(9, 9))]), {'CachedMixUp'}),
         (Drawing(), {'Drawing'}),
+        (Albu(), {'Drawing'}),
+        (MultiBranch(), {'Drawing'}),
         (Mosaic(), set()),
         (RandomFlip(0.5), set()),
     ],

@@ -89,6 +89,14 @@ def built(loader: dict):
     return DATASETS.build(copy.deepcopy(loader['dataset']))
 
 
+@pytest.mark.parametrize('folder', ['s3://bucket/train/', 'https://host/train/'])
+def test_an_address_of_images_stays(folder, data, tmp_path):
+    cfg = config(data, coco_set(data, data_prefix=dict(img=folder)))
+    found = search_data(cfg, 4, tmp_path)
+    for loader in found.train_dataloader, found.archval_dataloader:
+        assert all(path.startswith(folder) for path in paths(loader))
+
+
 def infos(loader: dict) -> list[dict]:
     dataset = built(loader)
     return [dataset.get_data_info(i) for i in range(len(dataset))]

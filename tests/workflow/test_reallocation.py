@@ -1,6 +1,7 @@
 """A reallocation from beginning to end, on a data set of a few small images."""
 
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -262,6 +263,17 @@ def test_the_data_are_part_of_what_matters(runner, workplace, tmp_path):
         assert 'train_dataloader.dataset.ann_file (' in runner()
     finally:
         train.write_text(annotations)
+
+
+def test_a_step_does_not_decode_images_again(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmcr.workflow.steps.TOOLS', tmp_path)
+    (tmp_path / 'train.py').write_text('import sys; sys.exit(f"error: {sys.argv}")')
+    (tmp_path / 'step').mkdir()
+    screen = SimpleNamespace(read=lambda step, line: None)
+    with open(os.devnull) as lock, pytest.raises(UserError) as error:
+        runner = StepRunner(tmp_path, [], screen)
+        runner._call(Step('step', ''), lock.fileno(), 'train.py', '--resume')
+    assert "'--check-images', 'none'" in str(error.value)
 
 
 def test_checkpoints_are_those_of_the_folder(tmp_path):

@@ -8,6 +8,7 @@ from operator import mul
 from mmdet.models.backbones.resnet import ResNet
 from torch import Tensor, nn
 
+from mmcr.checks import check_integer
 from mmcr.errors import UserError
 from mmcr.models.reallocated_backbone import ReallocatedBackbone, checked_blocks
 from mmcr.models.searchable import ForwardStep
@@ -90,6 +91,7 @@ class CRResNet(ResNetStages, ResNet):
             raise UserError(
                 f'depth must be one of {sorted(self.arch_settings)}, but got {depth!r}.'
             )
+        check_integer('base_channels', options.get('base_channels', 64))
         num_stages = options.get('num_stages', 4)
         block, baseline = self.arch_settings[depth]
         stage_blocks = checked_blocks(stage_blocks, baseline[:num_stages])

@@ -2,7 +2,7 @@
 
 from mmdet.models.backbones.resnext import ResNeXt
 
-from mmcr.checks import is_integer
+from mmcr.checks import check_integer, is_integer
 from mmcr.errors import UserError
 from mmcr.models.backbones.resnet import CRResNet
 from mmcr.registry import MODELS
@@ -38,6 +38,7 @@ class CRResNeXt(CRResNet, ResNeXt):
         base_channels: int = 64,
         **options,
     ) -> None:
+        check_integer('base_channels', base_channels)
         follows = base_width is None
         if follows:
             base_width = max(1, 4 * base_channels // 64)

@@ -5,6 +5,7 @@ import re
 from argparse import Namespace
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -162,10 +163,7 @@ def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor
     """
     checkpoint = str(checkpoint)
     check_there(checkpoint)
-    try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location)
-    except Exception as error:  # of an address: of the network or of its bytes
-        raise _unreadable(checkpoint, error) from None
+    content = _fetched(checkpoint, map_location)
     for place in ('state_dict', 'model'):  # mmengine's, torchvision's trainer's
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
             content = content[place]
@@ -178,6 +176,13 @@ def read_weights(checkpoint: str, map_location: str = 'cpu') -> dict[str, Tensor
         )
     check_finite(weights, checkpoint)
     return weights
+
+
+def _fetched(checkpoint: str, map_location: str) -> object:
+    try:
+        return CheckpointLoader.load_checkpoint(checkpoint, map_location)
+    except Exception as error:  # of an address: of the network or of its bytes
+        raise _unreadable(checkpoint, error) from None
 
 
 def check_finite(weights: Mapping[str, Tensor], path: str) -> None:
@@ -197,12 +202,16 @@ def check_finite(weights: Mapping[str, Tensor], path: str) -> None:
 def read_training(path: str | Path) -> dict:
     """What a training left, to go on from.
 
-    Tensors are mapped: the file has to stay.
+    Tensors are mapped: the file has to stay. An address is fetched.
 
     Raises:
         CheckpointError: It is unreadable, damaged, or of no training.
     """
-    content = load_from_local(path, 'cpu', mmap=is_zipfile(Path(path).expanduser()))
+    if '://' in str(path):
+        content = _fetched(str(path), 'cpu')
+    else:
+        mapped = is_zipfile(Path(path).expanduser())
+        content = load_from_local(path, 'cpu', mmap=mapped)
     if _iteration(content) is None:
         raise CheckpointError(
             f'{path} must be what a training saved to go on from, with '
@@ -212,45 +221,63 @@ def read_training(path: str | Path) -> dict:
     return content
 
 
-def last_checkpoint(folder: str | Path) -> tuple[Path | None, str]:
+def pointed(work_dir: str | Path) -> str:
+    """What ``last_checkpoint`` in a work dir names; empty where there is none."""
+    pointer = Path(work_dir, 'last_checkpoint')
+    return pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+
+
+def last_checkpoint(
+    work_dir: str | Path, out_dir: str | Path | None = None, start: str | None = None
+) -> tuple[Path | None, str]:
     """Where a training left off, and a sentence on it where that is not as expected.
 
-    What ``last_checkpoint`` names, in this folder; where that is not whole, of those
-    beside it the one that is furthest. None where nothing was trained.
+    What ``last_checkpoint`` names, in the folder of checkpoints; where that is not
+    whole, of those beside it the one that is furthest. None where nothing was trained.
+
+    Args:
+        work_dir: Has the file ``last_checkpoint``.
+        out_dir: Has the checkpoints; ``None``: the work dir has.
+        start: A file that the training began with: it is none of its checkpoints.
 
     Raises:
         CheckpointError: ``last_checkpoint`` is there, but no whole checkpoint.
     """
-    pointer = Path(folder, 'last_checkpoint')
+    pointer, folder = Path(work_dir, 'last_checkpoint'), Path(out_dir or work_dir)
     reason, named = f'There is no file {pointer}', None
     if pointer.is_file():
-        name = Path(pointer.read_text(errors='replace').strip()).name
-        reason = f'{pointer} names {name or None!r}, which is not beside it'
-        named = pointer.with_name(name) if name else None
-        if named and not os.path.isfile(named):  # whatever bytes its name has
-            named = None
+        name = Path(pointed(work_dir)).name
+        reason = f'{pointer} names {name or None!r}, which is not in {folder}'
+        named = folder / name if name else None
+    if named and os.path.isfile(named):  # whatever bytes its name has
+        try:
+            read_training(named)
+            return named, ''
+        except CheckpointError as error:
+            reason = str(error)
     iterations = {
         path: _iteration_of(path)
-        for path in Path(folder).glob('*.pth')
+        for path in checkpoints_in(folder, start)
         if path != named and not path.name.startswith('best_')  # without optimizer
     }
     others = [path for path, i in iterations.items() if i is not None]
-    others.sort(key=iterations.get, reverse=True)
-    if named:
-        others.insert(0, named)
-    for path in others:
-        try:
+    for path in sorted(others, key=iterations.get, reverse=True):
+        with suppress(CheckpointError):
             read_training(path)
-        except CheckpointError as error:
-            reason = str(error) if path == named else reason
-        else:
-            return path, '' if path == named else f'{reason}: going on from {path}.'
+            return path, f'{reason}: going on from {path}.'
     if pointer.is_file():
         raise CheckpointError(
             f'{folder} must hold a whole checkpoint to go on from, but: {reason}. Put '
             f'one there, or remove what is there to start anew.'
         )
     return None, ''
+
+
+def checkpoints_in(folder: str | Path, start: str | None = None) -> list[Path]:
+    """Those that a training left, without the one that it began with (`start`)."""
+    begun = start and os.path.realpath(Path(start).expanduser())
+    found = sorted(Path(folder).glob('*.pth'))
+    return [path for path in found if os.path.realpath(path) != begun]
 
 
 def _iteration(content: object) -> int | None:
