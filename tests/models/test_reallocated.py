@@ -462,3 +462,10 @@ def test_every_reallocated_backbone_is_tested():
         if issubclass(kind, ReallocatedBackbone)
     }
     assert kinds == {cfg['type'] for cfg in FAMILIES.values()}
+
+
+@pytest.mark.parametrize('kind', [CRResNet, CRResNeXt])
+@pytest.mark.parametrize('width', [True, 0, -1, 0.5, '64', None, [64]])
+def test_a_width_is_a_number_of_channels(kind, width):
+    with pytest.raises(UserError, match='base_channels must be an integer'):
+        kind(depth=50, base_channels=width)
