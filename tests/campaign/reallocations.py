@@ -91,7 +91,7 @@ class Reallocation:
         process = self.start(**dying)
         if dying:
             try:
-                process.wait(rng.uniform(30, 60))
+                process.wait(rng.uniform(15, 40))
             except subprocess.TimeoutExpired:  # it makes no such call soon
                 way = 'all'
         if way in ('all', 'tool', 'step'):
@@ -192,7 +192,8 @@ def children(pid: int) -> list[int]:
 def campaign(folder: Path, count: int, seed: int, kinds: list[str]) -> list[dict]:
     """Kills reallocations of the kinds in turn until there are so many kills."""
     rng, rows = Random(seed), []
-    write_workplace(folder)
+    if not (folder / 'mine.py').exists():
+        write_workplace(folder)
     for kind in kinds:
         reference = Reallocation(folder, f'whole_{len(rows)}', kind)
         beside = reference.start()
@@ -243,7 +244,11 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser('python -m tests.campaign reallocations')
     parser.add_argument('--count', type=int, default=24, help='of kills of each kind')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--keep', type=Path, help='folder, new, for all that is left')
+    parser.add_argument(
+        '--keep',
+        type=Path,
+        help='folder for all that is left; another campaign goes on there',
+    )
     parser.add_argument(
         '--kinds', default='stage,crnas', help=f'of {", ".join(OPTIONS)}'
     )
