@@ -114,7 +114,7 @@ class Reallocation:
         waits = rng.random() < 0.8 or way == 'step'
         while waits and process.poll() is None and not children(process.pid):
             time.sleep(0.05)
-        end = time.monotonic() + rng.uniform(0, 25)
+        end = time.monotonic() + rng.uniform(0, 50)
         while time.monotonic() < end and process.poll() is None:
             time.sleep(0.05)
         try:
