@@ -29,7 +29,9 @@ def write_workplace(folder: Path) -> None:
         'train_cfg = dict(max_epochs=1)\n'
         'val_dataloader = test_dataloader = dict(batch_size=4)\n'
         'cost_shape = (96, 96)\n'
-        'reallocation = dict(archval=8)\n'
+        'reallocation = dict(\n'
+        '    _delete_=True, archval=8, width=1.0,\n'
+        '    supernet=dict(val_cfg=dict(calibration_images=32, num_minibatches=4)))\n'
     )
 
 

@@ -107,9 +107,13 @@ default_hooks = dict(
 randomness = dict(seed=0)
 
 # What tools/reallocate.py takes for its options: a supernet as wide as the detector,
-# which is narrow enough, and few images, for a demo of minutes.
+# which is narrow enough, few images, and the stage search alone, for a demo of minutes.
+# Two candidates meet in the run-off, three seeds judge.
 reallocation = dict(
     archval=100,
     width=1.0,
-    supernet=dict(val_cfg=dict(calibration_images=32, num_minibatches=4)),
-)
+    dilations=False,
+    candidates=2,
+    trainings=9,
+    jobs=2,
+    supernet=dict(val_cfg=dict(calibration_images=32, num_minibatches=4)))

@@ -35,6 +35,9 @@ val_dataloader = test_dataloader = dict(batch_size=4)
 cost_shape = (96, 96)
 reallocation = dict(
     archval=8,
+    candidates=4,
+    trainings=None,
+    jobs=1,
     backbone=dict(stage_blocks=(1, 2, 1, 1)),
     search=dict(
         searcher=dict(population=4, generations=2, top=2, mutations=1, crossovers=1),
