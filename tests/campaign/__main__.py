@@ -1,4 +1,4 @@
-"""The campaigns against "nothing silent, nothing lost", run by hand and nightly.
+"""The campaigns against "nothing silent, nothing lost", for people and nightly jobs.
 
 python -m tests.campaign kills --count 1000 --seed 1 [--kinds evolution,joint] [--out F]
 python -m tests.campaign kills --real [--kinds train.py]

@@ -38,6 +38,7 @@ OPTIONS = {
 #: Where calls are counted, and up to which.
 TOOLS = (('reallocate.py', 60), ('train.py', 12), ('search.py', 40), ('test.py', 6))
 SAME = ('comparison.json', 'comparison.md', 'run_off.json', 'mine*.py')
+TIMED = ('time', 'data_time', 'checkpoint', 'crc32', 'searches')
 SECONDS = 900  # after which a work is ended: it hangs
 
 
@@ -167,10 +168,24 @@ class Reallocation:
         for name in SAME:
             for path in sorted(self.work.rglob(name)):
                 found[str(path.relative_to(self.work))] = path.read_bytes()
+        for name, content in found.items():
+            if name.endswith('.json'):
+                found[name] = untimed(json.loads(content))
+            elif name.endswith('.jsonl'):
+                found[name] = untimed(list(map(json.loads, content.splitlines())))
         best = torch.load(self.work / 'result/best.pth', weights_only=False)
         found['best.pth'] = {n: w.tolist() for n, w in best['state_dict'].items()}
         found['steps'] = sorted(self.done())
         return found
+
+
+def untimed(content: object) -> object:
+    """Without what was measured in seconds, and sums of files that hold such."""
+    if isinstance(content, dict):
+        return {k: untimed(v) for k, v in content.items() if k not in TIMED}
+    if isinstance(content, list):
+        return [untimed(each) for each in content]
+    return content
 
 
 def children(pid: int) -> list[int]:
