@@ -4,5 +4,4 @@ test_cfg = dict(
     _delete_=True,
     type='mmcr.ArchSearchLoop',
     searcher=dict(type='mmcr.GreedySearcher', k=3),
-    final_backbone=dict(widen_factor=1.0),
-)
+    final_backbone=dict(widen_factor=1.0))

@@ -6,8 +6,6 @@ model = dict(
     backbone=dict(
         supernet='operation',
         stage_choices=None,
-        stage_blocks=_base_.cr_backbone.stage_blocks,
-    )
-)
+        stage_blocks=_base_.cr_backbone.stage_blocks))
 
 val_cfg = dict(archs=dict(_delete_=True, dilation1=1, dilation2=2, dilation3=3))

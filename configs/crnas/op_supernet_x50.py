@@ -3,7 +3,8 @@
 _base_ = ['./supernet_x50.py', '../_base_/archs/x50_stage-cr.py']
 
 model = dict(
-    backbone=dict(supernet='operation', stage_blocks=_base_.cr_backbone.stage_blocks)
-)
+    backbone=dict(
+        supernet='operation',
+        stage_blocks=_base_.cr_backbone.stage_blocks))
 
 val_cfg = dict(archs=dict(_delete_=True, dilation1=1, dilation2=2, dilation3=3))

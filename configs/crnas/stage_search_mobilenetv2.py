@@ -5,5 +5,4 @@ test_cfg = dict(
     type='mmcr.ArchSearchLoop',
     searcher=dict(type='mmcr.ExhaustiveSearcher'),
     budget=16,
-    final_backbone=dict(widen_factor=1.0),
-)
+    final_backbone=dict(widen_factor=1.0))

@@ -5,5 +5,4 @@ test_cfg = dict(
     type='mmcr.ArchSearchLoop',
     searcher=dict(type='mmcr.ExhaustiveSearcher'),
     budget=16,
-    final_backbone=dict(base_channels=64),
-)
+    final_backbone=dict(base_channels=64))

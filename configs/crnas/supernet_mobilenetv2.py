@@ -13,16 +13,12 @@ model = dict(
         norm_eval=False,
         supernet='stage',
         share='prefix',
-        stage_choices=dict(stage1=(1, 2, 3, 4)),
-    ),
-    neck=dict(in_channels=[16, 16, 48, 1280]),
-)
+        stage_choices=dict(stage1=(1, 2, 3, 4))),
+    neck=dict(in_channels=[16, 16, 48, 1280]))
 
 val_cfg = dict(
     archs=dict(
         _delete_=True,
         baseline=[2, 3, 4, 3, 3],
         shallow=[4, 3, 3, 2, 2],
-        deep=[1, 1, 3, 4, 6],
-    )
-)
+        deep=[1, 1, 3, 4, 6]))

@@ -7,14 +7,9 @@ model = dict(
     backbone=dict(
         depth=18,
         stage_choices=dict(
-            stage1=(1, 2, 3), stage2=(1, 2, 3), stage3=(2, 3), stage4=(2, 3, 4)
-        ),
-    ),
-    neck=dict(in_channels=[32, 64, 128, 256]),
-)
+            stage1=(1, 2, 3), stage2=(1, 2, 3), stage3=(2, 3), stage4=(2, 3, 4))),
+    neck=dict(in_channels=[32, 64, 128, 256]))
 
 val_cfg = dict(
     archs=dict(
-        _delete_=True, baseline=[2, 2, 2, 2], shallow=[3, 1, 2, 2], deep=[1, 1, 2, 4]
-    )
-)
+        _delete_=True, baseline=[2, 2, 2, 2], shallow=[3, 1, 2, 2], deep=[1, 1, 2, 4]))

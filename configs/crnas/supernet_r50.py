@@ -15,5 +15,4 @@ custom_hooks[0]['sampler'] = dict(type='mmcr.StrictlyFairSampler')
 val_cfg = dict(
     _delete_=True,
     type='mmcr.ArchValLoop',
-    archs=dict(baseline=[3, 4, 6, 3], shallow=[10, 2, 2, 2], deep=[1, 1, 3, 11]),
-)
+    archs=dict(baseline=[3, 4, 6, 3], shallow=[10, 2, 2, 2], deep=[1, 1, 3, 11]))

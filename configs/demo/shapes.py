@@ -23,8 +23,7 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 data = dict(data_root=data_root, metainfo=dict(classes=classes))
 loader = dict(batch_size=8, num_workers=0, persistent_workers=False)
@@ -34,23 +33,18 @@ train_dataloader = dict(
         data_prefix=dict(img='train/'),
         filter_cfg=dict(min_size=0),
         pipeline=train_pipeline,
-        **data,
-    ),
-    **loader,
-)
+        **data),
+    **loader)
 val_dataloader = dict(
     dataset=dict(
         ann_file='test.json',
         data_prefix=dict(img='test/'),
         pipeline=test_pipeline,
-        **data,
-    ),
-    **loader,
-)
+        **data),
+    **loader)
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    _delete_=True, type='mmcr.UnroundedCocoMetric', ann_file=data_root + 'test.json'
-)
+    _delete_=True, type='mmcr.UnroundedCocoMetric', ann_file=data_root + 'test.json')
 test_evaluator = val_evaluator
 
 # Detector: an eighth to a quarter of the usual widths, from random weights.
@@ -63,25 +57,23 @@ model = dict(
         stem_channels=16,
         frozen_stages=-1,
         norm_eval=False,
-        init_cfg=None,
-    ),
+        init_cfg=None),
     neck=dict(in_channels=widths, out_channels=32),
     rpn_head=dict(in_channels=32, feat_channels=32),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=32, roi_layer=dict(sampling_ratio=2)),
-        bbox_head=dict(in_channels=32, fc_out_channels=128, num_classes=len(classes)),
-    ),
+        bbox_roi_extractor=dict(
+            out_channels=32, roi_layer=dict(sampling_ratio=2)),
+        bbox_head=dict(
+            in_channels=32, fc_out_channels=128, num_classes=len(classes))),
     train_cfg=dict(
-        rpn_proposal=dict(nms_pre=256, max_per_img=100), rcnn=dict(sampler=dict(num=64))
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=256, max_per_img=100)),
-)
+        rpn_proposal=dict(nms_pre=256, max_per_img=100),
+        rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(rpn=dict(nms_pre=256, max_per_img=100)))
 
 # Schedule: from scratch, so gradients are clipped.
 max_epochs = 8
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs
-)
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
@@ -91,19 +83,16 @@ param_scheduler = [
         end=max_epochs,
         by_epoch=True,
         milestones=[max_epochs * 3 // 4],
-        gamma=0.1,
-    ),
+        gamma=0.1),
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001),
-    clip_grad=dict(max_norm=10),
-)
+    clip_grad=dict(max_norm=10))
 # Two: the older one is removed before the newer one is written.
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(by_epoch=True, interval=1, max_keep_ckpts=2),
-)
+    checkpoint=dict(by_epoch=True, interval=1, max_keep_ckpts=2))
 randomness = dict(seed=0)
 
 # What tools/reallocate.py takes for its options: a supernet as wide as the detector,

@@ -9,11 +9,11 @@ param_scheduler[1].update(end=max_epochs, milestones=[max_epochs * 3 // 4])
 reallocation = dict(
     method='detnas',
     backbone=dict(
-        stage_blocks=(2, 2, 4, 2), stem_channels=16, stage_channels=(32, 64, 128, 256)
-    ),
+        stage_blocks=(2, 2, 4, 2),
+        stem_channels=16,
+        stage_channels=(32, 64, 128, 256)),
     search=dict(
-        searcher=dict(population=10, generations=5, top=4, mutations=4, crossovers=4),
+        searcher=dict(
+            population=10, generations=5, top=4, mutations=4, crossovers=4),
         # meets 72% of the paths, as 300M meet 69% of those of DetNAS
-        budget=dict(limit=32e6, shape=(192, 192)),
-    ),
-)
+        budget=dict(limit=32e6, shape=(192, 192))))

@@ -9,5 +9,4 @@ _base_ = [
 model = dict(
     roi_head=dict(bbox_head=dict(num_classes=20)),
     backbone=_base_.cr_backbone,
-    neck=dict(in_channels=_base_.cr_neck_in_channels),
-)
+    neck=dict(in_channels=_base_.cr_neck_in_channels))

@@ -9,7 +9,6 @@ _base_ = [
 model = dict(
     bbox_head=dict(num_classes=20),
     backbone=_base_.cr_backbone,
-    neck=dict(in_channels=_base_.cr_neck_in_channels),
-)
+    neck=dict(in_channels=_base_.cr_neck_in_channels))
 
 optim_wrapper = dict(optimizer=dict(lr=0.01))

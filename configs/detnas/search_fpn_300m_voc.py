@@ -7,5 +7,4 @@ test_cfg = dict(
     budget=dict(type='macs', limit=300e6, shape=(224, 224)),
     calibration_images=2000,
     final_backbone=dict(shuffle=2),
-    **_base_.scored,
-)
+    **_base_.scored)

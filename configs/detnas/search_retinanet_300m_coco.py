@@ -6,5 +6,4 @@ test_cfg = dict(
     searcher=dict(type='mmcr.EvolutionSearcher'),
     budget=dict(type='macs', limit=300e6, shape=(224, 224)),
     calibration_images=4000,
-    final_backbone=dict(shuffle=2),
-)
+    final_backbone=dict(shuffle=2))

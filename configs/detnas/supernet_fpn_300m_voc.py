@@ -14,5 +14,4 @@ val_cfg = dict(
     _delete_=True,
     type='mmcr.ArchValLoop',
     archs=dict(all_3x3=0, all_5x5=1, all_7x7=2, all_xception=3),
-    **_base_.scored,
-)
+    **_base_.scored)

@@ -11,5 +11,4 @@ optim_wrapper = dict(optimizer=dict(lr=0.01))
 val_cfg = dict(
     _delete_=True,
     type='mmcr.ArchValLoop',
-    archs=dict(all_3x3=0, all_5x5=1, all_7x7=2, all_xception=3),
-)
+    archs=dict(all_3x3=0, all_5x5=1, all_7x7=2, all_xception=3))

@@ -4,5 +4,5 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=_base_.cr_backbone, head=dict(in_channels=_base_.cr_neck_in_channels[-1])
-)
+    backbone=_base_.cr_backbone,
+    head=dict(in_channels=_base_.cr_neck_in_channels[-1]))

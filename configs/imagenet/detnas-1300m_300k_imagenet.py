@@ -3,4 +3,4 @@ _base_ = [
     '../_base_/recipes/classifier_300k_imagenet.py',
 ]
 
-model = dict(backbone=dict(_base_.cr_backbone, out_indices=(4,)))
+model = dict(backbone=dict(_base_.cr_backbone, out_indices=(4, )))

@@ -4,5 +4,5 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(_base_.cr_backbone, out_indices=(4,)), head=dict(in_channels=1728)
-)
+    backbone=dict(_base_.cr_backbone, out_indices=(4, )),
+    head=dict(in_channels=1728))

@@ -9,6 +9,4 @@ model = dict(
     backbone=dict(
         supernet='operation',
         stage_choices=None,
-        stage_blocks=_base_.cr_backbone.stage_blocks,
-    )
-)
+        stage_blocks=_base_.cr_backbone.stage_blocks))

@@ -4,6 +4,6 @@ _base_ = ['./supernet_x50.py', '../_base_/archs/x101_stage-cr.py']
 
 model = dict(
     backbone=dict(
-        depth=101, supernet='operation', stage_blocks=_base_.cr_backbone.stage_blocks
-    )
-)
+        depth=101,
+        supernet='operation',
+        stage_blocks=_base_.cr_backbone.stage_blocks))

@@ -3,5 +3,6 @@
 _base_ = ['./supernet_x50.py', '../_base_/archs/x50_stage-cr.py']
 
 model = dict(
-    backbone=dict(supernet='operation', stage_blocks=_base_.cr_backbone.stage_blocks)
-)
+    backbone=dict(
+        supernet='operation',
+        stage_blocks=_base_.cr_backbone.stage_blocks))

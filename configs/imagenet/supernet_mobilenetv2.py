@@ -10,7 +10,5 @@ model = dict(
         norm_eval=False,
         supernet='stage',
         share='prefix',
-        stage_choices=dict(stage1=(1, 2, 3, 4)),
-    ),
-    head=dict(in_channels=1280),
-)
+        stage_choices=dict(stage1=(1, 2, 3, 4))),
+    head=dict(in_channels=1280))

@@ -5,8 +5,5 @@ model = dict(
     backbone=dict(
         depth=18,
         stage_choices=dict(
-            stage1=(1, 2, 3), stage2=(1, 2, 3), stage3=(2, 3), stage4=(2, 3, 4)
-        ),
-    ),
-    head=dict(in_channels=256),
-)
+            stage1=(1, 2, 3), stage2=(1, 2, 3), stage3=(2, 3), stage4=(2, 3, 4))),
+    head=dict(in_channels=256))

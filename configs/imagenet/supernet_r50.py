@@ -14,10 +14,8 @@ model = dict(
         stem_channels=64,
         norm_eval=False,
         supernet='stage',
-        share='prefix',
-    ),
-    head=dict(in_channels=1024),
-)
+        share='prefix'),
+    head=dict(in_channels=1024))
 
 # A path's accuracy says nothing before its norms are calibrated.
 val_cfg = val_dataloader = val_evaluator = None

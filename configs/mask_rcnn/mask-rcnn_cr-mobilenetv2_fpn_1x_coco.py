@@ -4,5 +4,4 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=_base_.cr_backbone, neck=dict(in_channels=_base_.cr_neck_in_channels)
-)
+    backbone=_base_.cr_backbone, neck=dict(in_channels=_base_.cr_neck_in_channels))

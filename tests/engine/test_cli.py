@@ -82,7 +82,7 @@ def test_what_the_system_says_is_one_message(capsys, error, said):
         lambda: '\udcff'.encode(): 'UTF-8',
         lambda: MODELS.build(dict(type='mmcr.CRResNot')): 'near ones: .*CRResNet',
         lambda: MODELS.build(dict(NET, base_chanels=5)): 'near ones: base_channels',
-        lambda: MODELS.build(dict(NET, base_channels='a')): 'CRResNet',
+        lambda: MODELS.build(dict(NET, base_channels='a')): 'base_channels must be',
         lambda: MODELS.build(dict(depth=5)): '"type"',
         lambda: Runner.build_dataloader(dict(dataset=[], sampler=[], no=1)): 'no',
     }.items(),

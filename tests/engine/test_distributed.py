@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner
 from nets import on_path, snapshot, some_archs
@@ -72,7 +73,7 @@ def train(root, work_dir):
     backbone = runner.model.module.backbone
     paths, exact = [], []
 
-    class Recorder(ArchSamplingHook):
+    class Recorder(Hook):
         def before_train_iter(self, runner, *args, **kwargs):
             self.before = snapshot(backbone)
 

@@ -102,6 +102,7 @@ def test_crnas(reallocate, workplace, capsys):
     assert less.count('done already') == 4 + 9 and table.strip() in less
     more = reallocate('mine.py', '--trainings', 11, '--candidates', 2)
     assert more.count('done already') == 4 + 9 and '4 seeds' in more
+    table = (work / 'result/comparison.md').read_text()
 
     # as if it had been stopped in the middle of the operation search, and copied
     copied = workplace / "it's elsewhere"
@@ -113,7 +114,7 @@ def test_crnas(reallocate, workplace, capsys):
     state.write_text(json.dumps({**json.loads(state.read_text()), 'done': False}))
     few = '--trainings', 9, '--candidates', 2
     again = reallocate('mine.py', '--work-dir', copied, *few)
-    assert again.count('done already') == 3 + 9 and table.strip() in again
+    assert again.count('done already') == 3 + 11 and table.strip() in again
     assert journal.read_text() == trials
 
     # another supernet, and another way to search

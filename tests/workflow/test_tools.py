@@ -21,7 +21,7 @@ ANNOTATIONS = 'steps/annotations/archtrain.json'
 # what a user types, with numbers of steps, and what the message has
 MISTAKES = {
     'search 02 nowhere.pth': ['nowhere.pth', 'checkpoint'],
-    'search 05 SUPERNET': ['ArchSearchLoop', 'configs/crnas'],
+    'search networks/baseline SUPERNET': ['ArchSearchLoop', 'configs/crnas'],
     'search 02 SUPERNET test_cfg.budget=5': ['exactly 5', 'nearest'],
     'search 02 SUPERNET test_cfg.budget=99': ['99', 'nearest'],
     'search 02 SUPERNET test_cfg.score=coco/AP': ['coco/AP', 'coco/bbox_mAP'],
@@ -40,9 +40,9 @@ MISTAKES = {
     'train 01 default_scope=mmnowhere': ['mmnowhere', 'not installed'],
     'train 01 --resume nowhere.pth': ['nowhere.pth', 'checkpoint'],
     'train no_such_step': ['no_such_step'],
-    'test 05 nowhere.pth': ['nowhere.pth', 'checkpoint'],
-    'test 05 SUPERNET': ['another architecture', 'backbone.layer1'],
-    'test 05 SUPERNET --out found.txt': ['.pkl', 'found.txt'],
+    'test networks/baseline nowhere.pth': ['nowhere.pth', 'checkpoint'],
+    'test networks/baseline SUPERNET': ['another architecture', 'backbone.layer1'],
+    'test networks/baseline SUPERNET --out found.txt': ['.pkl', 'found.txt'],
 }
 
 
@@ -177,7 +177,9 @@ def test_ranking_study(run, supernet, workplace, capsys):
     # the members alone, without calibration
     listed = 'test_cfg.searcher.type=mmcr.ListedSearcher'
     members = f'test_cfg.searcher.archs={workplace}/ranking/members.json'
-    few = '--cfg-options', listed, members, 'test_cfg.calibration_images=0'
+    # boxes of a network that has hardly trained fit loosely
+    loose = 'test_evaluator.iou_thrs=[0.05,0.1,0.2,0.3]'
+    few = '--cfg-options', listed, members, 'test_cfg.calibration_images=0', loose
     run(*search, '--work-dir', 'listed', *few)
     searches = 'ranked', 'listed'
     assert '| supernet: listed |' in study(searches=searches).run()

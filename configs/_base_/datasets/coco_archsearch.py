@@ -11,14 +11,12 @@ archval_ann_file = 'annotations/archval.json'
 train_dataloader = dict(dataset=dict(ann_file='annotations/archtrain.json'))
 val_dataloader = dict(
     batch_size=8,
-    dataset=dict(ann_file=archval_ann_file, data_prefix=dict(img='train2017/')),
-)
+    dataset=dict(ann_file=archval_ann_file, data_prefix=dict(img='train2017/')))
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
     _delete_=True,
     type='mmcr.UnroundedCocoMetric',
     ann_file=data_root + archval_ann_file,
-    metric='bbox',
-)
+    metric='bbox')
 test_evaluator = val_evaluator

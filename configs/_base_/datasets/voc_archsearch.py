@@ -11,13 +11,9 @@ train_dataloader = dict(
             datasets=[
                 dict(voc2007, ann_file=archtrain),
                 _base_.train_dataloader.dataset.dataset.datasets[1],
-            ]
-        )
-    )
-)
+            ])))
 val_dataloader = dict(
-    batch_size=8, dataset=dict(ann_file='VOC2007/ImageSets/Main/val.txt')
-)
+    batch_size=8, dataset=dict(ann_file='VOC2007/ImageSets/Main/val.txt'))
 test_dataloader = val_dataloader
 
 # For the search loops: the training set is a concatenated one.
@@ -27,6 +23,7 @@ scored = dict(
         batch_size=8,
         num_workers=2,
         sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=dict(voc2007, ann_file=archtrain, pipeline=_base_.test_pipeline),
-    ),
-)
+        dataset=dict(
+            voc2007,
+            ann_file=archtrain,
+            pipeline=_base_.test_pipeline)))

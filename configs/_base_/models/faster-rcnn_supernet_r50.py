@@ -13,7 +13,5 @@ model = dict(
         stem_channels=64,
         norm_eval=False,
         supernet='stage',
-        share='prefix',
-    ),
-    neck=dict(in_channels=[128, 256, 512, 1024]),
-)
+        share='prefix'),
+    neck=dict(in_channels=[128, 256, 512, 1024]))

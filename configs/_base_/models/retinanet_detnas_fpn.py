@@ -8,12 +8,9 @@ model = dict(
         type='mmcr.DetNASNet',
         net='300M',
         supernet='block',
-        out_indices=(1, 2, 3),
-    ),
+        out_indices=(1, 2, 3)),
     neck=dict(
         in_channels=[160, 320, 640],
         start_level=0,
         add_extra_convs='on_output',
-        relu_before_extra_convs=True,
-    ),
-)
+        relu_before_extra_convs=True))

@@ -8,17 +8,14 @@ model = dict(
         num_classes=1000,
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        to_rgb=True,
-    ),
+        to_rgb=True),
     backbone=dict(),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(  # takes the last of the backbone's outputs
         type='LinearClsHead',
         num_classes=1000,
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
-        topk=(1, 5),
-    ),
-)
+        topk=(1, 5)))
 
 data_root = 'data/imagenet'
 batch_size = 1024  # 8 GPUs x 128 images
@@ -40,18 +37,14 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='ImageNet', data_root=data_root, split='train', pipeline=train_pipeline
-    ),
-)
+        type='ImageNet', data_root=data_root, split='train', pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=batch_size // 8,
     num_workers=8,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='ImageNet', data_root=data_root, split='val', pipeline=test_pipeline
-    ),
-)
+        type='ImageNet', data_root=data_root, split='val', pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_evaluator = val_evaluator
@@ -68,21 +61,18 @@ param_scheduler = [
         by_epoch=True,
         begin=0,
         end=warm_up,
-        convert_to_iter_based=True,
-    ),
+        convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         T_max=max_epochs - warm_up,
         by_epoch=True,
         begin=warm_up,
         end=max_epochs,
-        convert_to_iter_based=True,
-    ),
+        convert_to_iter_based=True),
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0001),
-)
+    optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0001))
 auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
 
 # mmengine converts the norms in distributed runs only: on one device BN stays BN
@@ -91,13 +81,11 @@ sync_bn = 'torch'
 default_scope = 'mmpretrain'
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=100),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
-)
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3))
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
+    dist_cfg=dict(backend='nccl'))
 log_level = 'INFO'
 load_from = None
 resume = False

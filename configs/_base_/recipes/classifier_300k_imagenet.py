@@ -7,13 +7,8 @@ model = dict(
     head=dict(
         in_channels=1024,
         loss=dict(
-            _delete_=True,
-            type='LabelSmoothLoss',
-            label_smooth_val=0.1,
-            num_classes=1000,
-        ),
-    )
-)
+            _delete_=True, type='LabelSmoothLoss', label_smooth_val=0.1,
+            num_classes=1000)))
 
 max_iters = 300000
 val_interval = 10000
@@ -21,14 +16,12 @@ train_cfg = dict(
     _delete_=True,
     type='IterBasedTrainLoop',
     max_iters=max_iters,
-    val_interval=val_interval,
-)
+    val_interval=val_interval)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1, end_factor=0, by_epoch=False, end=max_iters)
 ]
 optim_wrapper = dict(
     optimizer=dict(lr=0.5, weight_decay=0.00004),
-    paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0),
-)
+    paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0))
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=val_interval))
 log_processor = dict(by_epoch=False)

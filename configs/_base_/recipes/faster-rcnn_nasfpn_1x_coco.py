@@ -13,17 +13,12 @@ model = dict(
         num_outs=5,
         stack_times=7,
         start_level=1,
-        norm_cfg=dict(type='BN', requires_grad=True),
-    ),
+        norm_cfg=dict(type='BN', requires_grad=True)),
     rpn_head=dict(
         in_channels=channels,
         feat_channels=channels,
-        anchor_generator=dict(scales=[4], strides=[8, 16, 32, 64, 128]),
-    ),
+        anchor_generator=dict(scales=[4], strides=[8, 16, 32, 64, 128])),
     roi_head=dict(
         bbox_roi_extractor=dict(
-            out_channels=channels, featmap_strides=[8, 16, 32], finest_scale=112
-        ),
-        bbox_head=dict(in_channels=channels),
-    ),
-)
+            out_channels=channels, featmap_strides=[8, 16, 32], finest_scale=112),
+        bbox_head=dict(in_channels=channels)))

@@ -10,6 +10,5 @@ param_scheduler = [
         end=max_epochs,
         by_epoch=True,
         milestones=[16, 19],
-        gamma=0.1,
-    ),
+        gamma=0.1),
 ]

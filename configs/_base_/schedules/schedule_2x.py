@@ -12,17 +12,14 @@ param_scheduler = [
         end=max_epochs,
         by_epoch=True,
         milestones=[16, 22],
-        gamma=0.1,
-    ),
+        gamma=0.1),
 ]
 
 batch_size = 16  # 8 GPUs x 2 images
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(
-        type='SGD', lr=0.00125 * batch_size, momentum=0.9, weight_decay=0.0001
-    ),
-)
+        type='SGD', lr=0.00125 * batch_size, momentum=0.9, weight_decay=0.0001))
 auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
 
 # mmengine converts the norms in distributed runs only: on one device BN stays BN
