@@ -92,7 +92,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         metavar='N',
         help='of the run-off and the verdict together (default: what costs no more '
-        'than the supernets, 4 at least)',
+        'than the supernets, 6 at least)',
     )
     parser.add_argument(
         '--jobs',
