@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmcr.report.tables import markdown_table
+
 ROOT = Path(__file__).parents[2]
 if str(ROOT / 'tests') not in sys.path:  # helpers, as pytest finds them
     sys.path.insert(0, str(ROOT / 'tests'))
@@ -834,17 +836,15 @@ def table(verdicts: list[Verdict]) -> str:
     kinds: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         kinds.setdefault(verdict.case.kind.partition(': ')[0], []).append(verdict)
-    lines = [
-        f'| what is wrong | inputs | as they should | {" | ".join(FAULTS)} | else |',
-        f'| --- | {" | ".join(["---:"] * (len(FAULTS) + 3))} |',
-    ]
+    columns = ['what is wrong', 'inputs', 'as they should', *FAULTS, 'else']
+    lines = []
     for kind, found in (*kinds.items(), ('in all', verdicts)):
         faults = Counter(v.faults[0].partition(':')[0] for v in found if v.faults)
         counts = [faults[fault] for fault in FAULTS]
         other = faults.total() - sum(counts)
         cells = kind, len(found), len(found) - faults.total(), *counts, other
-        lines.append(f'| {" | ".join(map(str, cells))} |')
-    return '\n'.join(lines) + '\n'
+        lines.append(map(str, cells))
+    return markdown_table(columns, lines, words=(0,))
 
 
 def main(argv: list[str]) -> int:

@@ -21,6 +21,7 @@ from mmcr.errors import UserError
 from mmcr.files import write_json
 from mmcr.models.weights.checkpoint import read_weights
 from mmcr.report.search_page import read_search
+from mmcr.report.tables import markdown_table
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 from .kills import start
@@ -186,15 +187,13 @@ def campaign(found: list[Reader], count: int, seed: int) -> dict[str, Counter]:
 def table(verdicts: dict[str, Counter]) -> str:
     """For people, in Markdown."""
     columns = ('flip', 'cut', *VERDICTS)
-    lines = [
-        f'| what is read | {" | ".join(("flips", "cuts", *VERDICTS))} |',
-        f'| --- | {" | ".join(["---:"] * len(columns))} |',
-    ]
     total = sum(verdicts.values(), Counter())
-    for name, counts in (*verdicts.items(), ('in all', total)):
-        cells = [name, *(str(counts[column]) for column in columns)]
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines) + '\n'
+    cells = [
+        [name, *(str(counts[column]) for column in columns)]
+        for name, counts in (*verdicts.items(), ('in all', total))
+    ]
+    titles = ['what is read', 'flips', 'cuts', *VERDICTS]
+    return markdown_table(titles, cells, words=(0,))
 
 
 def main(argv: list[str]) -> int:

@@ -17,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+from mmcr.report.tables import markdown_table
+
 from .deaths import NEVER, watch_calls, watch_system
 from .works import (
     Work,
@@ -197,10 +199,7 @@ def remove(folder: Path) -> None:
 
 def table(rows: list[dict]) -> str:
     """For people, in Markdown."""
-    lines = [
-        f'| work | kills | {" | ".join(WAYS)} | runs to the end | not as unkilled |',
-        f'| --- | {" | ".join(["---:"] * (len(WAYS) + 3))} |',
-    ]
+    columns = ['work', 'kills', *WAYS, 'runs to the end', 'not as unkilled']
     ways = Counter()
     for row in rows:
         ways.update(row['ways'])
@@ -211,11 +210,12 @@ def table(rows: list[dict]) -> str:
         ways=ways,
         faults=[fault for row in rows for fault in row['faults']],
     )
-    for row in (*rows, total):
-        by_way = ' | '.join(str(row['ways'][way]) for way in WAYS)
-        cells = row['work'], row['kills'], by_way, row['chains'], len(row['faults'])
-        lines.append(f'| {" | ".join(map(str, cells))} |')
-    return '\n'.join(lines) + '\n'
+    cells = [
+        [row['work'], row['kills'], *(row['ways'][way] for way in WAYS)]
+        + [row['chains'], len(row['faults'])]
+        for row in (*rows, total)
+    ]
+    return markdown_table(columns, [map(str, row) for row in cells], words=(0,))
 
 
 def main(argv: list[str]) -> int:

@@ -22,6 +22,7 @@ from config_files import write_workplace
 from tiny import left_by
 
 from mmcr.errors import UserError
+from mmcr.report.tables import markdown_table
 from mmcr.workflow.place import alone
 
 from .deaths import ROOT, environment
@@ -241,17 +242,14 @@ def campaign(folder: Path, count: int, seed: int, kinds: list[str]) -> list[dict
 
 def table(rows: list[dict]) -> str:
     """For people, in Markdown."""
-    lines = [
-        f'| reallocation | kills | {" | ".join(WAYS)} | works | runs | steps '
-        '| not as unkilled |',
-        f'| --- | {" | ".join(["---:"] * (len(WAYS) + 5))} |',
-    ]
+    columns = ['reallocation', 'kills', *WAYS, 'works', 'runs', 'steps']
+    lines = []
     for row in rows:
         ways = (row['kills'][way] for way in WAYS)
         cells = row['kind'], row['kills'].total(), *ways, row['works'], row['runs']
         cells += row['steps'], len(row['faults'])
-        lines.append(f'| {" | ".join(map(str, cells))} |')
-    return '\n'.join(lines) + '\n'
+        lines.append(map(str, cells))
+    return markdown_table([*columns, 'not as unkilled'], lines, words=(0,))
 
 
 def main(argv: list[str]) -> int:
