@@ -151,7 +151,6 @@ def check_output(name: str, path: str | Path) -> None:
             f'exists. Name another, or move that away.'
         )
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         partial, file = _open_partial(Path(path))
     except OSError as error:
         error.filename = str(path)

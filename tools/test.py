@@ -51,8 +51,6 @@ def main() -> None:
         raise UserError(f'--out must name a .pkl or .pickle file, but got {args.out}.')
     check_there(args.checkpoint)
     cfg.load_from = args.checkpoint
-    if args.out is not None:
-        check_output('--out', args.out)
     if args.show_dir and ('..' in Path(args.show_dir).parts or args.show_dir[0] == '/'):
         raise UserError(
             f'--show-dir must name a folder inside of the one that this run makes in '
@@ -60,7 +58,9 @@ def main() -> None:
         )
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
-    with work_dir_of(cfg):
+    with work_dir_of(cfg):  # --out may lie beside what the run makes
+        if args.out is not None:
+            check_output('--out', args.out)
         run(build_runner(cfg), args)
 
 
