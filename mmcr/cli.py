@@ -28,8 +28,17 @@ COMMANDS = {
     'demo': 'run reallocate on a small data set, into work_dirs/demo',
     'demo-detnas': 'the same by DetNAS, into work_dirs/demo-detnas',
 }
-DEMOS = {'demo': 'shapes.py', 'demo-detnas': 'shapes_detnas.py'}
-SHAPES = '--out-dir data/shapes --train 400 --val 0 --test 100 --image-size 192'
+# By command: the config, and what make_shapes.py draws for it.
+DEMOS = {
+    'demo': (
+        'fcos_r101.py',
+        '--out-dir data/shapes128 --train 1000 --val 0 --test 500 --image-size 128',
+    ),
+    'demo-detnas': (
+        'shapes_detnas.py',
+        '--out-dir data/shapes --train 400 --val 0 --test 100 --image-size 192',
+    ),
+}
 
 STACK = ('torch', 'mmengine', 'mmcv', 'mmdet', 'numpy', 'cv2')
 INSTALL = """\
@@ -88,10 +97,10 @@ def main() -> None:
     arguments = [re.sub('^mmcr::', configs, argument) for argument in args.arguments]
     try:
         if args.command in DEMOS:
-            _run_tool('dataset_converters/make_shapes', SHAPES.split())
-            config = f'{configs}demo/{DEMOS[args.command]}'
+            config, shapes = DEMOS[args.command]
+            _run_tool('dataset_converters/make_shapes', shapes.split())
             where = ('--work-dir', f'work_dirs/{args.command}')
-            _run_tool('reallocate', [config, *where, *arguments])
+            _run_tool('reallocate', [f'{configs}demo/{config}', *where, *arguments])
         else:
             _run_tool(args.command, arguments)
     except ModuleNotFoundError as error:

@@ -194,10 +194,11 @@ def _run_off(contestants: Sequence[Contestant]) -> str:
             f'deviation) from seed to seed.'
         )
     )
+    chose = 'the seed' if seeds == 1 else f'the {seeds} seeds'
+    alone = f'trained without them, under {chose} that chose' if seeds else 'not trained'
     return (
         f'{table}\nThe run-off on archval. Score: with inherited weights; expected: '
-        f'without the luck of these images; AP alone: trained without them, under '
-        f'{"the seed" if seeds == 1 else f"the {seeds} seeds"} that chose.{known}\n\n'
+        f'without the luck of these images; AP alone: {alone}.{known}\n\n'
     )
 
 

@@ -102,3 +102,9 @@ class TestComparison:
         assert 'under the 2 seeds that chose.' in text and 'moves by 0.35 AP' in text
         record = json.loads((tmp_path / 'comparison.json').read_text())
         assert record['run_off'][2]['aps'] == [19.0, None]
+
+    def test_candidates_that_none_was_trained_to_choose_from(self, tmp_path):
+        contestants = [Contestant('baseline', '1 2'), Contestant('stage_1', '2 1', 0.3)]
+        rows = [row('baseline', 0.3), row('found', 0.4)]
+        text = write_comparison(rows, tmp_path, Difference([10.0]), contestants)
+        assert 'AP alone: not trained.' in text and 'that chose' not in text
