@@ -14,7 +14,7 @@ from torch import nn
 
 from mmcr.checks import check_number, checked_shape
 from mmcr.cost.complexity import macs_beside_backbone
-from mmcr.cost.units import SHAPE, build_fixed, count
+from mmcr.cost.units import SHAPE, count
 from mmcr.errors import UserError
 from mmcr.registry import BUDGETS
 from mmcr.space.cost import Budget, BudgetError, exact, plain
@@ -160,9 +160,8 @@ class MacsBudget(CostBudget):
                 'none here: give a budget of the backbone'
             )
         arch = next(iter(backbone.space))
-        channels = list(build_fixed(backbone, final_backbone, arch).out_channels)
-        net_cfg = {**backbone.arch_cfg(arch), **final_backbone}
-        others = macs_beside_backbone(detector, net_cfg, channels, self.shape)
+        network = {**backbone.arch_cfg(arch), **final_backbone}
+        others = macs_beside_backbone(detector, backbone, network, self.shape)
         # neck and heads cost the same for all
         return replace(table, fixed=table.fixed + others)
 
