@@ -14,7 +14,7 @@ from torch import nn
 
 from mmcr.checks import check_number, checked_shape
 from mmcr.cost.complexity import macs_beside_backbone
-from mmcr.cost.units import SHAPE, count
+from mmcr.cost.units import SHAPE, build_fixed, count
 from mmcr.errors import UserError
 from mmcr.registry import BUDGETS
 from mmcr.space.cost import Budget, BudgetError, exact, plain
@@ -160,8 +160,10 @@ class MacsBudget(CostBudget):
                 'none here: give a budget of the backbone'
             )
         arch = next(iter(backbone.space))
-        network = {**backbone.arch_cfg(arch), **final_backbone}
-        others = macs_beside_backbone(detector, backbone, network, self.shape)
+        channels = build_fixed(backbone, final_backbone, arch).out_channels
+        net_cfg = {**backbone.arch_cfg(arch), **final_backbone}
+        fit = backbone.out_channels, channels
+        others = macs_beside_backbone(detector, net_cfg, *fit, self.shape)
         # neck and heads cost the same for all
         return replace(table, fixed=table.fixed + others)
 

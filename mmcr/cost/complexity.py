@@ -1,7 +1,7 @@
 """What a detector costs: multiply-accumulates and parameters of its parts."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -122,23 +122,25 @@ def measure(
 
 
 def macs_beside_backbone(
-    model: Mapping, backbone: nn.Module, network: Mapping, shape: tuple[int, int]
+    model: Mapping,
+    backbone_cfg: Mapping,
+    before: Sequence[int],
+    now: Sequence[int],
+    shape: tuple[int, int],
 ) -> int:
     """Counts convolutions and matrix products of a detector's neck and heads.
 
     Args:
         model: Config of the detector of a supernet.
-        backbone: The supernet.
-        network: Config of the network to be found, in the supernet's place.
+        backbone_cfg: Of the network to be found, in the place of the supernet.
+        before: Channels of the supernet's outputs.
+        now: Of the network's.
         shape: Height and width of the image in pixels.
 
     Raises:
         UserError: The detector cannot be built or run.
     """
-    with torch.device('meta'):
-        channels = MODELS.build(copy.deepcopy(network)).out_channels
-    cfg = refitted(model, backbone.out_channels, channels)
-    cfg['backbone'] = dict(network)
+    cfg = dict(refitted(model, before, now), backbone=dict(backbone_cfg))
     parts, _ = _count(cfg, shape, PRODUCTS)
     return sum(cost.macs for name, cost in parts.items() if name != 'backbone')
 

@@ -39,6 +39,7 @@ BEFORE, NOW = (8, 16, 32), (64, 128, 256)
         (dict(neck=dict(in_channels=16)), None),
         (dict(neck=dict(in_channels=[8, 512])), None),
         (dict(bbox_head=dict(in_channels=7)), None),
+        (dict(rpn_head=dict(in_channels=32), roi_head=dict(type='C4')), None),
     ],
 )
 def test_what_takes_the_outputs_is_fitted(model, fitted):

@@ -17,11 +17,7 @@ pytestmark = [pytest.mark.usefixtures('quiet_mmdet'), pytest.mark.slow]
 
 SECONDS = 240  # a hang ends here
 #: By a loss of the head, and by one of the RPN; with norms in the neck or a head.
-HEADS = (
-    'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance',
-    'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco',
-    'centernet2',
-)
+HEADS = 'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance', 'centernet2'
 
 
 def centernet2(root, folder):
@@ -39,7 +35,7 @@ def centernet2(root, folder):
 
 
 def scores(root, folder):
-    """Of two paths of every detector, with norms in the neck to calibrate."""
+    """Of a path of each detector, with norms in the neck to calibrate."""
     found = []
     for name in HEADS:
         if name == 'centernet2':
@@ -51,10 +47,8 @@ def scores(root, folder):
         model = MODELS.build(copy.deepcopy(cfg.model))
         model.init_weights()
         candidates = candidates_of(cfg, model, root)
-        proposals = [
-            Proposal(Complete(arch)) for arch in some_archs(model.backbone.space, 2)
-        ]
-        found.append([trial.metrics for trial in candidates.evaluate(proposals)])
+        (arch,) = some_archs(model.backbone.space, 1)
+        found.append(candidates.evaluate([Proposal(Complete(arch))])[0].metrics)
     return found
 
 
@@ -66,4 +60,4 @@ def work(rank, root, folder):
 def test_two_processes_score_as_one_does(shapes, tmp_path):
     """Three calibration batches: two on one rank, one on the other."""
     first, second = run_pair(work, shapes, tmp_path, SECONDS)
-    assert first == second == json.loads(json.dumps(scores(shapes, tmp_path)))
+    assert first == second == scores(shapes, tmp_path)
