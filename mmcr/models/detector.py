@@ -78,10 +78,10 @@ def refitted(model: Mapping, before: Sequence[int], now: Sequence[int]) -> dict:
         return model
     if necks := model.get('neck'):
         takers = [necks if isinstance(necks, Mapping) else necks[0]]
+    elif model.get('roi_head'):
+        takers = []  # what else is as wide as the backbone, there, is not known
     else:  # heads see the backbone's own outputs, as Mask2Former's
-        takers = [
-            part for name, part in model.items() if name.endswith('head') and part
-        ]
+        takers = [part for name, part in model.items() if part and 'head' in name]
     taken = [part.get('in_channels') for part in takers]
     fitting, fitted = dict(zip(before, now)), 0
     for part, theirs in zip(takers, taken):
@@ -97,7 +97,7 @@ def refitted(model: Mapping, before: Sequence[int], now: Sequence[int]) -> dict:
         raise UserError(
             f'A backbone of other channels needs a neck, or a head, that takes its '
             f'outputs, of {before} channels before and {now} now, but what is behind '
-            f'it has in_channels={taken[0] if len(taken) == 1 else taken}.'
+            f'it has in_channels={taken[0] if len(taken) == 1 else taken or "unknown"}.'
         )
     return model
 

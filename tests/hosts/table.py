@@ -35,39 +35,23 @@ ON_DEMAND = (
     'centernet/centernet_r18_8xb16-crop512-140e_coco',
     'centernet/centernet_r18-dcnv2_8xb16-crop512-140e_coco',
     'centernet/centernet-update_r50-caffe_fpn_ms-1x_coco',
-    'yolo/yolov3_d53_8xb8-320-273e_coco',
     'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco',
     'detr/detr_r50_8xb2-150e_coco',
     'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
     'dab_detr/dab-detr_r50_8xb2-50e_coco',
     'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
-    'ddq/ddq-detr-4scale_r50_8xb2-12e_coco',
     'maskformer/maskformer_r50_ms-16xb1-75e_coco',
     'boxinst/boxinst_r50_fpn_ms-90k_coco',
-    'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco',
-    'solo/solo_r50_fpn_1x_coco',
-    'solov2/solov2_r50_fpn_1x_coco',
-    'yolact/yolact_r50_1xb8-55e_coco',
-    'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco',
-    'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco',
-    'double_heads/dh-faster-rcnn_r50_fpn_1x_coco',
     'dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco',
-    'grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco',
-    'groie/faste-rcnn_r50_fpn_groie_1x_coco',
-    'gcnet/mask-rcnn_r50-gcb-r4-c3-c5_fpn_1x_coco',
-    'gn/mask-rcnn_r50_fpn_gn-all_2x_coco',
-    'dyhead/atss_r50_fpn_dyhead_1x_coco',
-    'pafpn/faster-rcnn_r50_pafpn_1x_coco',
-    'nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco',
-    'dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
-    'dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco',
 )
 HOSTS = (*QUICK, *SLOW, *ON_DEMAND)
 #: By host, why it is none, or was not tried.
 OUT = {
+    'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco': 'equal with `plain`; by default AP was '
+    '2e-4 off, since each of its stages goes on from the boxes of the last',
+    'solo/solo_r50_fpn_1x_coco': 'not tried: an untrained one finds nothing, so that '
+    'no two scores differ',
     'ssd/ssd300_coco': 'its neck goes on from layers of VGG: no other backbone fits',
-    'cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco': 'HourglassNet gives '
-    'out two maps of one stride, which no ResNet does',
     'paa/paa_r50_fpn_1x_coco': 'not tried: its loss needs scikit-learn',
     'carafe/faster-rcnn_r50_fpn-carafe_1x_coco': 'not tried: CARAFE has no kernel for '
     'a CPU in mmcv',

@@ -108,7 +108,7 @@ def reused(host: Config) -> list[int]:
 def merged(host: Config, name: str, work_dir: Path) -> str:
     """What becomes of a fragment in the host's config: it fits, or is refused."""
     own = host.model.backbone
-    found = dict(type='mmcr.CRResNet', depth=own.get('depth', 50))
+    found = dict(type='mmcr.CRResNet', depth=own.depth if is_resnet(host) else 50)
     if own.type == 'ResNeXt':
         found.update(type='mmcr.CRResNeXt', groups=own.groups, base_width=4)
     found.update(stage_blocks=(2, 3, 4, 5), norm_eval=False)
