@@ -9,7 +9,7 @@ _base_ = [
 
 # Paths are drawn strictly fairly; the paper's are mmcr.UniformSampler's, whose choice
 # was further behind the best network trained alone (benchmarks/results/ranking.md).
-custom_hooks = _base_.custom_hooks
+custom_hooks = _base_.supernet_hooks
 custom_hooks[0]['sampler'] = dict(type='mmcr.StrictlyFairSampler')
 
 val_cfg = dict(

@@ -7,6 +7,8 @@ _base_ = [
     '../_base_/supernet_training.py',
 ]
 
+custom_hooks = _base_.supernet_hooks
+
 val_cfg = dict(
     _delete_=True,
     type='mmcr.ArchValLoop',

@@ -8,6 +8,8 @@ _base_ = [
     '../_base_/supernet_training.py',
 ]
 
+custom_hooks = _base_.supernet_hooks
+
 model = dict(roi_head=dict(bbox_head=dict(num_classes=20)))
 
 val_cfg = dict(

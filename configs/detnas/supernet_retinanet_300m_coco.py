@@ -6,6 +6,8 @@ _base_ = [
     '../_base_/supernet_training.py',
 ]
 
+custom_hooks = _base_.supernet_hooks
+
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 
 val_cfg = dict(

@@ -8,6 +8,8 @@ _base_ = [
     '../_base_/supernet_training.py',
 ]
 
+custom_hooks = _base_.supernet_hooks
+
 model = dict(bbox_head=dict(num_classes=20))
 
 optim_wrapper = dict(optimizer=dict(lr=0.01))

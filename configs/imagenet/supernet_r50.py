@@ -6,6 +6,8 @@ _base_ = [
     '../_base_/supernet_training.py',
 ]
 
+custom_hooks = _base_.supernet_hooks
+
 model = dict(
     backbone=dict(
         type='mmcr.CRResNet',

@@ -160,9 +160,10 @@ class MacsBudget(CostBudget):
                 'none here: give a budget of the backbone'
             )
         arch = next(iter(backbone.space))
-        channels = list(build_fixed(backbone, final_backbone, arch).out_channels)
+        channels = build_fixed(backbone, final_backbone, arch).out_channels
         net_cfg = {**backbone.arch_cfg(arch), **final_backbone}
-        others = macs_beside_backbone(detector, net_cfg, channels, self.shape)
+        fit = backbone.out_channels, channels
+        others = macs_beside_backbone(detector, net_cfg, *fit, self.shape)
         # neck and heads cost the same for all
         return replace(table, fixed=table.fixed + others)
 

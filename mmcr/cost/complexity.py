@@ -1,13 +1,15 @@
 """What a detector costs: multiply-accumulates and parameters of its parts."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -25,7 +27,7 @@ from mmcr.cost.macs import (
     shapes_only,
 )
 from mmcr.errors import UserError
-from mmcr.models.detector import has_rois
+from mmcr.models.detector import has_rois, refitted
 
 # more than the 100 that mmdet's forward hands on to masks, so that a part's batch tells
 # for which it ran; what an RoI costs does not depend on the number
@@ -120,23 +122,25 @@ def measure(
 
 
 def macs_beside_backbone(
-    model: Mapping, backbone_cfg: Mapping, channels: list[int], shape: tuple[int, int]
+    model: Mapping,
+    backbone_cfg: Mapping,
+    before: Sequence[int],
+    now: Sequence[int],
+    shape: tuple[int, int],
 ) -> int:
     """Counts convolutions and matrix products of a detector's neck and heads.
 
     Args:
         model: Config of the detector of a supernet.
         backbone_cfg: Of the network to be found, in the place of the supernet.
-        channels: Of its outputs, which the neck takes.
+        before: Channels of the supernet's outputs.
+        now: Of the network's.
         shape: Height and width of the image in pixels.
 
     Raises:
         UserError: The detector cannot be built or run.
     """
-    cfg = copy.deepcopy(dict(model, backbone=dict(backbone_cfg)))
-    if neck := cfg.get('neck'):
-        first = neck[0] if isinstance(neck, (list, tuple)) else neck
-        first['in_channels'] = channels
+    cfg = dict(refitted(model, before, now), backbone=dict(backbone_cfg))
     parts, _ = _count(cfg, shape, PRODUCTS)
     return sum(cost.macs for name, cost in parts.items() if name != 'backbone')
 
@@ -205,7 +209,14 @@ def _parts(detector: nn.Module) -> dict[str, nn.Module]:
 def _run_all_layers(detector: nn.Module, images: Tensor) -> None:
     """Runs every layer on one image, with `TRACED_ROIS` where there are RoIs."""
     size = tuple(images.shape[-2:])
-    sample = DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size))
+    sample = DetDataSample(
+        metainfo=dict(img_shape=size, batch_input_shape=size, pad_shape=size),
+        gt_instances=InstanceData(  # of heads that go by objects, as CondInst's
+            bboxes=images.new_tensor([[0, 0, 64, 64]]),
+            labels=images.new_zeros(1, dtype=torch.long),
+            masks=BitmapMasks(np.ones((1, *size), np.uint8), *size),
+        ),
+    )
     if not has_rois(detector):
         detector(images, [sample], mode='tensor')
         return

@@ -8,18 +8,26 @@ from zlib import crc32
 
 from mmcr.errors import UserError
 from mmcr.files import write_bytes
+from mmcr.models.reallocated_backbone import ReallocatedBackbone
 from mmcr.registry import MODELS
 from mmcr.search.candidate import Trial
 from mmcr.space.arch import Arch
 from mmcr.space.space import SearchSpace
 
+#: Arguments of a backbone that its detector decides.
+OF_THE_DETECTOR = (
+    *('out_indices', 'frozen_stages', 'norm_cfg', 'norm_eval', 'style', 'with_cp'),
+    *('in_channels', 'num_stages'),
+)
+
 
 def write_best(folder: Path, trial: Trial, backbone_cfg: dict) -> None:
     """Writes ``best_arch.json`` and the config fragment ``best_arch.py``.
 
-    The fragment defines ``cr_backbone`` and ``cr_neck_in_channels``: a detector
-    config lists it in ``_base_`` and sets
-    ``model = dict(backbone=_base_.cr_backbone)``.
+    A detector's config lists the fragment in ``_base_`` and sets
+    ``model = dict(backbone=_base_.cr_arch)``, which changes what was reallocated and
+    leaves the rest of its own backbone, such as `out_indices`, as it is. In the place
+    of another backbone comes ``cr_backbone``, with ``cr_neck_in_channels``.
 
     Args:
         folder: Where to write; made if there is none.
@@ -100,12 +108,21 @@ def arch_fragment(backbone_cfg: dict, comment: str) -> str:
     lines = ''.join(
         f'    {key}={_literal(value)},\n' for key, value in backbone_cfg.items()
     )
-    channels = list(MODELS.build(backbone_cfg).out_channels)
-    return (
+    network = MODELS.build(backbone_cfg)
+    text = (
         f'# {comment}\n'
         f'cr_backbone = dict(\n    _delete_=True,\n{lines})\n'
-        f'cr_neck_in_channels = {channels}\n'
+        f'cr_neck_in_channels = {list(network.out_channels)}\n'
     )
+    if isinstance(network, ReallocatedBackbone):
+        others = '_delete_', *(k for k in backbone_cfg if k in OF_THE_DETECTOR)
+        text += (
+            '# For a detector with such a backbone, whose other settings stay.\n'
+            'cr_arch = {\n    key: value\n    for key, value in cr_backbone.items()\n'
+            f'    if key not in {others}\n}}\n'
+            "cr_arch['init_cfg'] = dict(type='mmcr.ReallocatedInit')\n"
+        )
+    return text
 
 
 def _literal(value: object) -> str:

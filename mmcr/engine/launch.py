@@ -24,6 +24,7 @@ from mmcr.data.checks import check_config
 from mmcr.data.coco import forget
 from mmcr.data.images import SAMPLE, image_count
 from mmcr.errors import UserError
+from mmcr.models.detector import check_levels
 from mmcr.models.weights.checkpoint import (
     check_finite,
     check_there,
@@ -191,13 +192,19 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Builds the runner; without CUDA a distributed run goes over gloo."""
+    """Builds the runner; without CUDA a distributed run goes over gloo.
+
+    Raises:
+        UserError: Neck and heads are for other strides than the backbone's.
+    """
     accept_any_ids()
     setup_cache_size_limit_of_dynamo()
     import_formatter()
     if cfg.get('launcher', 'none') != 'none' and not is_cuda_available():
         _start_gloo(cfg)
-    return Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(cfg)
+    check_levels(runner.model)
+    return runner
 
 
 def build_trainer(cfg: Config, resume: str | None = None) -> Runner:

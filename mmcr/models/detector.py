@@ -1,6 +1,7 @@
 """What an mmdet detector looks like around its backbone."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from mmcr.errors import UserError
 from mmcr.registry import MODELS
+
+LOOK = 256  # height and width of an image that is only looked at
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -57,6 +60,98 @@ def has_rois(detector: nn.Module) -> bool:
     if forward is not TwoStageDetector._forward:
         return False
     return 'max_per_img' in (detector.test_cfg.get('rpn') or {})
+
+
+def refitted(model: Mapping, before: Sequence[int], now: Sequence[int]) -> dict:
+    """A detector's config whose neck, or heads without one, take other channels.
+
+    Args:
+        model: The config.
+        before: Channels of the backbone's outputs that it fits.
+        now: Of those that it is to fit, as many.
+
+    Raises:
+        UserError: Nothing takes the outputs in a way that is known.
+    """
+    model, before, now = copy.deepcopy(dict(model)), list(before), list(now)
+    if before == now:
+        return model
+    if necks := model.get('neck'):
+        takers = [necks if isinstance(necks, Mapping) else necks[0]]
+    elif model.get('roi_head'):
+        takers = []  # what else is as wide as the backbone, there, is not known
+    else:  # heads see the backbone's own outputs, as Mask2Former's
+        takers = [part for name, part in model.items() if part and 'head' in name]
+    taken = [part.get('in_channels') for part in takers]
+    fitting, fitted = dict(zip(before, now)), 0
+    for part, theirs in zip(takers, taken):
+        if isinstance(theirs, Sequence) and set(theirs) <= fitting.keys():
+            kind = tuple if isinstance(theirs, tuple) else list  # some necks mind
+            part['in_channels'] = kind(fitting[each] for each in theirs)  # any order
+        elif theirs == before[-1]:
+            part['in_channels'] = now[-1]
+        else:
+            continue
+        fitted += 1
+    if len(before) != len(now) or not fitted:
+        raise UserError(
+            f'A backbone of other channels needs a neck, or a head, that takes its '
+            f'outputs, of {before} channels before and {now} now, but what is behind '
+            f'it has in_channels={taken[0] if len(taken) == 1 else taken or "unknown"}.'
+        )
+    return model
+
+
+@torch.no_grad()
+def check_levels(model: nn.Module) -> None:
+    """Checks that heads get features of the strides that they have priors for.
+
+    mmdet runs on with others, and learns next to nothing.
+
+    Args:
+        model: A detector, wrapped or not, on whatever device. Backbones that are none
+            of mmcr's and heads without priors (of DETR's kind) are not looked at.
+
+    Raises:
+        UserError: The strides are others, or the neck cannot run.
+    """
+    model = unwrapped(model)
+    backbone = getattr(model, 'backbone', None)
+    head = getattr(model, 'rpn_head', None) or getattr(model, 'bbox_head', None)
+    priors = getattr(head, 'prior_generator', None)
+    if not hasattr(backbone, 'out_strides') or not hasattr(priors, 'strides'):
+        return
+    device = next(model.parameters()).device
+    given = tuple(
+        torch.zeros(1, channels, LOOK // stride, LOOK // stride, device=device)
+        for channels, stride in zip(backbone.out_channels, backbone.out_strides)
+    )
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        levels = model.neck(given) if model.with_neck else given
+    except Exception as error:  # whatever a forward raises
+        raise UserError(
+            f'The neck must take what the backbone gives, {len(given)} outputs of '
+            f'{list(backbone.out_channels)} channels, but it fails with these: '
+            f'{type(error).__name__}: {error}. Set out_indices of the backbone and '
+            f'in_channels of the neck to fit.'
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    found = [LOOK // level.shape[-1] for level in levels]
+    wanted = [
+        min(stride) if isinstance(stride, Sequence) else stride
+        for stride in priors.strides
+    ]
+    if len(found) != len(wanted) or not 0.7 < found[0] / wanted[0] < 1.5:
+        raise UserError(
+            f'{type(head).__name__} has priors for strides {wanted}, but the neck '
+            f'gives it strides {found}: the backbone gives out strides '
+            f'{list(backbone.out_strides)}. Set its out_indices, which count its '
+            f'stages from 0, to those that this detector takes.'
+        )
 
 
 class _Given(nn.Module):

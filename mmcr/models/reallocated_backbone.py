@@ -78,6 +78,11 @@ class ReallocatedBackbone(SearchableBackbone):
         Returns what is left for mmdet's constructor.
         """
         first = self.first_stage
+        self._check_arguments(mmdets)
+        start = mmdets.get('init_cfg')
+        if isinstance(start, Mapping) and list(start) == ['type']:
+            if str(start['type']).endswith('ReallocatedInit'):
+                del mmdets['init_cfg']  # a fragment's; its detector names no weights
         # a stage 0, and one after the last, are single blocks that dilate alone
         all_blocks = stage_blocks if first else (1, *stage_blocks, 1)
         neutral = (1,) * len(all_blocks)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from inspect import signature
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -173,6 +174,22 @@ class SearchableBackbone:
         check_choices(own, self, alone=not prefix)
         check_shapes(own, self)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _check_arguments(self, given: Iterable[str]) -> None:
+        """Refuses what no constructor takes, as a backbone of another kind leaves."""
+        takes = {
+            name
+            for kind in type(self).__mro__
+            if '__init__' in vars(kind)
+            for name in signature(kind.__init__).parameters
+        }
+        if foreign := sorted(set(given) - takes):
+            raise UserError(
+                f'{type(self).__name__} takes no {", ".join(foreign)}. Where they are '
+                f'of a backbone of another kind, which this one is merged with, write '
+                f'dict(_delete_=True, ...) with the out_indices of the strides that '
+                f'the neck takes.'
+            )
 
     def _check_mode(self, supernet: str | None) -> None:
         if supernet not in (None, *self.modes):

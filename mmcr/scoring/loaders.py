@@ -10,6 +10,7 @@ from mmengine.dist import get_dist_info
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mmcr.data.sets import inner_sets
 from mmcr.errors import UserError
 
 
@@ -56,19 +57,24 @@ class BatchShardSampler(Sampler):
 def calibration_cfg(train: dict | None, archval: dict) -> dict:
     """Config of the training set in archval's batches, with archval's pipeline.
 
+    Of a set that is wrapped (`RepeatDataset`, `MultiImageMixDataset`), what is inside.
+
     Raises:
-        UserError: The training set is wrapped, so that its images cannot be
-            read with another pipeline.
+        UserError: There is no training set whose images have a pipeline.
     """
-    dataset = (train or {}).get('dataset') or {}
-    if 'pipeline' not in dataset:
+    given = (train or {}).get('dataset')
+    pipeline = next(inner_sets(archval['dataset']), {}).get('pipeline')
+    sets = list(inner_sets(given))
+    if not sets or not pipeline or not all('pipeline' in each for each in sets):
         raise UserError(
-            'Batch norms are re-estimated on training images: the training set must '
-            f'be a plain data set with a pipeline, but got {dataset or None}. Set '
-            'calibration_dataloader in val_cfg or test_cfg.'
+            'Batch norms are re-estimated on training images, read like those of '
+            'archval: both must be data sets with a pipeline, or wrappers of such, but '
+            f'got {given or None}. Set calibration_dataloader in val_cfg or test_cfg.'
         )
-    dataset = {**dataset, 'pipeline': archval['dataset']['pipeline']}
-    return {**archval, 'dataset': dataset}
+    sets = [{**each, 'pipeline': pipeline} for each in sets]
+    if len(sets) > 1:
+        sets = [dict(type='mmdet.ConcatDataset', datasets=sets)]
+    return {**archval, 'dataset': sets[0]}
 
 
 def annotations_first(loader: dict) -> dict:

@@ -1,9 +1,11 @@
 """Neck and heads run as in training, to calibrate the batch norms they have."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from mmcr.errors import UserError
 from mmcr.models.detector import backbone_returns, has_rois
@@ -23,9 +25,8 @@ def run_neck_and_heads(
 
     Where an RPN passes RoIs on, by the detector's losses: heads see those that training
     samples, not the many more that a test looks at. Other heads see the whole features
-    either way, and need no boxes. Losses that wait for other processes (of CenterNet2's
-    and Sparse R-CNN's heads) are not made for this: ranks may have unequally many
-    batches.
+    either way, and most need no boxes. Losses on the way (CenterNet2's, CondInst's)
+    average over no other processes: ranks may have unequally many batches.
 
     Args:
         model: The detector, unwrapped.
@@ -34,32 +35,52 @@ def run_neck_and_heads(
         features: What the backbone made of it.
 
     Raises:
-        UserError: RoIs are to be sampled, but the images come without boxes or masks,
-            a mask head with norms gets no RoI, or the RoI head's losses change it.
+        UserError: Boxes or masks are needed, but the images come without; a mask head
+            with norms gets no RoI, or the RoI head's losses change it.
     """
     device = data['inputs'].device
     devices = [device] if device.type == 'cuda' else []
-    with backbone_returns(model, features), torch.random.fork_rng(devices):
+    samples = data['data_samples']
+    with (
+        backbone_returns(model, features),
+        torch.random.fork_rng(devices),
+        _single_process(),
+    ):
         torch.manual_seed(index)
         if has_rois(model):
-            _check_annotations(model, data['data_samples'])
-            _check_roi_head(model.roi_head, data['data_samples'])
+            _check_annotations(model, samples)
+            _check_roi_head(model.roi_head, samples)
             # some losses change the samples, and the next architecture needs them
-            model(data['inputs'], copy.deepcopy(data['data_samples']), mode='loss')
-        else:
-            model(data['inputs'], data['data_samples'], mode='tensor')
+            model(data['inputs'], copy.deepcopy(samples), mode='loss')
+            return
+        try:
+            model(data['inputs'], copy.deepcopy(samples), mode='tensor')
+        except (AttributeError, KeyError):
+            _check_annotations(model, samples)  # of CondInst's kind, which needs them
+            raise
+
+
+@contextmanager
+def _single_process() -> Iterator[None]:
+    """mmengine, mmdet and layers believe that there is no other process."""
+    known = distributed.is_initialized
+    distributed.is_initialized = lambda: False
+    try:
+        yield
+    finally:
+        distributed.is_initialized = known
 
 
 def _check_annotations(model: nn.Module, samples: list) -> None:
-    needed = ['bboxes'] + ['masks'] * model.with_mask
+    needed = ['bboxes'] + ['masks'] * getattr(model, 'with_mask', False)
     for name in needed:
-        if not all(name in sample.gt_instances for sample in samples):
+        if not all(name in sample.get('gt_instances', ()) for sample in samples):
             option = dict(bboxes='with_bbox', masks='with_mask')[name]
             raise UserError(
-                f'Neck or heads have batch norms, which are calibrated on RoIs as in '
-                f'training, so calibration images need their {name}: let the pipeline '
-                f'of archval or of calibration_dataloader have '
-                f"dict(type='LoadAnnotations', {option}=True)."
+                f'Neck or heads have batch norms, which are calibrated as in training, '
+                f'so calibration images need their {name}: let the pipeline of archval '
+                f"or of calibration_dataloader have dict(type='LoadAnnotations', "
+                f'{option}=True).'
             )
 
 

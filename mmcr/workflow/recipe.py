@@ -16,6 +16,7 @@ from torch import nn
 from mmcr.checks import check_number, is_list
 from mmcr.engine.launch import EXACT_RESUME, add_hooks
 from mmcr.errors import UserError
+from mmcr.models.detector import refitted
 from mmcr.registry import MODELS
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow.baseline import Baseline, build
@@ -388,30 +389,22 @@ def _shape(baseline: Baseline) -> dict:
 
 
 def _fit_neck(model: ConfigDict, full: nn.Module, narrow: nn.Module) -> None:
-    """The neck takes what the supernet gives.
+    """The neck, or what takes the outputs without one, takes what the supernet gives.
 
     Raises:
         UserError: Nothing takes the outputs in a way that is known.
     """
-    theirs, ours = list(full.out_channels), list(narrow.out_channels)
-    if theirs == ours:
-        return
-    necks = model.get('neck')
-    first = necks[0] if isinstance(necks, Sequence) and necks else necks
-    taken = first.get('in_channels') if isinstance(first, Mapping) else None
-    fitting = dict(zip(theirs, ours))
+    ours = narrow.out_channels
     try:
-        if isinstance(taken, Sequence):  # in any order
-            first['in_channels'] = [fitting[channels] for channels in taken]
-        else:
-            first['in_channels'] = fitting[taken]
-        with torch.random.fork_rng(devices=[]), torch.device('meta'):
-            MODELS.build(copy.deepcopy(first))
+        model.update(refitted(model, full.out_channels, ours))
+        if ours != full.out_channels and (necks := model.get('neck')):
+            first = necks if isinstance(necks, Mapping) else necks[0]
+            with torch.random.fork_rng(devices=[]), torch.device('meta'):
+                MODELS.build(copy.deepcopy(first))
     except Exception as error:  # whatever a constructor raises
         raise UserError(
-            f'A supernet of another width needs a neck that takes the outputs of the '
-            f'backbone, of {theirs} channels, but the neck has in_channels={taken} '
-            f'and takes no {ours}. Give --width 1.'
+            f'A supernet of another width must fit the detector: {error} '
+            f'Give --width 1.'
         ) from error
 
 

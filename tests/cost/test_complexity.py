@@ -95,7 +95,8 @@ def test_every_part_that_runs_per_roi_is_multiplied():
         shared = MODELS.build(cfg.model.roi_head.shared_head)
         convs = 1000 * counted(shared, (14, 14), 1024)
     head, rpn = 1000 * 2048 * (81 + 320), 50 * 68 * 1024 * (9 * 1024 + 15 + 60)
-    beside = macs_beside_backbone(cfg.model, cfg.model.backbone, [1024], (800, 1088))
+    fit = cfg.model.backbone, [1024], [1024], (800, 1088)
+    beside = macs_beside_backbone(cfg.model, *fit)
     assert beside == rpn + convs + head
     assert found.parts['roi_head.shared_head'].macs > convs
     # of the masks' RoIs, not of the boxes'
@@ -150,7 +151,8 @@ def test_macs_of_the_whole_detector(base, name):
     final = WIDER[SUPERNETS[name]['type']]
     budget = dict(type='macs', limit=1e12, shape=(64, 96), of='detector')
     # the neck of the supernet takes other channels than that of what is found
-    supernet_model = dict(model, backbone=SUPERNETS[name])
+    neck = dict(model.neck, in_channels=list(net.out_channels))
+    supernet_model = dict(model, backbone=SUPERNETS[name], neck=neck)
     space = budget_space(net, final, budget, supernet_model)
     for arch in some_archs(net.space, 2):
         model.backbone = {**net.arch_cfg(arch), **final}

@@ -9,3 +9,10 @@ cr_backbone = dict(
     norm_eval=False,
 )
 cr_neck_in_channels = [256, 512, 1024, 2048]
+# For a detector with such a backbone, whose other settings stay.
+cr_arch = {
+    key: value
+    for key, value in cr_backbone.items()
+    if key not in ('_delete_', 'norm_eval')
+}
+cr_arch['init_cfg'] = dict(type='mmcr.ReallocatedInit')
