@@ -195,7 +195,9 @@ def _run_off(contestants: Sequence[Contestant]) -> str:
         )
     )
     chose = 'the seed' if seeds == 1 else f'the {seeds} seeds'
-    alone = f'trained without them, under {chose} that chose' if seeds else 'not trained'
+    alone = (
+        f'trained without them, under {chose} that chose' if seeds else 'not trained'
+    )
     return (
         f'{table}\nThe run-off on archval. Score: with inherited weights; expected: '
         f'without the luck of these images; AP alone: {alone}.{known}\n\n'
