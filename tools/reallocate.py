@@ -29,6 +29,7 @@ from mmcr.workflow.place import alone, check_place
 from mmcr.workflow.reallocation import WRITTEN, Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
 from mmcr.workflow.settings import Settings, settings_of
+from mmcr.workflow.warm import WarmReallocation, wanted
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,6 +39,13 @@ def parse_args() -> argparse.Namespace:
         '--work-dir',
         type=place,
         help='where all goes (default: work_dirs/NAME_OF_THE_CONFIG)',
+    )
+    parser.add_argument(
+        '--from',
+        dest='checkpoint',
+        metavar='CHECKPOINT',
+        help='of your detector, trained: the supernet starts from it, at its full '
+        "width (default: the config's load_from, if it has one; none: leave that out)",
     )
     parser.add_argument('--method', choices=METHODS, help='(default: crnas)')
     parser.add_argument('--recipe', choices=RECIPES, help='(default: paper)')
@@ -152,7 +160,10 @@ def main() -> None:
     what = f'{args.config} cannot be understood'
     with config_errors(what):
         print(check_config(cfg, args.check_images), flush=True)
-        work = Reallocation(cfg, name, work_dir, settings)
+        if checkpoint := wanted(cfg, settings):
+            work = WarmReallocation(cfg, name, work_dir, settings, checkpoint)
+        else:
+            work = Reallocation(cfg, name, work_dir, settings)
     steps = [step.name for step in work.steps]
     check_place(Path(work_dir), Path(args.config), WRITTEN, steps)
     with resumable(), alone(Path(work_dir)) as lock:

@@ -80,7 +80,7 @@ class Reallocation:
         self.name = name
         self.work_dir = Path(work_dir)
         self.baseline = understand(cfg)
-        self.notes = list(self.baseline.notes)
+        self.notes = []
         self.shape = checked_shape(cfg.get('cost_shape') or image_shape(cfg))
         self._prepare(self.baseline.cfg)
         steps = DETNAS_STEPS
@@ -174,7 +174,7 @@ class Reallocation:
         exhaustive = self.space.countable and self.space.size <= recipe.MOST_SCORED
         if self.settings.budget == 'blocks' and exhaustive:
             self.notes += self._macs_apart(draft, final)
-        stage = recipe.supernet(base, self.data, options, 'stage', self.space)
+        stage = self._stage_supernet()
         searcher = 'mmcr.ExhaustiveSearcher' if exhaustive else 'mmcr.GreedySearcher'
         stage_search = recipe.search(stage, base, options, dict(type=searcher), budget)
         stage_search.test_cfg.setdefault('gate', self.settings.gate)
@@ -209,8 +209,16 @@ class Reallocation:
             'networks/full_cr': _found_text(found, '04_op_search'),
         }
 
+    def _stage_supernet(self) -> Config:
+        options = self.settings.options
+        return recipe.supernet(self.baseline, self.data, options, 'stage', self.space)
+
     def _detnas(self) -> dict[str, str]:
         base, options = self.baseline, self.settings.options
+        if base.checkpoint:
+            self.notes.append(
+                f'{base.checkpoint} is left out: it is no start for other blocks.'
+            )
         supernet, plain = recipe.detnas_supernet(base, self.data, options)
         budget = dict(DETNAS_LIMIT)
         searcher = dict(type='mmcr.EvolutionSearcher')

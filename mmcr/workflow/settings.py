@@ -23,6 +23,9 @@ class Settings:
     Attributes:
         method: One of `recipe.METHODS`.
         recipe: One of `recipe.RECIPES`.
+        checkpoint: Of the detector, trained: a warm reallocation starts from it
+            (`workflow.warm`). ``None``: what the config starts all of its model from,
+            if there is such; 'none': that is left out.
         archval: Images to hold out of the training set for scoring, or a COCO file
             that is held out already; ``None``: a tenth.
         budget: What networks have in common with the baseline, one of `BUDGETS`.
@@ -43,6 +46,7 @@ class Settings:
 
     method: str = 'crnas'
     recipe: str = 'paper'
+    checkpoint: str | None = None
     archval: int | str | None = None
     budget: str = 'blocks'
     latency_table: str | None = None
@@ -76,6 +80,8 @@ class Settings:
         for name in ('fast', 'scale_lr', 'dilations'):
             check_kind(name, getattr(self, name), bool)
         check_kind('amp', self.options.amp, bool)
+        if self.checkpoint is not None:
+            check_kind('checkpoint', self.checkpoint, str)
         check_integer('candidates', self.candidates)
         check_integer('jobs', self.jobs)
         if self.trainings is not None:
@@ -134,6 +140,11 @@ def settings_of(given: Mapping, **more) -> Settings:
             f'reallocation of a config may have {", ".join([*names, *of_recipe])}, '
             f'but has {", ".join(map(str, unknown))}'
             f'{near(unknown[0], [*names, *of_recipe])}.'
+        )
+    if given.get('checkpoint') not in (None, 'none') and given.get('width', 1) != 1:
+        raise UserError(
+            f'A supernet that starts from your detector is as wide as that, but got '
+            f'width={given["width"]}. Leave it out.'
         )
     options = Options(**{n: given[n] for n in of_recipe if n in given})
     return Settings(options=options, **{n: given[n] for n in names if n in given})

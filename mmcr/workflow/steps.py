@@ -222,6 +222,9 @@ class StepRunner:
             conditions['--fast'] = step.fast
         else:  # of them all is a batch
             conditions['--gpus'] = self.gpus or 1
+        start = (self.config(step).model.get('init_cfg') or {}).get('checkpoint')
+        if start and os.path.isfile(start):
+            conditions['checkpoint that it starts from'] = file_digest(start)
         return json.loads(json.dumps(conditions))
 
     def _has_something_to_lose(self, step: Step) -> bool:
