@@ -28,7 +28,7 @@ from mmcr.registry import BUDGETS, config_errors
 from mmcr.workflow.place import alone, check_place
 from mmcr.workflow.reallocation import WRITTEN, Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
-from mmcr.workflow.settings import Settings, settings_of
+from mmcr.workflow.settings import FRONT, Settings, settings_of
 from mmcr.workflow.warm import WarmReallocation, wanted
 
 
@@ -65,6 +65,15 @@ def parse_args() -> argparse.Namespace:
         '--latency-table',
         metavar='FILE',
         help='of tools/analysis_tools/latency_table.py, for --budget latency',
+    )
+    parser.add_argument(
+        '--front',
+        type=float,
+        nargs='*',
+        metavar='COST',
+        help='search from the least to the greatest of these costs, in those of your '
+        'backbone, and recommend a network for each (default: '
+        f'{" ".join(map(str, FRONT))}); with --from only',
     )
     parser.add_argument(
         '--width',
@@ -133,7 +142,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--depth', help=argparse.SUPPRESS)
     add_check_images(parser)
     add_trust(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.front == []:
+        args.front = FRONT
+    return args
 
 
 def given(args: argparse.Namespace) -> dict:

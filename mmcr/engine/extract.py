@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -13,7 +13,11 @@ from mmcr.engine.launch import build_runner
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes
 from mmcr.models.detector import supernet_of
-from mmcr.models.weights.checkpoint import write_weights
+from mmcr.models.weights.checkpoint import (
+    CheckpointError,
+    load_from_local,
+    write_weights,
+)
 from mmcr.models.weights.compatibility import check_supernet_checkpoint
 from mmcr.registry import LOOPS
 from mmcr.scoring.evaluator import CandidateEvaluator
@@ -88,6 +92,20 @@ def write_path(
         supernet=file_digest(checkpoint),
         dataset_meta=classes,
     )
+
+
+def is_path(path: Path, arch: Arch, supernet: str) -> bool:
+    """Whether a file is what `write_path` made of that path of the supernet.
+
+    Args:
+        path: Of the file, which may be missing.
+        arch: The path.
+        supernet: Digest of the supernet's checkpoint.
+    """
+    with suppress(CheckpointError):
+        meta = load_from_local(str(path), 'cpu')['meta']
+        return (meta.get('arch'), meta.get('supernet')) == (arch.to_json(), supernet)
+    return False
 
 
 def path_config(cfg: Config, arch: Arch, detector: Config | None = None) -> Config:

@@ -8,63 +8,38 @@ that can be used (`engine.extract`).
 
 import copy
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from mmcr.checks import check_number
 from mmcr.errors import UserError
 from mmcr.models import reallocate_detector
 from mmcr.models.weights.checkpoint import read_weights
 from mmcr.models.weights.reallocate import MAY_LACK
-from mmcr.registry import MODELS, config_errors
+from mmcr.registry import MODELS
 from mmcr.space import SearchSpace
 from mmcr.workflow import recipe
 from mmcr.workflow.baseline import Baseline, checkpoint_of
+from mmcr.workflow.contests.finals import Finals
+from mmcr.workflow.contests.warm_finals import WarmFinals
+from mmcr.workflow.continuation import Continuation, continued, started
 from mmcr.workflow.datasets import SearchData
+from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.recipe import Options
-from mmcr.workflow.settings import Settings
+from mmcr.workflow.settings import LEAST, Settings
 
 COLD = 'none'  # in the place of a checkpoint: the config's own is left out
-WARM_UP = 'LinearLR', 'ConstantLR'
+#: How a front is searched, of some thousands of members.
+BRED = dict(
+    population=32, generations=6, top=16, mutations=12, crossovers=12, mutation_rate=0.3
+)
 SEEN = (
     'The checkpoint may have been trained on the images of archval, which favours '
     'architectures like its own: name images that it has not seen by --archval FILE.'
 )
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """How trainings go on from trained weights.
-
-    Attributes:
-        rate: Learning rate at their start, in those of the user's recipe.
-        length: Of the supernet's training, in trainings by that recipe; the baseline
-            is trained on for as long.
-        tune: Of the training of a path that was taken out of the supernet, likewise.
-    """
-
-    rate: float = 0.5
-    length: float = 1.0
-    tune: float = 1 / 12
-
-    def __post_init__(self) -> None:
-        for name in ('rate', 'length', 'tune'):
-            check_number(f'{name} of warm', value := getattr(self, name))
-            if not 0 < value <= 10:
-                raise UserError(
-                    f'{name} of warm must be above 0 and at most 10, but got {value}.'
-                )
-
-    @classmethod
-    def of(cls, options: Options) -> 'Continuation':
-        """That of a user's options."""
-        with config_errors('warm must be a dict of rate, length and tune, but'):
-            return cls(**options.warm)
 
 
 def wanted(cfg: Config, settings: Settings) -> str | None:
@@ -76,64 +51,15 @@ def wanted(cfg: Config, settings: Settings) -> str | None:
     own = checkpoint_of(cfg) if settings.method == 'crnas' else None
     checkpoint = settings.checkpoint or own
     if checkpoint in (None, COLD):
+        if settings.front:
+            raise UserError(
+                'A front is one of networks that can be used as the supernet has them, '
+                'which a trained detector starts. Name its checkpoint by --from, or '
+                'leave --front out.'
+            )
         return None
     known = '://' in str(checkpoint)
     return checkpoint if known else os.path.abspath(Path(checkpoint).expanduser())
-
-
-def continued(cfg: Config, length: float, rate: float) -> Config:
-    """The config of a training that goes on from trained weights.
-
-    Its learning rate starts at a part of the user's and falls to nothing along half a
-    cosine. A warm-up by iterations is kept, as much shorter as the training is.
-
-    Args:
-        cfg: Of a training; not changed.
-        length: In lengths of that training; an epoch, or an iteration, at the least.
-        rate: In learning rates of that training.
-    """
-    cfg = copy.deepcopy(cfg)
-    loop = cfg.train_cfg
-    by_epoch = loop.get('max_epochs') is not None
-    unit = 'max_epochs' if by_epoch else 'max_iters'
-    loop[unit] = end = max(1, round(length * loop[unit]))
-    loop.val_interval = min(loop.get('val_interval', 1), end)
-    loop.pop('dynamic_intervals', None)
-    if 'lr' in (optimizer := cfg.optim_wrapper.get('optimizer') or {}):
-        optimizer.lr *= rate
-    schedulers = cfg.get('param_scheduler') or []
-    if isinstance(schedulers, Mapping):
-        schedulers = [schedulers]
-    first = [dict(each) for each in schedulers if _is_warm_up(each)]
-    for each in first:
-        each['end'] = max(1, round(min(length, 1) * each['end']))
-    half_cosine = dict(type='CosineAnnealingLR', T_max=end, end=end, by_epoch=by_epoch)
-    if by_epoch:
-        half_cosine['convert_to_iter_based'] = True
-    cfg.param_scheduler = [*first, half_cosine]
-    return cfg
-
-
-def _is_warm_up(scheduler: Mapping) -> bool:
-    kind = str(scheduler.get('type')).rpartition('.')[2]
-    whole = not scheduler.get('by_epoch', True) and not scheduler.get('begin')
-    return kind in WARM_UP and whole and isinstance(scheduler.get('end'), int)
-
-
-def started(cfg: Config, checkpoint: str, reallocated: bool = False) -> Config:
-    """The config of a detector all of which starts from a checkpoint; not changed.
-
-    Args:
-        cfg: Of its training.
-        checkpoint: Of a detector.
-        reallocated: Whether that has other numbers of blocks.
-    """
-    cfg = copy.deepcopy(cfg)
-    for name in ('init_cfg', 'pretrained'):
-        cfg.model.backbone.pop(name, None)
-    kind = 'mmcr.ReallocatedInit' if reallocated else 'Pretrained'
-    cfg.model.init_cfg = ConfigDict(type=kind, checkpoint=checkpoint)
-    return cfg
 
 
 def warm_supernet(
@@ -196,6 +122,8 @@ class WarmReallocation(Reallocation):
             )
         options = replace(settings.options, width=1.0)
         settings = replace(settings, options=options, dilations=False)
+        if settings.front and settings.budget == 'blocks':  # which cost differently
+            settings = replace(settings, budget='macs')
         super().__init__(cfg, name, work_dir, settings)
         self.checkpoint, self.how = checkpoint, Continuation.of(options)
         self._check_checkpoint()
@@ -221,6 +149,45 @@ class WarmReallocation(Reallocation):
             )
         if not os.path.isfile(str(self.settings.archval)):  # drawn of the training's
             self.notes.append(SEEN)
+
+    def _make_finals(self) -> Finals:
+        return WarmFinals(
+            *self._of_finals(),
+            checkpoint=self.checkpoint,
+            is_whole=self.is_whole,
+            space=self.space,
+            own=self.own,
+        )
+
+    def _kept(self) -> str:
+        if not (front := self.settings.front):
+            return super()._kept()
+        return (
+            f'cost {min(front):g} to {max(front):g} times as much '
+            f'({self.settings.budget})'
+        )
+
+    def _equal_budget(self, draft, final, own) -> object:
+        equal = super()._equal_budget(draft, final, own)
+        if not (front := self.settings.front):
+            return equal
+        cost = equal.pop('limit', None) or equal.pop('value')
+        low, high = min(front), max(front)
+        tolerance = 100 * (high - low) / (high + low)
+        return {**equal, 'value': cost * (low + high) / 2, 'tolerance': tolerance}
+
+    def _searcher(self, exhaustive: bool) -> dict:
+        if not self.settings.front:
+            return super()._searcher(exhaustive)
+        start = [self.own.to_json()] if self.own in self.space else []
+        return dict(type='mmcr.EvolutionSearcher', pareto=True, start=start, **BRED)
+
+    def _training(self, timed: Estimate) -> tuple[float, int]:
+        """The mean of the baseline's and the found one's, and of the one alone."""
+        tuned = self.how.length / 2 + self.how.tune + 1 / LEAST
+        return super()._training(
+            replace(timed, iterations=round(tuned * timed.iterations))
+        )
 
     def _stage_supernet(self) -> Config:
         return warm_supernet(

@@ -1,10 +1,13 @@
 """A reallocation that starts from a trained detector."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
-from config_files import read, write_workplace
+from config_files import CONFIGS, read, write_workplace
+from in_process import in_this_process
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.optim import build_optim_wrapper
@@ -13,20 +16,21 @@ from nets import FAMILIES, equal, images, in_mode, randomised, snapshot
 from tiny import detector_cfg, train_cfg
 from torch import nn
 
+from mmcr.engine.export import read_arch
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models import reallocate_detector
 from mmcr.models.weights.checkpoint import CheckpointError
 from mmcr.space import Arch, Budget
-from mmcr.workflow import recipe
+from mmcr.workflow import reallocation, recipe, settings
 from mmcr.workflow.baseline import build, understand
+from mmcr.workflow.continuation import Continuation, continued, one_after_the_other
+from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.recipe import Options
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import StepRunner
 from mmcr.workflow.warm import (
-    Continuation,
     WarmReallocation,
-    continued,
     unlike,
     wanted,
     warm_supernet,
@@ -34,6 +38,7 @@ from mmcr.workflow.warm import (
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
+ROOT = CONFIGS.parent
 FROZEN = dict(
     frozen_stages=1, norm_eval=True, norm_cfg=dict(type='BN', requires_grad=False)
 )
@@ -184,6 +189,8 @@ def test_the_schedule_goes_on_at_a_lower_rate():
     assert longer.train_cfg.max_epochs == longer.train_cfg.val_interval == 4
     assert continued(cfg, 1e-3, 1).train_cfg.max_epochs == 1
     assert continued(cfg, 2, 1).param_scheduler[0].end == 50  # no longer warm-up
+    both = one_after_the_other(cfg, 1 / 2, 1 / 12)  # 4 and 1, not 4.67
+    assert continued(cfg, both, 1).train_cfg.max_epochs == 5
 
     longer.param_scheduler[0].end = 2
     weights = nn.Linear(1, 1)
@@ -217,6 +224,9 @@ def test_the_schedule_goes_on_at_a_lower_rate():
     [
         (dict(checkpoint='a.pth', width=0.5), 'as wide as that'),
         (dict(checkpoint=3), 'checkpoint must be'),
+        (dict(front=[1]), 'front must be two costs'),
+        (dict(front=[1, 0]), 'front must be two costs'),
+        (dict(front=[1, 2], fast=True), 'Leave --fast out'),
     ],
 )
 def test_settings_are_refused(given, words):
@@ -239,6 +249,8 @@ def test_warm_options_are_refused(warm, words):
 def test_where_a_reallocation_starts_from(tmp_path):
     cfg = read('demo/shapes.py')
     assert wanted(cfg, settings_of({})) is None
+    with pytest.raises(UserError, match='Name its checkpoint by --from'):
+        wanted(cfg, settings_of({}, front=[1, 2]))
     start = settings_of({}, checkpoint='a.pth')
     assert wanted(cfg, start).endswith('/a.pth')
     cfg.model.init_cfg = dict(type='Pretrained', checkpoint='https://x/b.pth')
@@ -267,9 +279,9 @@ def work(tmp_path, monkeypatch):
         cfg = read('demo/shapes.py')
         cfg.pop('reallocation')
         change(cfg)
-        settings = settings_of(dict(archval=8), **given)
-        checkpoint = wanted(cfg, settings)
-        return WarmReallocation(cfg, 'mine', 'work', settings, checkpoint)
+        said = settings_of(dict(archval=8, **given))
+        checkpoint = wanted(cfg, said)
+        return WarmReallocation(cfg, 'mine', 'work', said, checkpoint)
 
     return make
 
@@ -314,3 +326,88 @@ def test_a_warm_reallocation_is_refused(work):
     made = work(start)
     assert not made.is_whole
     assert any('4 weights of neck and heads' in note for note in made.notes)
+
+
+@pytest.mark.slow
+def test_from_a_checkpoint_to_the_comparison(work, monkeypatch, tmp_path):
+    """With one seed that judges."""
+    monkeypatch.setattr(settings, 'LEAST', 2)
+    monkeypatch.setattr(StepRunner, '_call', in_this_process)
+    monkeypatch.setattr(reallocation, 'estimate', lambda path: Estimate(1, 2, 1, 1, 1))
+
+    def short(cfg):
+        cfg.train_cfg.update(max_epochs=2, val_interval=2)
+        cfg.val_dataloader.batch_size = cfg.test_dataloader.batch_size = 4
+
+    few = dict(population=6, generations=2, top=2, mutations=2, crossovers=2)
+
+    def run():
+        made = work(
+            short,
+            **dict(checkpoint='mine.pth', trainings=2, candidates=1),
+            **dict(front=(0.5, 1, 2), search=dict(searcher=few)),
+        )
+        made.write()
+        made.plan()
+        return made.run(0)
+
+    made_of_2 = {f'stage{i}': 2 for i in (1, 2, 3, 4)}
+    text = run()
+    record = json.loads(Path('work/result/comparison.json').read_text())
+    rows = {row['name']: row for row in record['networks']}
+    assert list(rows) == [
+        *('baseline', 'found'),
+        *('baseline as given', 'found as extracted', 'found trained alone'),
+    ]
+    assert 'trained on for 2 + 1 epochs' in text
+    took = {name: row['trainings'] for name, row in rows.items()}
+    assert took['baseline as given'] == 0
+    assert 0 < took['found as extracted'] <= took['found'] and took['baseline'] > 0
+    assert took['found trained alone'] == pytest.approx(took['found as extracted'] + 1)
+
+    # the front, of the cost that was asked for
+    front = json.loads(Path('work/result/front.json').read_text())
+    assert front['baseline']['cost'] == 1 and front['baseline']['arch'] == made_of_2
+    assert all(0.5 <= point['cost'] <= 2 for point in front['front'])
+    for i, point in enumerate(front['front']):
+        found = f'work/02_stage_search/front/{i}/best_arch.json'
+        assert read_arch(found) == Arch(point['arch']) and point['place'] == i
+    assert Path('work/result/front.png').stat().st_size > 1000
+    assert text.startswith('| front/ |')
+    (candidate,) = json.loads(Path('work/run_off.json').read_text())['candidates']
+    assert (
+        candidate['arch'] != made_of_2
+        and rows['found']['macs'] <= 1.01 * (rows['baseline']['macs'])
+    )
+
+    # who starts from what, for how long
+    names = {path.parent.name for path in Path('work').glob('06_judging/*/step.json')}
+    name = next(n for n in names if n.endswith('alone_seed0')).split('_alone')[0]
+    path = str(Path(f'work/paths/{name}.pth').resolve())
+    read_step = {n: read_config(f'work/06_judging/{n}/config.py') for n in names}
+    for step, start, epochs in (
+        ('baseline_seed0', str(tmp_path / 'mine.pth'), 3),
+        (f'{name}_seed0', path, 1),
+        (f'{name}_alone_seed0', None, 2),
+    ):
+        cfg = read_step[step]
+        assert (cfg.model.get('init_cfg') or {}).get('checkpoint') == start
+        assert cfg.train_cfg.max_epochs == epochs
+        assert cfg.optim_wrapper.optimizer.lr == (0.01 if start else 0.02)
+    for step in ('baseline_given', f'{name}_extracted'):
+        assert not list(Path(f'work/06_judging/{step}_seed0').glob('*.pth'))
+
+    # the path is the supernet's, and nothing is made again
+    arch = candidate['arch']
+    supernet = torch.load('work/01_stage_supernet/epoch_2.pth', weights_only=False)
+    chain, last = 'backbone.layer4.options.chain', arch['stage4'] - 1
+    own = torch.load(path)['state_dict']
+    for block in range(arch['stage4']):
+        weight = supernet['state_dict'][f'{chain}.{block}.conv1.weight']
+        assert torch.equal(own[f'backbone.layer4.{block}.conv1.weight'], weight)
+    assert f'backbone.layer4.{last + 1}.conv1.weight' not in own
+    before = Path(path).stat().st_mtime_ns
+    assert run() == text and Path(path).stat().st_mtime_ns == before
+
+    used = read_config(f'work/result/{record["use"].split()[0]}')
+    assert not used.model.get('init_cfg') and used.train_cfg.max_epochs == 2
