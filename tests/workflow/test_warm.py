@@ -270,6 +270,7 @@ def work(tmp_path, monkeypatch):
     """Makes a warm reallocation of the demo's detector, on a few images."""
     write_workplace(tmp_path)
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     torch.save(
         dict(state_dict=MODELS.build(read('demo/shapes.py').model).state_dict()),
         'mine.pth',
@@ -339,13 +340,14 @@ def test_from_a_checkpoint_to_the_comparison(work, monkeypatch, tmp_path):
         cfg.train_cfg.update(max_epochs=2, val_interval=2)
         cfg.val_dataloader.batch_size = cfg.test_dataloader.batch_size = 4
 
-    few = dict(population=6, generations=2, top=2, mutations=2, crossovers=2)
+    # one generation: what is drawn depends on no score, and some cost less than 1
+    few = dict(population=10, generations=1, top=2, mutations=2, crossovers=2)
 
     def run():
         made = work(
             short,
             **dict(checkpoint='mine.pth', trainings=2, candidates=1),
-            **dict(front=(0.5, 1, 2), search=dict(searcher=few)),
+            **dict(front=(0.5, 1, 1.2), search=dict(searcher=few)),
         )
         made.write()
         made.plan()
@@ -368,7 +370,7 @@ def test_from_a_checkpoint_to_the_comparison(work, monkeypatch, tmp_path):
     # the front, of the cost that was asked for
     front = json.loads(Path('work/result/front.json').read_text())
     assert front['baseline']['cost'] == 1 and front['baseline']['arch'] == made_of_2
-    assert all(0.5 <= point['cost'] <= 2 for point in front['front'])
+    assert all(0.5 <= point['cost'] <= 1.2 for point in front['front'])
     for i, point in enumerate(front['front']):
         found = f'work/02_stage_search/front/{i}/best_arch.json'
         assert read_arch(found) == Arch(point['arch']) and point['place'] == i
