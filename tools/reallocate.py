@@ -28,7 +28,8 @@ from mmcr.registry import BUDGETS, config_errors
 from mmcr.workflow.place import alone, check_place
 from mmcr.workflow.reallocation import WRITTEN, Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
-from mmcr.workflow.settings import Settings, settings_of
+from mmcr.workflow.settings import FRONT, Settings, settings_of
+from mmcr.workflow.warm import WarmReallocation, wanted
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,6 +39,13 @@ def parse_args() -> argparse.Namespace:
         '--work-dir',
         type=place,
         help='where all goes (default: work_dirs/NAME_OF_THE_CONFIG)',
+    )
+    parser.add_argument(
+        '--from',
+        dest='checkpoint',
+        metavar='CHECKPOINT',
+        help='of your detector, trained: the supernet starts from it, at its full '
+        "width (default: the config's load_from, if it has one; none: leave that out)",
     )
     parser.add_argument('--method', choices=METHODS, help='(default: crnas)')
     parser.add_argument('--recipe', choices=RECIPES, help='(default: paper)')
@@ -57,6 +65,15 @@ def parse_args() -> argparse.Namespace:
         '--latency-table',
         metavar='FILE',
         help='of tools/analysis_tools/latency_table.py, for --budget latency',
+    )
+    parser.add_argument(
+        '--front',
+        type=float,
+        nargs='*',
+        metavar='COST',
+        help='search from the least to the greatest of these costs, in those of your '
+        'backbone, and recommend a network for each (default: '
+        f'{" ".join(map(str, FRONT))}); with --from only',
     )
     parser.add_argument(
         '--width',
@@ -125,7 +142,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--depth', help=argparse.SUPPRESS)
     add_check_images(parser)
     add_trust(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.front == []:
+        args.front = FRONT
+    return args
 
 
 def given(args: argparse.Namespace) -> dict:
@@ -152,7 +172,10 @@ def main() -> None:
     what = f'{args.config} cannot be understood'
     with config_errors(what):
         print(check_config(cfg, args.check_images), flush=True)
-        work = Reallocation(cfg, name, work_dir, settings)
+        if checkpoint := wanted(cfg, settings):
+            work = WarmReallocation(cfg, name, work_dir, settings, checkpoint)
+        else:
+            work = Reallocation(cfg, name, work_dir, settings)
     steps = [step.name for step in work.steps]
     check_place(Path(work_dir), Path(args.config), WRITTEN, steps)
     with resumable(), alone(Path(work_dir)) as lock:

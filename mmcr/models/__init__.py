@@ -4,7 +4,11 @@ from mmcr.models import backbones
 from mmcr.models.backbones import *  # noqa: F403, listed in their own room
 from mmcr.models.searchable import SearchableBackbone
 from mmcr.models.weights.inherit import inherit_weights, path_state_dict
-from mmcr.models.weights.reallocate import ReallocatedInit, reallocate
+from mmcr.models.weights.reallocate import (
+    ReallocatedInit,
+    reallocate,
+    reallocate_detector,
+)
 
 __all__ = [
     *backbones.__all__,
@@ -13,4 +17,5 @@ __all__ = [
     'inherit_weights',
     'path_state_dict',
     'reallocate',
+    'reallocate_detector',
 ]

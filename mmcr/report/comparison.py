@@ -46,10 +46,12 @@ class Row(Network):
     Args:
         complexity: What the detector costs.
         metrics: What its evaluation returned, as in `coco_points`.
+        trainings: What it took, in trainings of the baseline; ``None``: not shown.
     """
 
     complexity: Complexity = field(kw_only=True)
     metrics: Mapping[str, float | None] = field(default_factory=dict, kw_only=True)
+    trainings: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +91,8 @@ def _table(rows: Sequence[Row]) -> str:
     """One line per network."""
     columns = ['network', 'stages', rows[0].legend.name, *COCO_COLUMNS]
     columns += ['AP − baseline', 'MACs', 'params']
+    if costed := any(row.trainings is not None for row in rows):
+        columns.append('trainings')
     cells = [
         [
             row.name,
@@ -101,6 +105,7 @@ def _table(rows: Sequence[Row]) -> str:
             _difference(row, rows[0]),
             _macs(row.complexity.macs),
             _params(row.complexity.params),
+            *(['-' if row.trainings is None else f'{row.trainings:.2f}'] * costed),
         ]
         for row in rows
     ]
@@ -114,6 +119,7 @@ def write_comparison(
     contestants: Sequence[Contestant] = (),
     use: str = '',
     warning: str = '',
+    about: str = '',
 ) -> str:
     """Writes ``comparison.md`` and, for programs, ``comparison.json``.
 
@@ -123,17 +129,18 @@ def write_comparison(
 
     Args:
         rows: The baseline and the network that was found, their metrics the means
-            over the seeds that judge.
+            over the seeds that judge; then others to be shown beside them.
         folder: Where to write.
         difference: The second's AP minus the first's, seed by seed.
         contestants: Of the run-off that chose the second.
         use: The files that the verdict recommends.
         warning: What speaks against believing it.
+        about: Of the rows, in sentences.
 
     Returns:
         The Markdown text, the verdict in its last paragraph.
     """
-    baseline, found = rows
+    baseline, found, *_ = rows
     said = f'{verdict(found.name, baseline.name, difference)} {_costs(found, baseline)}'
     conditions, legend = baseline.complexity.conditions, baseline.legend
     meaning = f': {legend.title}' if legend.labels else ''
@@ -143,7 +150,7 @@ def write_comparison(
         f'{_table(rows)}\nAP in points of 100, means over {len(difference.by_seed)} '
         f'seeds that had no part in the choice; differences by seed: {seeds}. '
         f'{legend.name.capitalize()} block by block, a space between stages{meaning}. '
-        f'MACs: {conditions}\n\n{chosen}**Verdict.** {said}'
+        f'MACs: {conditions}{about and " " + about}\n\n{chosen}**Verdict.** {said}'
         f'{f" Use {use}." if use else ""}{warning and " " + warning}\n'
     )
     record = dict(
@@ -213,6 +220,7 @@ def _record(row: Row, baseline: Row) -> dict:
         params=row.complexity.params,
         parts={part: asdict(cost) for part, cost in row.complexity.parts.items()},
         points=coco_points(row.metrics),
+        trainings=row.trainings,
         ap_difference=_ahead(row, baseline),
         metrics={
             name: value if value == value else None  # JSON has no NaN

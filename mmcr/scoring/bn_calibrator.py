@@ -147,6 +147,13 @@ class BNCalibrator:
         """Gives neck and heads the statistics of an architecture."""
         self._load(self._prefixes(arch)[-1], self.head_norms)
 
+    def load(self, arch: Arch) -> None:
+        """Gives all norms of a path, of neck and heads too, its statistics."""
+        self.backbone.set_arch(arch)
+        for prefix, step in zip(self._prefixes(arch), self.backbone.steps()):
+            self._load(prefix, self._norms_of(step))
+        self.load_heads(arch)
+
     def _load(self, prefix: Prefix, norms: list[nn.Module]) -> None:
         if norms:
             values = self._statistics[prefix].split([n.num_features for n in norms] * 2)

@@ -15,12 +15,13 @@ from mmengine.dist import all_gather_object, gather_object, get_dist_info
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner.amp import autocast
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmcr.checks import check_integer, check_kind
 from mmcr.errors import UserError
 from mmcr.models.detector import backbone_returns, find_backbone, unwrapped
+from mmcr.models.weights.inherit import path_state_dict
 from mmcr.scoring.bn_calibrator import BNCalibrator
 from mmcr.scoring.bootstrap import draws
 from mmcr.scoring.coco_metric import UnroundedCocoMetric
@@ -178,6 +179,48 @@ class CandidateEvaluator:
         plan = self._plan(proposals)
         archs = list(dict.fromkeys(arch for runs in plan.values() for arch in runs))
         num_batches = self._num_calibration(proposals[0])
+        with self._calibrated(archs, num_batches, progress, len(plan)) as done:
+            return self._predict(
+                plan,
+                len(proposals),
+                lambda j: progress((done + j) / (done + len(plan))),
+            )
+
+    @torch.no_grad()
+    def path_weights(self, arch: Arch) -> dict[str, Tensor]:
+        """The weights of one path's detector, with the norms that it is scored with.
+
+        On the CPU, named as in the detector whose backbone is the fixed network.
+
+        Raises:
+            ArchError: It is no complete member of the space.
+        """
+        self.backbone.space.validate(arch)
+        num_batches = self._num_calibration(Proposal(Complete(arch)))
+        with self._calibrated([arch], num_batches):
+            self._calibrator.load(arch)
+            path, prefix = path_state_dict(self.backbone, arch), 'backbone.'
+            weights = {f'{prefix}{name}': weight for name, weight in path.items()}
+            for name, weight in self.model.state_dict().items():
+                if not name.startswith(prefix):
+                    weights[name] = weight
+            return {
+                name: weight.cpu().clone(memory_format=torch.contiguous_format)
+                for name, weight in weights.items()
+            }
+
+    @contextmanager
+    def _calibrated(
+        self,
+        archs: list[Arch],
+        num_batches: int,
+        progress: Callable[[float], None] = lambda part: None,
+        later: int = 0,
+    ) -> Iterator[int]:
+        """Evaluation mode, with statistics for `archs`; yields how many batches it ran.
+
+        `progress` is told which part is done of these and of as many `later` ones.
+        """
         on_cpu = next(self.model.parameters()).device.type == 'cpu'
         with (
             untouched(self.model, self.backbone),
@@ -192,7 +235,7 @@ class CandidateEvaluator:
                     self.backbone, head_norms, adapt=self.calibration is not None
                 )
             missing = self._calibrator.missing(archs, num_batches)
-            total = len(missing) + len(plan)
+            total = len(missing) + later
             if self.calibration is not None:
                 batches = self._batches(
                     self.calibration, missing, lambda j: progress(j / total)
@@ -201,9 +244,7 @@ class CandidateEvaluator:
                     archs, batches, num_batches, partial(run_neck_and_heads, self.model)
                 )
             self.model.eval()
-            return self._predict(
-                plan, len(proposals), lambda j: progress((len(missing) + j) / total)
-            )
+            yield len(missing)
 
     def _plan(self, proposals: list[Proposal]) -> dict[int, dict[Arch, list[int]]]:
         """By batch of archval: what runs on it, and for which proposals."""

@@ -1,6 +1,6 @@
 """Evolutionary search (DetNAS, NeurIPS 2019), also for a whole front of costs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 
 from mmcr.checks import check_integer, is_number
@@ -35,10 +35,12 @@ class EvolutionSearcher(Searcher):
         pareto: Whether a low cost, as the space has it, is an objective beside a high
             score: parents are those that no other surpasses in both, those that only
             these surpass, and so on (NSGA-II), and the search ends with a `front`.
+        start: Architectures that the first generation begins with, as mappings.
 
     Raises:
-        UserError: An option is out of range, there is no cost to weigh, or the budget
-            leaves too little of the space to draw from.
+        UserError: An option is out of range, there is no cost to weigh, the budget
+            leaves too little of the space to draw from, or `start` has what is no
+            member.
     """
 
     kind = 'evolution'
@@ -72,6 +74,7 @@ class EvolutionSearcher(Searcher):
         seed: int = 0,
         max_tries: int = 100,
         pareto: bool = False,
+        start: Sequence[Mapping[str, int]] = (),
     ):
         super().__init__(space)
         self.population, self.generations, self.top = population, generations, top
@@ -79,6 +82,9 @@ class EvolutionSearcher(Searcher):
         self.mutation_rate, self.seed = mutation_rate, seed
         self.max_tries, self.pareto = max_tries, pareto
         self.trials: list[Trial] = []  # of all generations so far
+        for arch in start:
+            space.validate(arch)
+        self.start = list(dict.fromkeys(map(Arch, start)))
         for name in ('population', 'generations', 'top', 'max_tries'):
             check_integer(name, getattr(self, name))
         check_integer('mutations', mutations, at_least=0)
@@ -103,7 +109,9 @@ class EvolutionSearcher(Searcher):
 
     def rounds(self) -> Rounds:
         for generation in range(self.generations):
-            archs = list(self._generation(Random(f'{self.seed}/{generation}')))
+            first = [] if generation else self.start
+            rng = Random(f'{self.seed}/{generation}')
+            archs = list(self._generation(rng, first))
             if not archs:
                 return
             self.trials += yield [Proposal(Complete(arch)) for arch in archs]
@@ -124,9 +132,10 @@ class EvolutionSearcher(Searcher):
             for trial in self.trials
         ]
 
-    def _generation(self, rng: Random) -> Iterator[Arch]:
+    def _generation(self, rng: Random, first: list[Arch]) -> Iterator[Arch]:
         """Yields what no generation has had yet; less than asked where all is known."""
-        known = {trial.proposal.candidate.arch for trial in self.trials}
+        yield from (first := first[: self.population])
+        known = {trial.proposal.candidate.arch for trial in self.trials} | {*first}
         parents = [trial.proposal.candidate.arch for trial in self.parents()]
 
         def mutant() -> Arch:
@@ -145,7 +154,7 @@ class EvolutionSearcher(Searcher):
             return Arch({name: rng.choice(both)[name] for name in both[0]})
 
         bred = self.mutations + self.crossovers if parents else 0
-        for i in range(self.population):
+        for i in range(self.population - len(first)):
             breed = mutant if i < self.mutations else child
             arch = self._new(breed, known) if i < bred else None
             arch = arch or self._fresh(rng, known)
@@ -180,6 +189,8 @@ class EvolutionSearcher(Searcher):
 
     def to_json(self) -> dict:
         obj = super().to_json()
+        if self.start:  # which earlier journals do not say
+            obj['start'] = [arch.to_json() for arch in self.start]
         if self.pareto:
             obj['unit'] = getattr(self.space.cost, 'unit', 'cost')
             if self.space.budget is None:  # with one, the space itself notes them

@@ -31,7 +31,8 @@ class Baseline:
             out.
         start: The arguments of `START` that the config has.
         network: The backbone without weights, as `kind`.
-        notes: What people should know, a sentence each.
+        checkpoint: Of a whole detector that the config starts from, by ``load_from``
+            or the ``init_cfg`` of the model; ``None``: there is none.
     """
 
     cfg: Config
@@ -39,7 +40,7 @@ class Baseline:
     arguments: dict
     start: dict
     network: nn.Module = field(repr=False)
-    notes: tuple[str, ...] = ()
+    checkpoint: str | None = None
 
     @property
     def type(self) -> str:
@@ -87,18 +88,22 @@ def understand(cfg: Config) -> Baseline:
             f'detector that is to be improved.'
         )
     start = {name: backbone.pop(name) for name in START if name in backbone}
-    notes = []
-    if cfg.get('load_from'):
-        notes.append(
-            'load_from is left out: all networks start alike, from the init_cfg of '
-            'their backbone.'
-        )
+    if checkpoint := checkpoint_of(cfg):
+        cfg.model.pop('init_cfg', None)
     cfg.load_from, cfg.resume = None, False
     arguments = _normalised(kind, backbone)
     network = build(dict(arguments, type=f'mmcr.{kind.__name__}'))
     if network.supernet is None and not hasattr(network, 'stage_blocks'):
         raise UserError(f'{name} has no stages whose blocks could be reallocated.')
-    return Baseline(cfg, kind, arguments, start, network, tuple(notes))
+    return Baseline(cfg, kind, arguments, start, network, checkpoint)
+
+
+def checkpoint_of(cfg: Config) -> str | None:
+    """What all of a config's detector starts from; ``None``: nothing."""
+    init = cfg.get('model', {}).get('init_cfg')
+    if not isinstance(init, Mapping) or 'Pretrained' not in str(init.get('type')):
+        init = {}
+    return cfg.get('load_from') or init.get('checkpoint')
 
 
 def searchable_kinds() -> dict[str, type[SearchableBackbone]]:

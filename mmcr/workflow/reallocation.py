@@ -43,7 +43,7 @@ SHAPE = (800, 1333)  # of an image, where no pipeline says it
 #: In the work dir, beside a folder for each step.
 WRITTEN = (
     *('annotations', 'configs.json', 'log.txt', 'plan.json', 'run_off.json'),
-    *('networks', CHOOSING, JUDGING, 'result'),
+    *('networks', 'paths', CHOOSING, JUDGING, 'result'),
 )
 UNEQUAL = 0.05  # of the baseline's cost
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
@@ -80,7 +80,7 @@ class Reallocation:
         self.name = name
         self.work_dir = Path(work_dir)
         self.baseline = understand(cfg)
-        self.notes = list(self.baseline.notes)
+        self.notes = []
         self.shape = checked_shape(cfg.get('cost_shape') or image_shape(cfg))
         self._prepare(self.baseline.cfg)
         steps = DETNAS_STEPS
@@ -148,15 +148,7 @@ class Reallocation:
             self.baseline.cfg, self.settings.archval, self.work_dir, self.settings.seed
         )
         texts = self._detnas() if self.settings.method == 'detnas' else self._crnas()
-        self.finals = Finals(
-            self.settings,
-            self.baseline,
-            self.plain,
-            self.data,
-            self.work_dir,
-            self.name,
-            self.shape,
-        )
+        self.finals = self._make_finals()
         if self.finals.chosen_by_the_test():
             self.notes.append(SAME_IMAGES)
         edited = write_configs(self.work_dir, texts)
@@ -164,6 +156,13 @@ class Reallocation:
         gpus = self.settings.gpus
         StepRunner(self.work_dir, self.steps, None, gpus).check()
         self.notes += [f'{path} was changed by hand and stays so.' for path in edited]
+
+    def _make_finals(self) -> Finals:
+        return Finals(*self._of_finals())
+
+    def _of_finals(self) -> tuple:
+        what = self.settings, self.baseline, self.plain, self.data
+        return *what, self.work_dir, self.name, self.shape
 
     def _crnas(self) -> dict[str, str]:
         base, options = self.baseline, self.settings.options
@@ -174,9 +173,9 @@ class Reallocation:
         exhaustive = self.space.countable and self.space.size <= recipe.MOST_SCORED
         if self.settings.budget == 'blocks' and exhaustive:
             self.notes += self._macs_apart(draft, final)
-        stage = recipe.supernet(base, self.data, options, 'stage', self.space)
-        searcher = 'mmcr.ExhaustiveSearcher' if exhaustive else 'mmcr.GreedySearcher'
-        stage_search = recipe.search(stage, base, options, dict(type=searcher), budget)
+        stage = self._stage_supernet()
+        searcher = self._searcher(exhaustive)
+        stage_search = recipe.search(stage, base, options, searcher, budget)
         stage_search.test_cfg.setdefault('gate', self.settings.gate)
         self.searches = {
             '02_stage_search': _work(stage_search, self.space, self.settings.fast)
@@ -209,8 +208,26 @@ class Reallocation:
             'networks/full_cr': _found_text(found, '04_op_search'),
         }
 
+    def _searcher(self, exhaustive: bool) -> dict:
+        kind = 'ExhaustiveSearcher' if exhaustive else 'GreedySearcher'
+        return dict(type=f'mmcr.{kind}')
+
+    def _kept(self) -> str:
+        """What its members have in common, for people."""
+        if self.settings.method == 'detnas':
+            return 'meet the limit'
+        return f'cost as much (equal {self.settings.budget})'
+
+    def _stage_supernet(self) -> Config:
+        options = self.settings.options
+        return recipe.supernet(self.baseline, self.data, options, 'stage', self.space)
+
     def _detnas(self) -> dict[str, str]:
         base, options = self.baseline, self.settings.options
+        if base.checkpoint:
+            self.notes.append(
+                f'{base.checkpoint} is left out: it is no start for other blocks.'
+            )
         supernet, plain = recipe.detnas_supernet(base, self.data, options)
         budget = dict(DETNAS_LIMIT)
         searcher = dict(type='mmcr.EvolutionSearcher')
@@ -261,18 +278,16 @@ class Reallocation:
 
     def understanding(self) -> str:
         """How the detector, its data and the space were understood, for people."""
-        base, same = self.baseline, self.settings.method == 'crnas'
+        base = self.baseline
         blocks = ', '.join(map(str, base.stage_blocks))
         size = f'{self.space.size:,}' if self.space.countable else 'too many to count'
         free = SearchSpace(self.space.choices).size
-        kept = f'cost as much (equal {self.settings.budget})'
         lines = [
             f'Detector: {base.cfg.model.type}, backbone '
             f'{base.type.removeprefix("mmcr.CR")} of [{blocks}] blocks and '
             f'{list(base.network.out_channels)} channels.',
             f'Data: {self.data.summary}',
-            f'Space: {free:,} architectures, of which {size} '
-            f'{kept if same else "meet the limit"}.',
+            f'Space: {free:,} architectures, of which {size} {self._kept()}.',
             *self.notes,
         ]
         return '\n'.join(lines)

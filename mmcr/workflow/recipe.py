@@ -44,6 +44,7 @@ class Options:
         backbone: More arguments of the supernet's backbone.
         supernet: Changes of the configs that train supernets.
         search: Changes of ``test_cfg`` of the searches.
+        warm: How trainings go on from a trained detector (`warm.Continuation`).
         amp: Whether to train with automatic mixed precision.
     """
 
@@ -51,13 +52,14 @@ class Options:
     backbone: Mapping = field(default_factory=dict)
     supernet: Mapping = field(default_factory=dict)
     search: Mapping = field(default_factory=dict)
+    warm: Mapping = field(default_factory=dict)
     amp: bool = False
 
     def __post_init__(self) -> None:
         check_number('width', self.width)
         if self.width <= 0:
             raise UserError(f'width must be above 0, but got {self.width}.')
-        for name in ('backbone', 'supernet', 'search'):
+        for name in ('backbone', 'supernet', 'search', 'warm'):
             if not isinstance(changes := getattr(self, name), Mapping):
                 raise UserError(
                     f'{name} of a reallocation must be a dict of changes, but got '

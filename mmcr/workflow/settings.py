@@ -1,11 +1,18 @@
 """What a user decides of a reallocation: in the config, or on the command line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 
-from mmcr.checks import check_integer, check_kind, check_seed, near
+from mmcr.checks import (
+    check_integer,
+    check_kind,
+    check_seed,
+    is_list,
+    is_number,
+    near,
+)
 from mmcr.errors import UserError
 from mmcr.registry import BUDGETS
 from mmcr.workflow import recipe
@@ -14,6 +21,8 @@ from mmcr.workflow.recipe import Options
 LEAST = 6  # trainings: three seeds that judge; two say next to nothing
 MOST = 120  # trainings: the exact test goes through all patterns of signs
 MOST_GPUS = 1024
+FRONT = 0.5, 0.75, 1.0, 1.5, 2.0  # costs of a front, in those of the baseline
+MOST_COST = 100
 
 
 @dataclass(frozen=True)
@@ -23,10 +32,15 @@ class Settings:
     Attributes:
         method: One of `recipe.METHODS`.
         recipe: One of `recipe.RECIPES`.
+        checkpoint: Of the detector, trained: a warm reallocation starts from it
+            (`workflow.warm`). ``None``: what the config starts all of its model from,
+            if there is such; 'none': that is left out.
         archval: Images to hold out of the training set for scoring, or a COCO file
             that is held out already; ``None``: a tenth.
         budget: What networks have in common with the baseline, one of `BUDGETS`.
         latency_table: For a budget of latency.
+        front: Costs, in those of the baseline, that a network is named for: one search
+            goes from the least to the greatest. ``None``: at the baseline's own cost.
         fast: Whether searches take the quicker form of their method.
         scale_lr: Whether the learning rate follows the batch size of this run.
         gpus: Processes of a step; ``None``: one, without torchrun.
@@ -43,9 +57,11 @@ class Settings:
 
     method: str = 'crnas'
     recipe: str = 'paper'
+    checkpoint: str | None = None
     archval: int | str | None = None
     budget: str = 'blocks'
     latency_table: str | None = None
+    front: Sequence[float] | None = None
     fast: bool = False
     scale_lr: bool = True
     gpus: int | None = None
@@ -76,6 +92,10 @@ class Settings:
         for name in ('fast', 'scale_lr', 'dilations'):
             check_kind(name, getattr(self, name), bool)
         check_kind('amp', self.options.amp, bool)
+        if self.checkpoint is not None:
+            check_kind('checkpoint', self.checkpoint, str)
+        if self.front is not None:
+            self._check_front()
         check_integer('candidates', self.candidates)
         check_integer('jobs', self.jobs)
         if self.trainings is not None:
@@ -114,6 +134,20 @@ class Settings:
                 'device here. Leave it out.'
             )
 
+    def _check_front(self) -> None:
+        parts = list(self.front) if is_list(self.front) else []
+        known = all(is_number(part) and 0 < part <= MOST_COST for part in parts)
+        if len(set(parts)) < 2 or not known:
+            raise UserError(
+                f'front must be two costs at least, in those of your backbone, each '
+                f'above 0 and at most {MOST_COST}, but got {self.front!r}.'
+            )
+        if self.fast:
+            raise UserError(
+                'A front is searched by evolution, which has no fast form. Leave '
+                '--fast out; fewer generations of the searcher make it shorter.'
+            )
+
 
 def settings_of(given: Mapping, **more) -> Settings:
     """Settings by name, as a config's ``reallocation`` and the command line give them.
@@ -134,6 +168,11 @@ def settings_of(given: Mapping, **more) -> Settings:
             f'reallocation of a config may have {", ".join([*names, *of_recipe])}, '
             f'but has {", ".join(map(str, unknown))}'
             f'{near(unknown[0], [*names, *of_recipe])}.'
+        )
+    if given.get('checkpoint') not in (None, 'none') and given.get('width', 1) != 1:
+        raise UserError(
+            f'A supernet that starts from your detector is as wide as that, but got '
+            f'width={given["width"]}. Leave it out.'
         )
     options = Options(**{n: given[n] for n in of_recipe if n in given})
     return Settings(options=options, **{n: given[n] for n in names if n in given})

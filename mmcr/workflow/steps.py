@@ -58,6 +58,7 @@ class Step:
         supernet: The step whose checkpoint is searched; ``None`` for a training.
         tested: Whether the trained network is tested, too.
         fast: Whether a search takes the quicker form of its method.
+        weights: A checkpoint to be tested as it is, in the place of a training.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Step:
     supernet: str | None = None
     tested: bool = False
     fast: bool = False
+    weights: str | None = None
 
 
 class StepRunner:
@@ -133,11 +135,11 @@ class StepRunner:
             fast = ['--fast'] if step.fast else []
             checkpoint = self.checkpoint(step.supernet)
             self._call(step, lock, 'search.py', checkpoint, *fast)
-        else:
+        elif step.weights is None:
             self._call(step, lock, 'train.py', '--resume')
         if step.tested:
             folder = self.folder(step) / 'test'
-            checkpoint = self.checkpoint(step.name)
+            checkpoint = step.weights or self.checkpoint(step.name)
             self._call(step, lock, 'test.py', checkpoint, '--work-dir', str(folder))
         seconds = round(time.monotonic() - start)
         write_json(state_file, dict(conditions=conditions, done=True, seconds=seconds))
@@ -222,12 +224,21 @@ class StepRunner:
             conditions['--fast'] = step.fast
         else:  # of them all is a batch
             conditions['--gpus'] = self.gpus or 1
+        init = self.config(step).model.get('init_cfg')
+        start = init.get('checkpoint') if isinstance(init, Mapping) else None
+        for name, path in (
+            ('model.init_cfg.checkpoint', start),
+            ('checkpoint that is tested', step.weights),
+        ):  # by its contents, so that a work dir may be moved
+            if path and os.path.isfile(path):
+                conditions[name] = file_digest(path)
         return json.loads(json.dumps(conditions))
 
     def _has_something_to_lose(self, step: Step) -> bool:
         folder = self.folder(step)
         return any(
-            (folder / name).exists() for name in ('last_checkpoint', 'trials.jsonl')
+            (folder / name).exists()
+            for name in ('last_checkpoint', 'trials.jsonl', 'test')
         )
 
     def _check_same(self, step: Step, before: dict | None, now: dict) -> None:
@@ -293,6 +304,10 @@ class StepRunner:
             raise UserError(
                 f'{step.name} failed: {reason.removeprefix("error: ")} (log: {log})'
             )
+
+    def seconds(self, step: Step) -> float:
+        """How long a step took that is done."""
+        return self._state(step)['seconds']
 
     def tested_metrics(self, step: Step) -> dict[str, float]:
         """What mmengine's LoggerHook wrote after the last test of a step's network."""

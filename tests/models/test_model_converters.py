@@ -1,7 +1,10 @@
 """The commands that turn one checkpoint into another."""
 
 import copy
+import json
+import os
 import runpy
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -9,13 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from baselines import R18, R50, outputs, save_classifier, source
+from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from nets import equal, in_mode
-from tiny import detector_cfg, write_checkpoint
+from mmengine.utils import get_installed_path
+from nets import equal, in_mode, randomised
+from tiny import detector_cfg, loader_cfg, search_cfg, write_checkpoint
 
+from mmcr.data import CLASSES
+from mmcr.engine.extract import opened
 from mmcr.models import inherit_weights
 from mmcr.models.weights.checkpoint import ONLY_WEIGHTS, read_weights
+from mmcr.search import Complete, Proposal
 from mmcr.space import Arch
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -87,14 +95,13 @@ class Command:
 
 
 @pytest.mark.parametrize('name', ['reallocate_weights', 'extract_subnet'])
-def test_no_command_and_no_nan(tool, tmp_path, capsys, monkeypatch, name):
+def test_no_command_and_no_nan(tool, supernet, tmp_path, capsys, monkeypatch, name):
     state = MODELS.build(dict(R18, type='mmcr.CRResNet')).state_dict()
     config = write_config(tmp_path / 'arch.py', cr_backbone=dict(R18))
     arguments = ['given.pth', config, 'out.pth']
     if name == 'extract_subnet':
-        (tmp_path / 'best_arch.json').write_text('{"stage1": 2}')
-        config = write_config(config, model=detector_cfg(dict(SUPERNET)))
-        arguments = [config, 'given.pth', 'best_arch.json', 'out.pth']
+        arguments, _ = supernet(dict(SUPERNET))
+        arguments[1] = 'given.pth'
     monkeypatch.setenv(ONLY_WEIGHTS, '1')
     broken = state['layer1.0.conv1.weight'].clone().fill_(float('nan'))
     for content, words in (
@@ -121,23 +128,105 @@ SUPERNET = dict(
 )
 
 
-@pytest.mark.parametrize('share', ('branch', 'prefix'))
-def test_extract_subnet(tool, tmp_path, share):
-    backbone = dict(SUPERNET, share=share)
-    checkpoint = write_checkpoint(tmp_path / 'supernet.pth', backbone)
-    config = write_config(tmp_path / 'config.py', model=detector_cfg(backbone))
-    (tmp_path / 'best_arch.json').write_text(
-        '{"arch": {"stage1": 2, "stage2": 1, "stage3": 1, "stage4": 2}, "score": 0.5}'
-    )
-    tool('extract_subnet', config, checkpoint, 'best_arch.json', 'out.pth')
+ARCH = dict(stage1=2, stage2=1, stage3=1, stage4=2)
 
-    detector = MODELS.build(detector_cfg(backbone))
-    detector.load_state_dict(read_weights(checkpoint))
-    supernet = detector.backbone
-    arch = Arch(dict(stage1=2, stage2=1, stage3=1, stage4=2))
-    fixed = MODELS.build(supernet.arch_cfg(arch))
-    inherit_weights(supernet, fixed, arch)
-    assert equal(read_weights('out.pth'), dict(fixed.state_dict()))
+
+@pytest.fixture
+def supernet(tmp_path, shapes):
+    """Writes config, checkpoint and architecture of a search on a few images.
+
+    Returns the arguments of the tool that name them, and the config.
+    """
+
+    def write(backbone, norms=False, **loop):
+        cfg = search_cfg(shapes, tmp_path, None, backbone, **loop)
+        cfg.train_dataloader = loader_cfg(shapes, 'archtrain')
+        cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+        cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+        cfg.custom_hooks = [dict(type='mmcr.ArchSamplingHook')]
+        cfg.model_wrapper_cfg = dict(type='mmcr.ActivePathDDP')
+        cfg.visualizer = dict(type='DetLocalVisualizer')
+        cfg.model.rpn_head.anchor_generator.scales = [4]
+        if norms:
+            cfg.model.neck.norm_cfg = dict(type='BN')
+        torch.manual_seed(0)
+        detector = randomised(MODELS.build(copy.deepcopy(cfg.model)))
+        torch.save(dict(state_dict=detector.state_dict()), tmp_path / 'supernet.pth')
+        cfg.dump(tmp_path / 'config.py')
+        (tmp_path / 'best_arch.json').write_text(json.dumps(dict(arch=ARCH)))
+        return ['config.py', 'supernet.pth', 'best_arch.json', 'out.pth'], cfg
+
+    return write
+
+
+@pytest.mark.parametrize('share, norms', [('branch', False), ('prefix', True)])
+def test_extract_subnet(tool, supernet, share, norms):
+    arguments, cfg = supernet(dict(SUPERNET, share=share), norms)
+    tool('extract_subnet', *arguments, '--calibration-images', 0)
+    detector = MODELS.build(cfg.model)
+    detector.load_state_dict(read_weights('supernet.pth'))
+    arch = Arch(ARCH)
+    alone = MODELS.build(Config.fromfile('out.py').model)
+    inherit_weights(detector.backbone, alone.backbone, arch)
+    for name in ('neck', 'rpn_head', 'roi_head'):
+        getattr(alone, name).load_state_dict(getattr(detector, name).state_dict())
+    assert dict_equal(read_weights('out.pth'), alone.state_dict())
+
+    # by default the norms are re-estimated, and nothing else
+    tool('extract_subnet', *arguments[:-1], 'own.pth')
+    own, mixed = read_weights('own.pth'), read_weights('out.pth')
+    moved = {name for name in own if not torch.equal(own[name], mixed[name])}
+    parts = {name.split('.')[0] for name in moved}
+    assert parts == ({'backbone', 'neck'} if norms else {'backbone'})
+    statistics = 'running_mean', 'running_var', 'num_batches_tracked'
+    assert moved == {name for name in own if name.endswith(statistics)}
+
+
+def dict_equal(a, b):
+    return a.keys() == b.keys() and equal(*([w[n] for n in sorted(w)] for w in (a, b)))
+
+
+def test_what_is_extracted_is_what_was_scored(tool, supernet, shapes, tmp_path):
+    """By the search, by mmdet's own test, by its inferencer."""
+    arguments, cfg = supernet(dict(SUPERNET, share='prefix'), True, plain=True)
+    with opened(Config.fromfile('config.py'), 'supernet.pth') as candidates:
+        (trial,) = candidates.evaluate([Proposal(Complete(Arch(ARCH)))])
+    assert trial.score > 0
+    tool('extract_subnet', *arguments)
+    test = Path(get_installed_path('mmdet')) / '.mim/tools/test.py'
+    done = subprocess.run(
+        [sys.executable, test, 'out.py', 'out.pth', '--work-dir', 'tested'],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stderr
+    (written,) = Path('tested').glob('*/*.json')
+    metrics = json.loads(written.read_text())
+    assert metrics['coco/bbox_mAP'] == pytest.approx(trial.score, abs=1e-6)
+
+    inferencer = DetInferencer('out.py', 'out.pth', device='cpu', show_progress=False)
+    assert tuple(inferencer.model.dataset_meta['classes']) == CLASSES
+    image = next((shapes / 'archval').glob('*'))
+    (found,) = inferencer(str(image))['predictions']
+    assert len(found['scores']) == len(found['bboxes']) > 0
+
+
+def test_extracted_with_the_data_of_the_detector(tool, supernet, tmp_path):
+    arguments, _ = supernet(dict(SUPERNET, share='prefix'))
+    own = write_config(
+        tmp_path / 'mine.py',
+        model=dict(type='FasterRCNN'),
+        test_dataloader=dict(batch_size=3),
+        custom_hooks=[dict(type='mmdet.NumClassCheckHook')],
+        load_from='elsewhere.pth',
+    )
+    tool('extract_subnet', *arguments, '--detector', own, '--calibration-images', 1)
+    written = Config.fromfile('out.py')
+    assert written.test_dataloader == dict(batch_size=3)
+    assert written.load_from is None and len(written.custom_hooks) == 1
+    assert written.model.backbone.stage_blocks == (2, 1, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +234,7 @@ def test_extract_subnet(tool, tmp_path, share):
     [
         (SUPERNET, 'none.pth', '{}', 'no file none.pth'),
         (SUPERNET, None, 'no json', 'best_arch.json'),
+        (SUPERNET, None, 'here.pth', 'Give the config of the search'),
         (SUPERNET, None, '{"arch": {"stage1": 9}}', 'stage1'),
         ({}, None, '{}', 'must be a supernet'),
         (dict(SUPERNET, stage_choices={}), None, '{"stage1": 1}', 'another share='),
@@ -152,12 +242,15 @@ def test_extract_subnet(tool, tmp_path, share):
     ],
 )
 def test_extract_subnet_refuses(
-    tool, tmp_path, capsys, backbone, checkpoint, arch, words
+    tool, supernet, tmp_path, capsys, backbone, checkpoint, arch, words
 ):
-    given = checkpoint or write_checkpoint(tmp_path / 'supernet.pth', SUPERNET)
-    config = write_config(tmp_path / 'config.py', model=detector_cfg(backbone))
-    (tmp_path / 'best_arch.json').write_text(arch)
+    given = checkpoint or write_checkpoint(tmp_path / 'given.pth', SUPERNET)
+    supernet(backbone)
+    if arch == 'here.pth':  # no search
+        write_config(tmp_path / 'config.py', model=detector_cfg(backbone))
+    else:
+        (tmp_path / 'best_arch.json').write_text(arch)
     with pytest.raises(SystemExit):
-        tool('extract_subnet', config, given, 'best_arch.json', 'out.pth')
+        tool('extract_subnet', 'config.py', given, 'best_arch.json', 'out.pth')
     assert words in capsys.readouterr().err
     assert not list(tmp_path.glob('*out.pth*'))

@@ -10,6 +10,7 @@ from mmcr.errors import UserError
 from mmcr.search import EvolutionSearcher, ExhaustiveSearcher, Trial
 from mmcr.search.pareto import Point, pareto_front, select
 from mmcr.space import (
+    Arch,
     Budget,
     BudgetError,
     Choice,
@@ -279,3 +280,16 @@ def test_where_members_are_too_rare_to_be_drawn_breeding_goes_on(monkeypatch):
     assert len(searcher.ask()) == bred  # the places of the random ones stay empty
     with pytest.raises(BudgetError, match='widen the budget'):
         EvolutionSearcher(space, **SMALL)
+
+
+def test_the_first_generation_begins_with_what_is_given():
+    space = SearchSpace([Choice('a', range(9)), Choice('b', range(9))])
+    given = [dict(a=8, b=8), dict(a=0, b=7)]
+    few = dict(population=4, generations=2, mutations=1, crossovers=1)
+    searcher = EvolutionSearcher(space, start=[*given, given[0]], **few)
+    asked = [proposal.candidate.arch for proposal in searcher.ask()]
+    assert asked[:2] == [Arch(arch) for arch in given] and len(set(asked)) == 4
+    assert searcher.to_json()['start'] == given
+    assert 'start' not in EvolutionSearcher(space, **few).to_json()
+    with pytest.raises(UserError, match='a=9'):
+        EvolutionSearcher(space, start=[dict(a=9, b=0)], **few)

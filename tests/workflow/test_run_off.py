@@ -112,7 +112,7 @@ def test_without_a_round_the_searches_first_is_judged():
 
 
 def test_the_detectors_own_architecture_is_no_candidate(monkeypatch, tmp_path):
-    def found(name, step, cfg, names, work_dir, count):
+    def found(name, step, cfg, names, work_dir, count, keeps):
         blocks = dict(
             stage=[(2, 2, 2, 2), (3, 2, 2, 1), (1, 3, 3, 1)],
             full=[(3, 2, 2, 1), (3, 2, 2, 1), (3, 2, 2, 1)],

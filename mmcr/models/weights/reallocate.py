@@ -1,9 +1,10 @@
-"""A classifier's weights for a backbone whose blocks were reallocated.
+"""Weights of a classifier or a detector for one whose blocks were reallocated.
 
 Few users can pre-train a found architecture, but every baseline has public
-weights. Block j of a stage takes the weights of the source's block j; a block
-beyond the source's depth starts as the identity. Where no stage lost blocks and
-all dilations are 1, the backbone computes what the source does.
+weights, and its user a trained detector. Block j of a stage takes the weights of
+the source's block j; a block beyond the source's depth starts as the identity. Where
+no stage lost blocks and all dilations are 1, the backbone computes what the source
+does.
 """
 
 import re
@@ -16,7 +17,11 @@ from mmengine.model import KaimingInit, update_init_info
 from torch import Tensor, nn
 
 from mmcr.errors import UserError
-from mmcr.models.weights.checkpoint import CheckpointError, read_weights
+from mmcr.models.weights.checkpoint import (
+    CheckpointError,
+    read_weights,
+    unwrapped_names,
+)
 from mmcr.models.weights.names import OPTION, backbone_weights
 from mmcr.models.weights.report import ChainReport, WeightReport
 from mmcr.registry import WEIGHT_INITIALIZERS
@@ -30,10 +35,12 @@ MAY_LACK = ('num_batches_tracked', 'conv_offset.weight', 'conv_offset.bias')
 
 @WEIGHT_INITIALIZERS.register_module()
 class ReallocatedInit:
-    """Starts a backbone from a public checkpoint of its baseline (`reallocate`).
+    """Starts a backbone or a detector from a checkpoint of its baseline (`reallocate`).
 
     In a backbone's config: ``init_cfg=dict(type='mmcr.ReallocatedInit',
-    checkpoint='torchvision://resnet50')``; in a list of initializers the last one.
+    checkpoint='torchvision://resnet50')``; in a list of initializers the last one. As
+    the ``init_cfg`` of a whole detector it starts neck and heads as well
+    (`reallocate_detector`).
 
     Args:
         checkpoint: As in `read_weights`.
@@ -54,7 +61,8 @@ class ReallocatedInit:
             self._check_order(module)
             _initialize_children(module)
         weights = read_weights(self.checkpoint, self.map_location)
-        report = reallocate(weights, module, self.checkpoint, self.prefix)
+        start = reallocate_detector if hasattr(module, 'backbone') else reallocate
+        report = start(weights, module, self.checkpoint, self.prefix)
         print_log(str(report), logger='current')
         if in_init_weights:
             update_init_info(module, f'{type(self).__name__}: {self.checkpoint}')
@@ -69,9 +77,9 @@ class ReallocatedInit:
             name.startswith('Pretrained') for name in names
         ):
             raise UserError(
-                f'{type(self).__name__} must be the last initializer of the '
-                f"backbone's init_cfg, without Pretrained, but got {names}: the "
-                f'others would write over its weights.'
+                f'{type(self).__name__} must be the last initializer of an init_cfg, '
+                f'without Pretrained, but got {names}: the others would write over '
+                f'its weights.'
             )
 
 
@@ -106,7 +114,8 @@ def reallocate(
         raise UserError(
             f'Weights are reallocated by stage and block (layer1.0, ...): give a '
             f'backbone such as CRResNet, not {type(backbone).__name__}. '
-            f'mmcr.ReallocatedInit belongs in the init_cfg of the backbone.'
+            f'mmcr.ReallocatedInit belongs in the init_cfg of the backbone, or of a '
+            f'detector that has one.'
         )
     source, others = backbone_weights(weights, origin, prefix)
     depths = _depths(source)
@@ -137,6 +146,51 @@ def reallocate(
         tuple(kept),
         tuple(frozen),
         dict(others),
+    )
+
+
+def reallocate_detector(
+    weights: Mapping[str, Tensor],
+    detector: nn.Module,
+    origin: str = 'the given weights',
+    prefix: str | None = None,
+) -> WeightReport:
+    """Loads a detector's weights into one whose backbone was reallocated.
+
+    Backbone as in `reallocate`, neck and heads by name. Of these, what the weights
+    lack or have in another shape, as a head for other classes has, stays as it is.
+
+    Args:
+        weights: A state dict of a detector.
+        detector: Likewise, with a backbone as `reallocate` takes it; changed in place.
+        origin: Where the weights come from, for messages.
+        prefix: As in `backbone_weights`; ``None``: that of a detector's backbone.
+
+    Raises:
+        CheckpointError: As from `reallocate`, or nothing of neck and heads fits.
+        UserError: As from `reallocate`.
+    """
+    given = unwrapped_names(weights)
+    own = detector.state_dict()
+    own = {n: w for n, w in own.items() if not n.startswith('backbone.')}
+    fitting = {
+        n: given[n] for n in own if n in given and given[n].shape == own[n].shape
+    }
+    if own and not fitting:
+        raise CheckpointError(
+            f'{origin} must be of such a detector, but none of the {len(own)} weights '
+            f'of neck and heads of this {type(detector).__name__} is in it. Weights of '
+            f'a backbone alone go into the init_cfg of the backbone.'
+        )
+    report = reallocate(weights, detector.backbone, origin, prefix or 'backbone.')
+    detector.load_state_dict(fitting, strict=False)
+    ignored = Counter(
+        _first(n) for n in given if n not in own and not n.startswith('backbone.')
+    )
+    return report._replace(
+        copied=report.copied + len(fitting),
+        kept=(*report.kept, *(name for name in own if name not in fitting)),
+        ignored=dict(ignored),
     )
 
 

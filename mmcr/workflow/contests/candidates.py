@@ -1,6 +1,6 @@
 """The best of the searches, as the networks that a run-off trains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -58,6 +58,7 @@ def best_candidates(
     work_dir: Path,
     count: int,
     baseline: Mapping,
+    keeps: Callable[[Arch], bool] = lambda arch: True,
 ) -> list[Candidate]:
     """The best of each search in turn, of the last one first.
 
@@ -67,8 +68,11 @@ def best_candidates(
         work_dir: Has the folders of the steps.
         count: How many to take.
         baseline: Arguments of the baseline, which is no candidate.
+        keeps: Whether an architecture may be one.
     """
-    ranked = [_of_search(*search, work_dir, count + 1) for search in reversed(searches)]
+    ranked = [
+        _of_search(*search, work_dir, count + 1, keeps) for search in reversed(searches)
+    ]
     known = [
         _plain({name: baseline[name] for name in names if name in baseline})
         for *_, names in searches
@@ -96,16 +100,22 @@ def complete_trials(journal: Path, choices: int) -> dict[Arch, Trial]:
 
 
 def _of_search(
-    name: str, step: str, cfg: Config, names: Sequence[str], work_dir: Path, count: int
+    name: str,
+    step: str,
+    cfg: Config,
+    names: Sequence[str],
+    work_dir: Path,
+    count: int,
+    keeps: Callable[[Arch], bool],
 ) -> list[Candidate]:
     supernet = build(cfg.model.backbone)
     choices = len(supernet.space.choices)
     trials = complete_trials(work_dir / step / 'trials.jsonl', choices)
     expected = smoothed({arch: trial.score for arch, trial in trials.items()})
-    best = sorted(expected, key=expected.__getitem__, reverse=True)[:count]
+    best = sorted(filter(keeps, expected), key=expected.__getitem__, reverse=True)
     final = cfg.test_cfg.get('final_backbone') or {}
     found = []
-    for place, arch in enumerate(best, start=1):
+    for place, arch in enumerate(best[:count], start=1):
         backbone = {**supernet.arch_cfg(arch), **final}
         decided = {key: backbone[key] for key in names if key in backbone}
         own = f'{name}_{place}', trials[arch], expected[arch]

@@ -29,6 +29,7 @@ class Contest:
         gpus: Processes of a training, as of `StepRunner`.
         jobs: Trainings side by side.
         metric: What networks are compared by, from 0 to 1.
+        given: Checkpoints, by name of network, that are tested as they are.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class Contest:
         gpus: int | None = None,
         jobs: int = 1,
         metric: str = METRIC,
+        given: Mapping[str, str] | None = None,
     ) -> None:
+        self.given = given or {}
         self.metric = metric
         self.networks = dict(networks)
         self.large = large
@@ -48,7 +51,8 @@ class Contest:
 
     def step(self, name: str, seed: int) -> Step:
         """The training and test of a network under a seed."""
-        return Step(f'{name}_seed{seed}', f'{name}, seed {seed}', tested=True)
+        title, weights = f'{name}, seed {seed}', self.given.get(name)
+        return Step(f'{name}_seed{seed}', title, tested=True, weights=weights)
 
     def config(self, name: str, seed: int) -> Config:
         """The config of a training."""
@@ -93,6 +97,10 @@ class Contest:
     def metrics(self, name: str, seed: int) -> dict[str, float]:
         """What the test of a training said."""
         return self.runner.tested_metrics(self.step(name, seed))
+
+    def seconds(self, name: str, seed: int) -> float:
+        """How long a training and its test took."""
+        return self.runner.seconds(self.step(name, seed))
 
     def ap(self, name: str, seed: int) -> float:
         """The metric in points of 100.

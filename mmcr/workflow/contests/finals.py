@@ -46,6 +46,9 @@ ENDS = dict(baseline='.py', found='_cr.py')
 class Finals:
     """The run-off of a reallocation and its result.
 
+    Attributes:
+        about: What the comparison says of its rows.
+
     Args:
         settings: The user's.
         baseline: The detector as it was understood.
@@ -55,6 +58,8 @@ class Finals:
         name: What the user calls the detector.
         shape: Of an image, for costs.
     """
+
+    about = ''
 
     def __init__(
         self,
@@ -90,21 +95,36 @@ class Finals:
         Raises:
             UserError: The searches found nothing but the baseline.
         """
+        self.screen = screen
         best = self._best(searches, schedule)
         self.candidates = {candidate.name: candidate for candidate in best}
-        judged = {each.name: self._network(each.decided) for each in best}
-        judged[BASELINE] = self.plain
+        judged = self._networks(best)
         for cfg in judged.values():
             cfg.test_evaluator = copy.deepcopy(self.evaluators)
         chosen = {name: self._held_out(cfg) for name, cfg in judged.items()}
         of_both = self.large(), screen, self.settings.gpus, self.settings.jobs
         metric = f'coco/{self.kind}_mAP'
         choosing = Contest(self.work_dir / CHOOSING, chosen, *of_both, metric)
-        judging = Contest(self.work_dir / JUDGING, judged, *of_both, metric)
+        judging = Contest(
+            self.work_dir / JUDGING, judged, *of_both, metric, self.given()
+        )
         names, seed = list(self.candidates), self.plain.randomness.seed
         run_off = RunOff(choosing, judging, names, schedule, seed)
         run_off.run(lock)
-        return self._write(run_off)
+        return self._write(run_off, self._beside(run_off, lock))
+
+    def _networks(self, best: Sequence[Candidate]) -> dict[str, Config]:
+        """By name what is trained and tested."""
+        networks = {each.name: self._network(each.decided) for each in best}
+        return {**networks, BASELINE: self.plain}
+
+    def given(self) -> dict[str, str]:
+        """Of those, by name the checkpoints of such as are tested alone."""
+        return {}
+
+    def _beside(self, run_off: RunOff, lock: int) -> list[Row]:
+        """What the comparison shows beside the two that the verdict is on."""
+        return []
 
     def check_start(self) -> None:
         """Reads the public weights that networks start from, before anything is run.
@@ -151,7 +171,12 @@ class Finals:
         own = dict(self.plain.model.backbone)
         if self.settings.method == 'crnas':
             own['stage_blocks'] = self.baseline.stage_blocks
-        return best_candidates(found, self.work_dir, self.settings.candidates, own)
+        count = self.settings.candidates
+        return best_candidates(found, self.work_dir, count, own, self._competes)
+
+    def _competes(self, arch: Arch) -> bool:
+        """Whether an architecture costs as much as the baseline."""
+        return True  # the searches have looked at no others
 
     def _network(self, decided: Mapping) -> Config:
         """The user's detector with an architecture that was found."""
@@ -177,7 +202,7 @@ class Finals:
         large = self._network(most_blocks(draft))
         return dict(_delete_=True, **large.model.backbone)
 
-    def _write(self, run_off: RunOff) -> str:
+    def _write(self, run_off: RunOff, beside: Sequence[Row]) -> str:
         """Writes ``result/``: what the verdict says to use, and the comparison."""
         result = self.work_dir / 'result'
         result.mkdir(exist_ok=True)
@@ -191,22 +216,31 @@ class Finals:
             write_best(result, winner.trial, winner.backbone)
         checkpoint = run_off.judging.checkpoint(use, run_off.seeds[0])
         shutil.copy(checkpoint, result / 'best.pth')
-        text = self._usable(run_off.judging.networks[use]).pretty_text
+        text = self._usable(self._published(run_off.judging, use)).pretty_text
         config = written['baseline' if use == BASELINE else 'found']
         write_bytes(result / config, text.encode())
         rows = [
-            self._row('baseline', BASELINE, run_off),
-            self._row('found', run_off.winner, run_off),
+            self._row(title, run_off.judging.networks[name], run_off.metrics(name))
+            for title, name in (('baseline', BASELINE), ('found', run_off.winner))
         ]
         draw_architectures(rows, result / 'architectures.png')
         return write_comparison(
-            rows,
+            self._costed(rows, run_off) + list(beside),
             result,
             difference,
             self._contestants(run_off),
             f'{config} and best.pth',
             ' '.join(self._warnings()),
+            self.about,
         )
+
+    def _published(self, judging: Contest, name: str) -> Config:
+        """The config for ``result/``."""
+        return judging.networks[name]
+
+    def _costed(self, rows: list[Row], run_off: RunOff) -> list[Row]:
+        """With what they took, where the table says it."""
+        return rows
 
     def _warnings(self) -> Iterator[str]:
         if self.kind == 'segm':
@@ -227,12 +261,11 @@ class Finals:
             cfg.pop(name, None)
         return cfg
 
-    def _row(self, title: str, name: str, run_off: RunOff) -> Row:
-        cfg = run_off.judging.networks[name]
+    def _row(self, title: str, cfg: Config, metrics: Mapping) -> Row:
         return Row(
             name=title,
             complexity=measure(cfg, self.shape),
-            metrics=run_off.metrics(name),
+            metrics=metrics,
             **_shown(cfg.model.backbone, self.baseline),
         )
 

@@ -1,0 +1,110 @@
+"""Trainings that go on from trained weights."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mmengine.config import Config, ConfigDict
+
+from mmcr.checks import check_number
+from mmcr.errors import UserError
+from mmcr.registry import config_errors
+from mmcr.workflow.recipe import Options
+
+WARM_UP = 'LinearLR', 'ConstantLR'
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How trainings go on from trained weights.
+
+    Attributes:
+        rate: Learning rate at their start, in those of the user's recipe.
+        length: Of the supernet's training, in trainings by that recipe; the baseline
+            is trained on for as long.
+        tune: Of the training of a path that was taken out of the supernet, likewise.
+    """
+
+    rate: float = 0.5
+    length: float = 1.0
+    tune: float = 1 / 12
+
+    def __post_init__(self) -> None:
+        for name in ('rate', 'length', 'tune'):
+            check_number(f'{name} of warm', value := getattr(self, name))
+            if not 0 < value <= 10:
+                raise UserError(
+                    f'{name} of warm must be above 0 and at most 10, but got {value}.'
+                )
+
+    @classmethod
+    def of(cls, options: Options) -> 'Continuation':
+        """That of a user's options."""
+        with config_errors('warm must be a dict of rate, length and tune, but'):
+            return cls(**options.warm)
+
+
+def continued(cfg: Config, length: float, rate: float) -> Config:
+    """The config of a training that goes on from trained weights.
+
+    Its learning rate starts at a part of the user's and falls to nothing along half a
+    cosine. A warm-up by iterations is kept, as much shorter as the training is.
+
+    Args:
+        cfg: Of a training; not changed.
+        length: In lengths of that training; an epoch, or an iteration, at the least.
+        rate: In learning rates of that training.
+    """
+    cfg = copy.deepcopy(cfg)
+    loop = cfg.train_cfg
+    by_epoch = loop.get('max_epochs') is not None
+    unit = 'max_epochs' if by_epoch else 'max_iters'
+    loop[unit] = end = max(1, round(length * loop[unit]))
+    loop.val_interval = min(loop.get('val_interval', 1), end)
+    loop.pop('dynamic_intervals', None)
+    if 'lr' in (optimizer := cfg.optim_wrapper.get('optimizer') or {}):
+        optimizer.lr *= rate
+    schedulers = cfg.get('param_scheduler') or []
+    if isinstance(schedulers, Mapping):
+        schedulers = [schedulers]
+    first = [dict(each) for each in schedulers if _is_warm_up(each)]
+    for each in first:
+        each['end'] = max(1, round(min(length, 1) * each['end']))
+    half_cosine = dict(type='CosineAnnealingLR', T_max=end, end=end, by_epoch=by_epoch)
+    if by_epoch:
+        half_cosine['convert_to_iter_based'] = True
+    cfg.param_scheduler = [*first, half_cosine]
+    return cfg
+
+
+def end_of(cfg: Config) -> int:
+    """The epochs of a training, or its iterations where it does not count by epoch."""
+    return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
+
+
+def one_after_the_other(cfg: Config, *lengths: float) -> float:
+    """The length of trainings that go on, each of whole epochs (`continued`)."""
+    ends = (end_of(continued(cfg, length, 1.0)) for length in lengths)
+    return sum(ends) / end_of(cfg)
+
+
+def _is_warm_up(scheduler: Mapping) -> bool:
+    kind = str(scheduler.get('type')).rpartition('.')[2]
+    whole = not scheduler.get('by_epoch', True) and not scheduler.get('begin')
+    return kind in WARM_UP and whole and isinstance(scheduler.get('end'), int)
+
+
+def started(cfg: Config, checkpoint: str, reallocated: bool = False) -> Config:
+    """The config of a detector all of which starts from a checkpoint; not changed.
+
+    Args:
+        cfg: Of its training.
+        checkpoint: Of a detector.
+        reallocated: Whether that has other numbers of blocks.
+    """
+    cfg = copy.deepcopy(cfg)
+    for name in ('init_cfg', 'pretrained'):
+        cfg.model.backbone.pop(name, None)
+    kind = 'mmcr.ReallocatedInit' if reallocated else 'Pretrained'
+    cfg.model.init_cfg = ConfigDict(type=kind, checkpoint=checkpoint)
+    return cfg

@@ -1,0 +1,199 @@
+"""A warm reallocation: it starts from the detector that the user has trained.
+
+The stage supernet is as wide as the detector and starts as it: on the path of the
+detector's own numbers of blocks, and on deeper ones, it computes what the detector
+does (`mmcr.ReallocatedInit`). Trained on for a while, any of its paths is a detector
+that can be used (`engine.extract`).
+"""
+
+import copy
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from mmcr.errors import UserError
+from mmcr.models import reallocate_detector
+from mmcr.models.weights.checkpoint import read_weights
+from mmcr.models.weights.reallocate import MAY_LACK
+from mmcr.registry import MODELS
+from mmcr.space import SearchSpace
+from mmcr.workflow import recipe
+from mmcr.workflow.baseline import Baseline, checkpoint_of
+from mmcr.workflow.contests.finals import Finals
+from mmcr.workflow.contests.warm_finals import WarmFinals
+from mmcr.workflow.continuation import Continuation, continued, started
+from mmcr.workflow.datasets import SearchData
+from mmcr.workflow.estimate import Estimate
+from mmcr.workflow.reallocation import Reallocation
+from mmcr.workflow.recipe import Options
+from mmcr.workflow.settings import LEAST, Settings
+
+COLD = 'none'  # in the place of a checkpoint: the config's own is left out
+#: How a front is searched, of some thousands of members.
+BRED = dict(
+    population=32, generations=6, top=16, mutations=12, crossovers=12, mutation_rate=0.3
+)
+SEEN = (
+    'The checkpoint may have been trained on the images of archval, which favours '
+    'architectures like its own: name images that it has not seen by --archval FILE.'
+)
+
+
+def wanted(cfg: Config, settings: Settings) -> str | None:
+    """The checkpoint of the detector that a reallocation is to start from.
+
+    That of the settings, else what the config starts all of the model from, which
+    means nothing to DetNAS's networks.
+    """
+    own = checkpoint_of(cfg) if settings.method == 'crnas' else None
+    checkpoint = settings.checkpoint or own
+    if checkpoint in (None, COLD):
+        if settings.front:
+            raise UserError(
+                'A front is one of networks that can be used as the supernet has them, '
+                'which a trained detector starts. Name its checkpoint by --from, or '
+                'leave --front out.'
+            )
+        return None
+    known = '://' in str(checkpoint)
+    return checkpoint if known else os.path.abspath(Path(checkpoint).expanduser())
+
+
+def warm_supernet(
+    baseline: Baseline,
+    data: SearchData | None,
+    options: Options,
+    checkpoint: str,
+    space: SearchSpace | None = None,
+) -> Config:
+    """The config that trains a stage supernet from a trained detector.
+
+    As wide as the detector, all of its norms in training mode, nothing frozen; its
+    numbers of blocks share their first blocks.
+
+    Args:
+        baseline: The detector.
+        data: As of `recipe.supernet`, and `space`.
+        options: The user's; the width is the detector's.
+        checkpoint: Of the detector.
+    """
+    how = Continuation.of(options)
+    longer = replace(baseline, cfg=continued(baseline.cfg, how.length, how.rate))
+    full = replace(options, width=1.0)
+    cfg = recipe.supernet(longer, data, full, 'stage', space)
+    return started(cfg, checkpoint, reallocated=True)
+
+
+def unlike(baseline: Baseline, checkpoint: str) -> list[str]:
+    """The weights of neck and heads that a checkpoint lacks, or has in other shapes.
+
+    Raises:
+        CheckpointError: It is not of such a detector, or its backbone is another.
+    """
+    cfg = recipe.network(baseline, {}, Options()).model
+    with torch.random.fork_rng(devices=[]):
+        detector = MODELS.build(copy.deepcopy(cfg))
+    report = reallocate_detector(read_weights(checkpoint), detector, checkpoint)
+    return [name for name in report.kept if not name.endswith(MAY_LACK)]
+
+
+class WarmReallocation(Reallocation):
+    """All steps of a reallocation that starts from a trained detector; args as there.
+
+    Args:
+        checkpoint: Of the detector, from `wanted`.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        name: str,
+        work_dir: str | Path,
+        settings: Settings,
+        checkpoint: str,
+    ) -> None:
+        if settings.method != 'crnas':
+            raise UserError(
+                f'A trained detector starts a supernet of its own blocks (crnas), but '
+                f'got method={settings.method!r}. Leave it out, or give --from {COLD}.'
+            )
+        options = replace(settings.options, width=1.0)
+        settings = replace(settings, options=options, dilations=False)
+        if settings.front and settings.budget == 'blocks':  # which cost differently
+            settings = replace(settings, budget='macs')
+        super().__init__(cfg, name, work_dir, settings)
+        self.checkpoint, self.how = checkpoint, Continuation.of(options)
+        self._check_checkpoint()
+
+    def _check_checkpoint(self) -> None:
+        others = unlike(self.baseline, self.checkpoint)
+        self.is_whole = not others
+        if others and self.settings.checkpoint:
+            raise UserError(
+                f'--from takes a checkpoint of this detector, but in {self.checkpoint} '
+                f'{len(others)} weights of its neck and heads are missing or of '
+                f'another shape, such as {others[0]}. Give the config that it was '
+                f'trained with.'
+            )
+        self.notes.append(
+            f'Start: the supernet is as wide as your backbone and starts from all of '
+            f'{self.checkpoint}; dilations stay as they are.'
+        )
+        if others:
+            self.notes.append(
+                f'{len(others)} weights of neck and heads are not in it, or of another '
+                f'shape ({others[0]}): these start at random.'
+            )
+        if not os.path.isfile(str(self.settings.archval)):  # drawn of the training's
+            self.notes.append(SEEN)
+
+    def _make_finals(self) -> Finals:
+        return WarmFinals(
+            *self._of_finals(),
+            checkpoint=self.checkpoint,
+            is_whole=self.is_whole,
+            space=self.space,
+            own=self.own,
+        )
+
+    def _kept(self) -> str:
+        if not (front := self.settings.front):
+            return super()._kept()
+        return (
+            f'cost {min(front):g} to {max(front):g} times as much '
+            f'({self.settings.budget})'
+        )
+
+    def _equal_budget(self, draft, final, own) -> object:
+        equal = super()._equal_budget(draft, final, own)
+        if not (front := self.settings.front):
+            return equal
+        cost = equal.pop('limit', None) or equal.pop('value')
+        low, high = min(front), max(front)
+        tolerance = 100 * (high - low) / (high + low)
+        return {**equal, 'value': cost * (low + high) / 2, 'tolerance': tolerance}
+
+    def _searcher(self, exhaustive: bool) -> dict:
+        if not self.settings.front:
+            return super()._searcher(exhaustive)
+        start = [self.own.to_json()] if self.own in self.space else []
+        return dict(type='mmcr.EvolutionSearcher', pareto=True, start=start, **BRED)
+
+    def _training(self, timed: Estimate) -> tuple[float, int]:
+        """The mean of the baseline's and the found one's, and of the one alone."""
+        tuned = self.how.length / 2 + self.how.tune + 1 / LEAST
+        return super()._training(
+            replace(timed, iterations=round(tuned * timed.iterations))
+        )
+
+    def _stage_supernet(self) -> Config:
+        return warm_supernet(
+            self.baseline,
+            self.data,
+            self.settings.options,
+            self.checkpoint,
+            self.space,
+        )
