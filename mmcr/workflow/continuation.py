@@ -1,8 +1,10 @@
 """Trainings that go on from trained weights."""
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
@@ -12,6 +14,7 @@ from mmcr.registry import config_errors
 from mmcr.workflow.recipe import Options
 
 WARM_UP = 'LinearLR', 'ConstantLR'
+ITERATIONS = 1000  # between validations, where a config does not say
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,13 @@ class Continuation:
             return cls(**options.warm)
 
 
+def absolute(checkpoint: str) -> str:
+    """The same file wherever a step runs; an address as it is."""
+    if '://' in str(checkpoint):
+        return checkpoint
+    return os.path.abspath(Path(checkpoint).expanduser())
+
+
 def continued(cfg: Config, length: float, rate: float) -> Config:
     """The config of a training that goes on from trained weights.
 
@@ -59,8 +69,13 @@ def continued(cfg: Config, length: float, rate: float) -> Config:
     loop = cfg.train_cfg
     by_epoch = loop.get('max_epochs') is not None
     unit = 'max_epochs' if by_epoch else 'max_iters'
-    loop[unit] = end = max(1, round(length * loop[unit]))
-    loop.val_interval = min(loop.get('val_interval', 1), end)
+    whole = loop[unit]
+    loop[unit] = end = max(1, round(length * whole))
+    for hook in cfg.get('custom_hooks') or []:
+        if 'switch_epoch' in hook:  # as many last epochs with the other pipeline
+            hook['switch_epoch'] = max(0, end - (whole - hook['switch_epoch']))
+    every = loop.get('val_interval') or (1 if by_epoch else ITERATIONS)
+    loop.val_interval = min(every, end)
     loop.pop('dynamic_intervals', None)
     if 'lr' in (optimizer := cfg.optim_wrapper.get('optimizer') or {}):
         optimizer.lr *= rate

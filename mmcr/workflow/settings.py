@@ -142,6 +142,12 @@ class Settings:
                 f'front must be two costs at least, in those of your backbone, each '
                 f'above 0 and at most {MOST_COST}, but got {self.front!r}.'
             )
+        if not min(parts) < 1 <= max(parts):
+            raise UserError(
+                f'front must have a cost below that of your backbone, 1, and one of 1 '
+                f'or more, since the verdict is on a path that costs no more than '
+                f'yours, but got {self.front!r}.'
+            )
         if self.fast:
             raise UserError(
                 'A front is searched by evolution, which has no fast form. Leave '

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -124,13 +125,28 @@ class StepRunner:
         with self._one_at_a_time:
             state = self._state(step)
             conditions = self.conditions(step)
+            spent = 0
             if self._has_something_to_lose(step):
                 self._check_same(step, state.get('conditions'), conditions)
+                spent = state['spent'] if is_number(state.get('spent')) else 0
             if state.get('done'):
                 return self.screen.done_before(step, state['seconds'])
-            write_json(state_file, dict(conditions=conditions, done=False))
+            known = dict(conditions=conditions, done=False)
+            write_json(state_file, dict(known, spent=spent))
             self.screen.start(step, self.config(step))
-        start = time.monotonic()
+        start = time.monotonic() - spent
+        try:
+            self._work(step, lock)
+        except BaseException:
+            spent = round(time.monotonic() - start)
+            with suppress(OSError):  # the error that is under way matters more
+                write_json(state_file, dict(known, spent=spent))
+            raise
+        seconds = round(time.monotonic() - start)
+        write_json(state_file, dict(conditions=conditions, done=True, seconds=seconds))
+        self.screen.finish(step, seconds)
+
+    def _work(self, step: Step, lock: int) -> None:
         if step.supernet:
             fast = ['--fast'] if step.fast else []
             checkpoint = self.checkpoint(step.supernet)
@@ -141,9 +157,6 @@ class StepRunner:
             folder = self.folder(step) / 'test'
             checkpoint = step.weights or self.checkpoint(step.name)
             self._call(step, lock, 'test.py', checkpoint, '--work-dir', str(folder))
-        seconds = round(time.monotonic() - start)
-        write_json(state_file, dict(conditions=conditions, done=True, seconds=seconds))
-        self.screen.finish(step, seconds)
 
     def check(self) -> None:
         """Checks what is done already, before anything is written.

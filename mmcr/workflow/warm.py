@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModule
 
 from mmcr.errors import UserError
 from mmcr.models import reallocate_detector
@@ -24,7 +25,7 @@ from mmcr.workflow import recipe
 from mmcr.workflow.baseline import Baseline, checkpoint_of
 from mmcr.workflow.contests.finals import Finals
 from mmcr.workflow.contests.warm_finals import WarmFinals
-from mmcr.workflow.continuation import Continuation, continued, started
+from mmcr.workflow.continuation import Continuation, absolute, continued, started
 from mmcr.workflow.datasets import SearchData
 from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.reallocation import Reallocation
@@ -58,8 +59,7 @@ def wanted(cfg: Config, settings: Settings) -> str | None:
                 'leave --front out.'
             )
         return None
-    known = '://' in str(checkpoint)
-    return checkpoint if known else os.path.abspath(Path(checkpoint).expanduser())
+    return absolute(checkpoint)
 
 
 def warm_supernet(
@@ -92,10 +92,17 @@ def unlike(baseline: Baseline, checkpoint: str) -> list[str]:
 
     Raises:
         CheckpointError: It is not of such a detector, or its backbone is another.
+        UserError: A detector of this kind does not start as a checkpoint.
     """
     cfg = recipe.network(baseline, {}, Options()).model
     with torch.random.fork_rng(devices=[]):
         detector = MODELS.build(copy.deepcopy(cfg))
+    if type(detector).init_weights is not BaseModule.init_weights:
+        raise UserError(
+            f'A warm start needs a detector that starts as its checkpoint, but '
+            f'{type(detector).__name__} draws a part of its weights anew after it has '
+            f'loaded one. Give --from {COLD}.'
+        )
     report = reallocate_detector(read_weights(checkpoint), detector, checkpoint)
     return [name for name in report.kept if not name.endswith(MAY_LACK)]
 
@@ -129,7 +136,15 @@ class WarmReallocation(Reallocation):
         self._check_checkpoint()
 
     def _check_checkpoint(self) -> None:
-        others = unlike(self.baseline, self.checkpoint)
+        try:
+            others = unlike(self.baseline, self.checkpoint)
+        except UserError as error:
+            if self.settings.checkpoint:
+                raise
+            raise UserError(
+                f'{error} It is what the config starts all of its model from; --from '
+                f'{COLD} leaves it out.'
+            ) from error
         self.is_whole = not others
         if others and self.settings.checkpoint:
             raise UserError(

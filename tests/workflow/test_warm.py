@@ -10,6 +10,7 @@ from config_files import CONFIGS, read, write_workplace
 from in_process import in_this_process
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from nets import FAMILIES, equal, images, in_mode, randomised, snapshot
@@ -217,6 +218,26 @@ def test_the_schedule_goes_on_at_a_lower_rate():
     tuned = continued(iters, 1 / 12, 0.5)
     assert tuned.train_cfg.max_iters == tuned.train_cfg.val_interval == 75
     assert [each.type for each in tuned.param_scheduler] == ['CosineAnnealingLR']
+    iters.train_cfg = dict(type='IterBasedTrainLoop', max_iters=90_000)
+    assert continued(iters, 1, 0.5).train_cfg.val_interval == 1000  # mmengine's own
+
+
+def test_as_many_last_epochs_have_the_other_pipeline():
+    cfg = read('demo/shapes.py')
+    cfg.train_cfg.max_epochs = 300
+    cfg.custom_hooks = [dict(type='mmdet.PipelineSwitchHook', switch_epoch=280)]
+    for length, switch in ((1, 280), (1 + 1 / 12, 305), (1 / 12, 5), (1 / 50, 0)):
+        (hook,) = continued(cfg, length, 0.5).custom_hooks
+        assert hook.switch_epoch == switch
+    assert cfg.custom_hooks[0].switch_epoch == 280
+
+
+def test_detectors_that_draw_weights_anew_are_refused():
+    detr = Config.fromfile(
+        Config._get_cfg_path('mmdet::detr/detr_r50_8xb2-150e_coco.py', '')[0]
+    )
+    with pytest.raises(UserError, match='DETR draws a part .* --from none'):
+        unlike(understand(detr), 'none.pth')
 
 
 @pytest.mark.parametrize(
@@ -226,7 +247,9 @@ def test_the_schedule_goes_on_at_a_lower_rate():
         (dict(checkpoint=3), 'checkpoint must be'),
         (dict(front=[1]), 'front must be two costs'),
         (dict(front=[1, 0]), 'front must be two costs'),
-        (dict(front=[1, 2], fast=True), 'Leave --fast out'),
+        (dict(front=[1.5, 2]), 'cost below that of your backbone'),
+        (dict(front=[0.5, 0.9]), 'and one of 1 or more'),
+        (dict(front=[0.5, 2], fast=True), 'Leave --fast out'),
     ],
 )
 def test_settings_are_refused(given, words):
@@ -250,7 +273,7 @@ def test_where_a_reallocation_starts_from(tmp_path):
     cfg = read('demo/shapes.py')
     assert wanted(cfg, settings_of({})) is None
     with pytest.raises(UserError, match='Name its checkpoint by --from'):
-        wanted(cfg, settings_of({}, front=[1, 2]))
+        wanted(cfg, settings_of({}, front=[0.5, 1]))
     start = settings_of({}, checkpoint='a.pth')
     assert wanted(cfg, start).endswith('/a.pth')
     cfg.model.init_cfg = dict(type='Pretrained', checkpoint='https://x/b.pth')

@@ -61,6 +61,11 @@ class Finals:
 
     about = ''
 
+    nothing = (
+        'The searches found nothing but the architecture of your detector under this '
+        'budget: keep it, or search a wider space.'
+    )
+
     def __init__(
         self,
         settings: Settings,
@@ -153,10 +158,7 @@ class Finals:
         else:
             best = self._searched(searches)
         if not best:
-            raise UserError(
-                'The searches found nothing but the architecture of your detector '
-                'under this budget: keep it, or search a wider space.'
-            )
+            raise UserError(self.nothing)
         state = dict(searches=digests, candidates=[each.to_json() for each in best])
         state.update(rounds=schedule.rounds, judges=schedule.judges)
         write_json(self.work_dir / 'run_off.json', state)
@@ -224,13 +226,14 @@ class Finals:
             for title, name in (('baseline', BASELINE), ('found', run_off.winner))
         ]
         draw_architectures(rows, result / 'architectures.png')
+        rows = self._costed(rows, run_off) + list(beside)
         return write_comparison(
-            self._costed(rows, run_off) + list(beside),
+            rows,
             result,
             difference,
             self._contestants(run_off),
             f'{config} and best.pth',
-            ' '.join(self._warnings()),
+            ' '.join(self._warnings({row.name: row for row in rows})),
             self.about,
         )
 
@@ -242,7 +245,8 @@ class Finals:
         """With what they took, where the table says it."""
         return rows
 
-    def _warnings(self) -> Iterator[str]:
+    def _warnings(self, rows: Mapping[str, Row]) -> Iterator[str]:
+        """What to know of the verdict."""
         if self.kind == 'segm':
             yield 'Compared by the AP of masks; the table has that of boxes.'
         if self.chosen_by_the_test():

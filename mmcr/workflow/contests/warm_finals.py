@@ -1,7 +1,7 @@
 """The run-off of a warm reallocation: at equal epochs, from trained weights."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -23,6 +23,7 @@ from mmcr.workflow.contests.finals import Finals
 from mmcr.workflow.contests.run_off import BASELINE, RunOff, Schedule
 from mmcr.workflow.continuation import (
     Continuation,
+    absolute,
     continued,
     end_of,
     one_after_the_other,
@@ -52,6 +53,12 @@ class WarmFinals(Finals):
         own: The detector's own architecture.
     """
 
+    nothing = (
+        'A verdict is on a path that costs as much as your detector, or less, but the '
+        'search has scored none but its own. Search more of them (generations of the '
+        'searcher), or lower costs.'
+    )
+
     def __init__(
         self,
         *args,
@@ -63,8 +70,8 @@ class WarmFinals(Finals):
         super().__init__(*args)
         self.checkpoint, self.is_whole = checkpoint, is_whole
         self.space, self.own = space, own
-        # the config's own: what is trained alone starts from it as well
-        self.is_of_recipe = not self.settings.checkpoint
+        # what is trained alone starts from it as well
+        self.of_recipe = self.baseline.checkpoint and absolute(self.baseline.checkpoint)
         self.how = Continuation.of(self.settings.options)
         unit = 'epochs' if self.plain.train_cfg.get('max_epochs') else 'iterations'
         first, second = (
@@ -141,8 +148,8 @@ class WarmFinals(Finals):
             tuned = continued(alone, how.tune, how.rate)
             networks[each.name] = started(tuned, self._paths[each.name])
             networks[f'{each.name}_extracted'] = copy.deepcopy(alone)
-            if self.is_of_recipe:
-                alone = started(alone, self.checkpoint, reallocated=True)
+            if self.of_recipe:
+                alone = started(alone, self.of_recipe, reallocated=True)
             networks[f'{each.name}_alone'] = alone
         both = one_after_the_other(self.plain, how.length, how.tune)
         longer = continued(self.plain, both, how.rate)
@@ -196,15 +203,36 @@ class WarmFinals(Finals):
             for row, name in zip(rows, names)
         ]
 
+    def _warnings(self, rows: Mapping[str, Row]) -> Iterator[str]:
+        yield from super()._warnings(rows)
+        yield (
+            'All seeds share one supernet and the path taken out of it, so that the '
+            'interval is that of the training after these.'
+        )
+        given, trained = (
+            rows[name].ap if name in rows else None
+            for name in ('baseline as given', 'baseline')
+        )
+        if None not in (given, trained) and given > max(trained, rows['found'].ap):
+            yield (
+                'Your detector as it was given has a higher AP than either: training '
+                'on has cost it some. Keep it as it is.'
+            )
+
     def _published(self, judging: Contest, name: str) -> Config:
         if name != BASELINE:
             return judging.networks[f'{name}_alone']
         cfg = copy.deepcopy(judging.networks[GIVEN])
-        cfg.load_from = self.checkpoint if self.is_of_recipe else None
+        cfg.load_from = self.of_recipe
         return cfg
 
-    def _took(self, name: str, run_off: RunOff) -> float:
-        """What led from the given checkpoint to a network, in trainings alone."""
+    def _took(self, name: str, run_off: RunOff) -> float | None:
+        """What led from the given checkpoint to a network, in trainings alone.
+
+        ``None`` where those ran side by side, on a part of the cores.
+        """
+        if self.settings.jobs > 1:
+            return None
         judging, seed = run_off.judging, run_off.seeds[0]
         seconds = 0.0
         if name not in (GIVEN, f'{run_off.winner}_extracted'):
