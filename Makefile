@@ -1,5 +1,5 @@
 # make demo         CR-NAS on a small data set          -> work_dirs/demo
-# make demo-detnas  DetNAS on the same data set         -> work_dirs/demo-detnas
+# make demo-detnas  DetNAS on a small data set          -> work_dirs/demo-detnas
 # make test         the tests                  (ARGS=... goes to pytest)
 # make lint         the linter
 # make env          only the environment that these four need, .venv

@@ -51,8 +51,9 @@ def run(args: argparse.Namespace, seed: int) -> dict:
     """One whole run under a master seed; what its comparison and the clock say."""
     folder = (args.out / f'seed_{seed}').resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    clock = folder / 'seconds.json'
-    begin = time.monotonic()
+    clock, result = folder / 'seconds.json', folder / 'steps/result/comparison.json'
+    spent = json.loads(clock.read_bytes()) if clock.exists() else 0
+    was_done, begin = result.exists(), time.monotonic()
     drawn = [*shlex.split(args.shapes), '--seed', str(seed)]
     chance = ['--cfg-options', f'randomness.seed={seed}']
     given = [str(args.config.resolve()), '--work-dir', 'steps']
@@ -61,11 +62,14 @@ def run(args: argparse.Namespace, seed: int) -> dict:
         ('reallocate', [*given, *shlex.split(args.options), *chance]),
     ):
         command = [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *arguments]
-        if subprocess.run(command, cwd=folder).returncode:
+        try:
+            failed = subprocess.run(command, cwd=folder).returncode
+        finally:
+            if not was_done:
+                write_json(clock, spent + round(time.monotonic() - begin))
+        if failed:
             raise UserError(f'The run of seed {seed} has failed, see above.')
-    if not clock.exists():  # a second start has nothing left to do
-        write_json(clock, round(time.monotonic() - begin))
-    record = json.loads((folder / 'steps/result/comparison.json').read_bytes())
+    record = json.loads(result.read_bytes())
     return dict(record, seed=seed, seconds=json.loads(clock.read_bytes()))
 
 
@@ -75,7 +79,7 @@ def table(runs: list[dict]) -> str:
     columns += ['found − baseline by seed', 'mean', 'verdict', 'minutes']
     cells, means = [], []
     for each in runs:
-        baseline, found = each['networks']
+        baseline, found, *_ = each['networks']
         means.append(each['difference']['value'])
         cells.append(
             [

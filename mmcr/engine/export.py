@@ -120,7 +120,7 @@ def arch_fragment(backbone_cfg: dict, comment: str) -> str:
             '# For a detector with such a backbone, whose other settings stay.\n'
             'cr_arch = {\n    key: value\n    for key, value in cr_backbone.items()\n'
             f'    if key not in {others}\n}}\n'
-            "cr_arch['init_cfg'] = dict(type='mmcr.ReallocatedInit')\n"
+            "cr_arch['reallocated_start'] = True\n"
         )
     return text
 

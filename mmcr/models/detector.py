@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmcr.errors import UserError
 from mmcr.registry import MODELS
 
-LOOK = 256  # height and width of an image that is only looked at
+LOOK = 512  # height and width of an image that is only looked at
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -85,8 +85,10 @@ def refitted(model: Mapping, before: Sequence[int], now: Sequence[int]) -> dict:
     taken = [part.get('in_channels') for part in takers]
     fitting, fitted = dict(zip(before, now)), 0
     for part, theirs in zip(takers, taken):
-        if isinstance(theirs, Sequence) and set(theirs) <= fitting.keys():
-            kind = tuple if isinstance(theirs, tuple) else list  # some necks mind
+        kind = tuple if isinstance(theirs, tuple) else list  # some necks mind
+        if isinstance(theirs, Sequence) and list(theirs) == before:
+            part['in_channels'] = kind(now)
+        elif isinstance(theirs, Sequence) and set(theirs) <= fitting.keys():
             part['in_channels'] = kind(fitting[each] for each in theirs)  # any order
         elif theirs == before[-1]:
             part['in_channels'] = now[-1]
@@ -119,6 +121,7 @@ def check_levels(model: nn.Module) -> None:
     backbone = getattr(model, 'backbone', None)
     head = getattr(model, 'rpn_head', None) or getattr(model, 'bbox_head', None)
     priors = getattr(head, 'prior_generator', None)
+    priors = getattr(head, 'square_anchor_generator', priors)  # of SABL's kind
     if not hasattr(backbone, 'out_strides') or not hasattr(priors, 'strides'):
         return
     device = next(model.parameters()).device
@@ -140,17 +143,18 @@ def check_levels(model: nn.Module) -> None:
     finally:
         for module, training in modes:
             module.training = training
-    found = [LOOK // level.shape[-1] for level in levels]
-    wanted = [
-        min(stride) if isinstance(stride, Sequence) else stride
+    wanted = [  # (w, h)
+        stride[0] if isinstance(stride, Sequence) else stride
         for stride in priors.strides
     ]
-    if len(found) != len(wanted) or not 0.7 < found[0] / wanted[0] < 1.5:
+    # those that the backbone decides; a neck, or a head, may add to them
+    found = [LOOK / level.shape[-1] for level in levels][: len(given)]
+    if any(not 0.7 < ours / theirs < 1.5 for ours, theirs in zip(found, wanted)):
         raise UserError(
             f'{type(head).__name__} has priors for strides {wanted}, but the neck '
-            f'gives it strides {found}: the backbone gives out strides '
-            f'{list(backbone.out_strides)}. Set its out_indices, which count its '
-            f'stages from 0, to those that this detector takes.'
+            f'gives it strides {[round(stride) for stride in found]}: the backbone '
+            f'gives out strides {list(backbone.out_strides)}. Set its out_indices, '
+            f'which count its stages from 0, to those that this detector takes.'
         )
 
 

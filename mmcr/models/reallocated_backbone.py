@@ -49,6 +49,8 @@ class ReallocatedBackbone(SearchableBackbone):
         dilation_choices: For the operation supernet.
         share_dilation_weights: Whether the 3x3 convolutions of a block share one
             weight; the norms stay separate.
+        reallocated_start: Whether an `init_cfg` of type ``Pretrained``, which another
+            config has, means `mmcr.ReallocatedInit`.
         with_cp: Whether blocks keep their inputs alone for the backward pass and
             compute the rest again. Unlike mmdet's, also under DDP with
             ``find_unused_parameters``, and with norms that count each batch once.
@@ -69,6 +71,7 @@ class ReallocatedBackbone(SearchableBackbone):
         share: str = 'branch',
         dilation_choices: Sequence[int] = (1, 2, 3),
         share_dilation_weights: bool = False,
+        reallocated_start: bool = False,
         **mmdets,
     ) -> dict:
         """Checks and keeps the options, before mmdet's constructor runs.
@@ -80,9 +83,9 @@ class ReallocatedBackbone(SearchableBackbone):
         first = self.first_stage
         self._check_arguments(mmdets)
         start = mmdets.get('init_cfg')
-        if isinstance(start, Mapping) and list(start) == ['type']:
-            if str(start['type']).endswith('ReallocatedInit'):
-                del mmdets['init_cfg']  # a fragment's; its detector names no weights
+        if reallocated_start and isinstance(start, Mapping):
+            if str(start.get('type')).rpartition('.')[2] == 'Pretrained':
+                mmdets['init_cfg'] = dict(start, type='mmcr.ReallocatedInit')
         # a stage 0, and one after the last, are single blocks that dilate alone
         all_blocks = stage_blocks if first else (1, *stage_blocks, 1)
         neutral = (1,) * len(all_blocks)

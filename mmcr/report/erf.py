@@ -32,11 +32,13 @@ class Field:
         stride: Of the level, in pixels.
         gradient: How much each pixel of the input moves the level's centre, of shape
             (height, width); sums to 1.
+        centre: Row and column of the pixel that the level's centre stands for.
     """
 
     level: str
     stride: int
     gradient: np.ndarray
+    centre: tuple[int, int]
 
     @property
     def box(self) -> int:
@@ -53,10 +55,11 @@ class Field:
 
     def within_box(self) -> float:
         """Share of the gradient inside the anchor around the centre."""
-        height, width = self.gradient.shape
-        top, left = (max(0, (side - self.box) // 2) for side in (height, width))
-        part = self.gradient[top : top + self.box, left : left + self.box]
-        return float(part.sum())
+        rows, columns = (
+            slice(max(0, middle - self.box // 2), middle + self.box // 2)
+            for middle in self.centre
+        )
+        return float(self.gradient[rows, columns].sum())
 
 
 def receptive_fields(detector: nn.Module, batches: Iterable[Tensor]) -> list[Field]:
@@ -75,6 +78,7 @@ def receptive_fields(detector: nn.Module, batches: Iterable[Tensor]) -> list[Fie
             depend on the images.
     """
     sums: dict[int, np.ndarray] = {}
+    centres = {}
     for images in batches:
         images = images.detach().requires_grad_()
         levels = {}
@@ -84,6 +88,7 @@ def receptive_fields(detector: nn.Module, batches: Iterable[Tensor]) -> list[Fie
         levels = {stride: levels[stride] for stride in LEVELS if stride in levels}
         for stride, level in levels.items():
             row, column = (side // 2 for side in level.shape[-2:])
+            centres[stride] = row * stride, column * stride
             (gradient,) = torch.autograd.grad(
                 level[..., row, column].sum(), images, retain_graph=True
             )
@@ -101,7 +106,7 @@ def receptive_fields(detector: nn.Module, batches: Iterable[Tensor]) -> list[Fie
                 f'gradient is zero or not finite. Give a trained checkpoint.'
             )
     return [
-        Field(LEVELS[stride], stride, total / total.sum())
+        Field(LEVELS[stride], stride, total / total.sum(), centres[stride])
         for stride, total in sums.items()
     ]
 
@@ -164,19 +169,20 @@ def fields_figure(networks: Mapping[str, Sequence[Field]]) -> Figure:
     size = WIDTH * columns, WIDTH * len(networks) + 0.2
     figure = Figure(figsize=size, layout='constrained')
     axes = figure.subplots(len(networks), columns, squeeze=False)
-    for row, (name, fields) in zip(axes, networks.items()):
-        for place in row[len(fields) :]:
+    for panels, (name, fields) in zip(axes, networks.items()):
+        for place in panels[len(fields) :]:
             place.set_axis_off()
-        for place, field in zip(row, fields):
-            height, width = field.gradient.shape
+        for place, field in zip(panels, fields):
             place.imshow(np.sqrt(field.gradient), cmap='magma')
-            corner = (width - field.box) / 2 - 0.5, (height - field.box) / 2 - 0.5
+            row, column = (middle - (field.box + 1) / 2 for middle in field.centre)
             place.add_patch(
-                Rectangle(corner, field.box, field.box, fill=False, edgecolor='white')
+                Rectangle(
+                    (column, row), field.box, field.box, fill=False, edgecolor='white'
+                )
             )
             sides = ', '.join(f'{field.side(share):.0f}' for share in SHARES)
             place.set_title(f'{field.level}: {sides} px', fontsize=8, color=INK)
             place.set_xticks([])
             place.set_yticks([])
-        row[0].set_ylabel(name, fontsize=8, color=INK, parse_math=False)
+        panels[0].set_ylabel(name, fontsize=8, color=INK, parse_math=False)
     return figure

@@ -73,7 +73,8 @@ def calibration_cfg(train: dict | None, archval: dict) -> dict:
         )
     sets = [{**each, 'pipeline': pipeline} for each in sets]
     if len(sets) > 1:
-        sets = [dict(type='mmdet.ConcatDataset', datasets=sets)]
+        keys = {key: given[key] for key in ('ignore_keys',) if key in given}
+        sets = [dict(type='mmdet.ConcatDataset', datasets=sets, **keys)]
     return {**archval, 'dataset': sets[0]}
 
 

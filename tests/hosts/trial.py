@@ -132,8 +132,8 @@ def merged(host: Config, name: str, work_dir: Path) -> str:
     for key in ('frozen_stages', 'norm_cfg', 'norm_eval', 'style', 'out_indices'):
         assert backbone.get(key) == own.get(key), key
     if own.get('init_cfg'):
-        assert backbone.init_cfg.type == 'mmcr.ReallocatedInit'
-        assert backbone.init_cfg.checkpoint == own.init_cfg.checkpoint
+        assert net.init_cfg['type'] == 'mmcr.ReallocatedInit'
+        assert net.init_cfg['checkpoint'] == own.init_cfg.checkpoint
     return 'fits'
 
 

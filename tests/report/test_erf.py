@@ -34,6 +34,7 @@ def test_the_field_of_a_convolution_is_its_kernel(side):
     batches = [torch.randn(2, 3, 64, 64), torch.randn(1, 3, 64, 64)]
     (field,) = receptive_fields(Blur(side), batches)
     assert (field.level, field.stride, field.box) == ('P3', 8, 64)
+    assert field.centre == (32, 32)
     reach = side // 2
     wanted = np.zeros((64, 64))
     wanted[32 - reach : 33 + reach, 32 - reach : 33 + reach] = side**-2
@@ -44,8 +45,14 @@ def test_the_field_of_a_convolution_is_its_kernel(side):
 
 def test_the_share_inside_of_the_anchor():
     gradient = np.full((128, 256), 1 / (128 * 256))
-    assert Field('P3', 8, gradient).within_box() == pytest.approx(64**2 / (128 * 256))
-    wide = Field('P5', 32, gradient)  # whose anchor is as large as the image is wide
+    assert Field('P3', 8, gradient, (64, 128)).within_box() == pytest.approx(
+        64**2 / (128 * 256)
+    )
+    at_an_edge = Field('P3', 8, gradient, (0, 128))
+    assert at_an_edge.within_box() == pytest.approx(32 * 64 / (128 * 256))
+    wide = Field(
+        'P5', 32, gradient, (64, 128)
+    )  # whose anchor is as large as the image is wide
     assert wide.within_box() == pytest.approx(1)
     assert wide.side(0.95) == pytest.approx(np.sqrt(0.95 * 128 * 256), rel=1e-3)
     assert '| a | P5 | 256 | 128 | 176 | 100% |' in fields_table({'a': [wide]})

@@ -81,6 +81,9 @@ def detector_of(cfg: Config, path: str, checkpoint: str | None) -> nn.Module:
         weights = read_weights(checkpoint)
         check_weights(weights, detector, checkpoint)
         detector.load_state_dict(weights)
+    for module in detector.modules():
+        if hasattr(module, 'with_cp'):
+            module.with_cp = False  # it has no gradient of the images
     return detector.eval()
 
 

@@ -15,4 +15,4 @@ cr_arch = {
     for key, value in cr_backbone.items()
     if key not in ('_delete_', 'norm_eval')
 }
-cr_arch['init_cfg'] = dict(type='mmcr.ReallocatedInit')
+cr_arch['reallocated_start'] = True
