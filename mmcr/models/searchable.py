@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from mmcr.checks import near
 from mmcr.errors import UserError
 from mmcr.models.layer_choice import LayerChoice
 from mmcr.models.norms import is_batch_norm
@@ -185,10 +186,10 @@ class SearchableBackbone:
         }
         if foreign := sorted(set(given) - takes):
             raise UserError(
-                f'{type(self).__name__} takes no {", ".join(foreign)}. Where they are '
-                f'of a backbone of another kind, which this one is merged with, write '
-                f'dict(_delete_=True, ...) with the out_indices of the strides that '
-                f'the neck takes.'
+                f'{type(self).__name__} takes no {", ".join(foreign)}'
+                f'{near(foreign[0], takes)}. Where they are of a backbone of another '
+                f'kind, which this one is merged with, write dict(_delete_=True, ...) '
+                f'with the out_indices of the strides that the neck takes.'
             )
 
     def _check_mode(self, supernet: str | None) -> None:

@@ -80,7 +80,7 @@ class PairedInitHook(Hook):
             torch.default_generator.manual_seed(runner.seed)
             try:
                 detector = MODELS.build(cfg)
-            except TypeError as error:  # an argument that the backbone does not have
+            except (TypeError, UserError) as error:  # an argument that it does not have
                 raise UserError(
                     f'PairedInitHook takes as backbone the arguments of the large '
                     f'network, but with backbone={self.backbone} it cannot be built: '

@@ -237,7 +237,7 @@ class StepRunner:
             conditions['--fast'] = step.fast
         else:  # of them all is a batch
             conditions['--gpus'] = self.gpus or 1
-        init = self.config(step).model.get('init_cfg')
+        init = self.config(step).get('model', {}).get('init_cfg')
         start = init.get('checkpoint') if isinstance(init, Mapping) else None
         for name, path in (
             ('model.init_cfg.checkpoint', start),

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -299,7 +300,8 @@ def test_the_tools_evaluate_so_by_mmdets_metrics(coco, tmp_path, monkeypatch):
 
     with pytest.raises(KeyError, match='iscrowd'):
         ap()
-    monkeypatch.setattr(launch.Runner, 'from_cfg', lambda cfg: cfg)
+    runner = SimpleNamespace(model=torch.nn.Identity())
+    monkeypatch.setattr(launch.Runner, 'from_cfg', lambda cfg: runner)
     launch.build_runner(Config(dict(work_dir=str(tmp_path), launcher='none')))
     assert ap() > 0.05
 

@@ -99,7 +99,10 @@ def test_a_checkpoint_goes_first(shapes, tmp_path, resume):
     [
         (dict(stage_blocks=(1, 2, 2, 3)), r'has no backbone\.layer1\.1\.'),
         (dict(LARGE, base_channels=16), r'has no backbone\.conv1\.'),
-        (dict(stage_block=(2, 2, 2, 3)), 'unexpected keyword argument .stage_block'),
+        (
+            dict(stage_block=(2, 2, 2, 3)),
+            'takes no stage_block .near ones: stage_blocks',
+        ),
         ((2, 2, 2, 3), r'arguments of the large network.* got \(2, 2, 2, 3\)'),
     ],
 )
