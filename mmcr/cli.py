@@ -39,6 +39,7 @@ DEMOS = {
         '--out-dir data/shapes --train 400 --val 0 --test 100 --image-size 192',
     ),
 }
+EVIDENCE = "docs/evidence.md of mmcr's repository has it under other master seeds."
 
 STACK = ('torch', 'mmengine', 'mmcv', 'mmdet', 'numpy', 'cv2')
 INSTALL = """\
@@ -101,6 +102,8 @@ def main() -> None:
             _run_tool('dataset_converters/make_shapes', shapes.split())
             where = ('--work-dir', f'work_dirs/{args.command}')
             _run_tool('reallocate', [f'{configs}demo/{config}', *where, *arguments])
+            if args.command == 'demo':
+                print(EVIDENCE)
         else:
             _run_tool(args.command, arguments)
     except ModuleNotFoundError as error:
