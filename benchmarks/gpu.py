@@ -174,7 +174,8 @@ def part_nccl(out: Path, sizes: Sizes) -> str:
             call(TOOLS / tool, *arguments, *options, processes=processes)
             seconds.append(time.perf_counter() - start)
         lines = map(json.loads, (out / f'{name}_search/trials.jsonl').open())
-        scores.append([each['score'] for each in lines if 'score' in each])
+        said = (each.get('score') for each in lines)  # the header has a score's name
+        scores.append([score for score in said if isinstance(score, float)])
         cells.append([name, *(f'{each:.0f} s' for each in seconds)])
     first, second = scores
     if len(first) != len(second) or not first:
@@ -218,7 +219,11 @@ def _supernet(out: Path, sizes: Sizes) -> tuple[Path, Path]:
     cfg.pop('reallocation')
     widths = [4 * sizes.base * 2**i for i in range(4)]
     cfg.model.test_cfg.rcnn.update(score_thr=0.0)
-    cfg.model.backbone.update(base_channels=sizes.base, stem_channels=sizes.base)
+    cfg.model.backbone.update(
+        base_channels=sizes.base,
+        stem_channels=sizes.base,
+        zero_init_residual=False,  # or all paths were alike before any training
+    )
     cfg.model.neck.in_channels = widths
     _place(cfg, data, size)
     settings = settings_of(
