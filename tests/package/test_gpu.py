@@ -1,14 +1,12 @@
-"""The benchmarks of warm supernets and of a GPU, at their smallest size, on a CPU."""
+"""The benchmark of a GPU, but its warm part, at its smallest size, on a CPU."""
 
 import importlib
-import json
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 from in_process import in_this_process
-from mmengine.config import Config
 from scripts import BENCHMARKS
 
 from mmcr.errors import UserError
@@ -51,24 +49,6 @@ def test_steps_searches_and_a_process_group(gpu, monkeypatch, tmp_path):
     assert '| (a) naive loop |' in text
     assert '| gloo |' in text and 'networks differ by 0 at the most' in text
     assert 'Failed' not in text
-
-
-@pytest.mark.slow
-def test_the_paths_of_a_warm_supernet(gpu, monkeypatch, tmp_path):
-    text = run(gpu, monkeypatch, tmp_path, 'warm')
-    assert '| 2-2-2-2 |' in text and 'Tau with the AP alone' in text
-    record = json.loads((tmp_path / 'warm/warm.json').read_text())
-    assert record['archs'][0] == '2-2-2-2' and len(record['rows']) == 2
-    assert set(record['rows'][0]) == {
-        *('score warm', 'score start', 'score cold', 'extracted', 'tuned', 'alone')
-    }
-    costs = record['trainings']
-    assert set(costs) == {'supernet', 'search', 'path tuned', 'baseline longer'}
-    cold = Config.fromfile(tmp_path / 'warm/cold/config.py')
-    warm = Config.fromfile(tmp_path / 'warm/warm/01_stage_supernet/config.py')
-    assert cold.train_cfg == warm.train_cfg
-    assert not cold.model.get('init_cfg') and warm.model.init_cfg
-    assert cold.model.backbone == warm.model.backbone
 
 
 def test_a_part_that_fails_says_so_and_the_others_run(
