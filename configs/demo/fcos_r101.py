@@ -6,21 +6,10 @@ _base_ = './shapes.py'
 # Data
 data_root = 'data/shapes128/'
 scale = (128, 128)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[2]['scale'] = scale
+test_pipeline = _base_.test_pipeline
+test_pipeline[1]['scale'] = scale
 train_dataloader = dict(dataset=dict(data_root=data_root, pipeline=train_pipeline))
 test_dataloader = dict(dataset=dict(data_root=data_root, pipeline=test_pipeline))
 val_dataloader = test_dataloader

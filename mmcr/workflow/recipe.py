@@ -44,7 +44,7 @@ class Options:
         backbone: More arguments of the supernet's backbone.
         supernet: Changes of the configs that train supernets.
         search: Changes of ``test_cfg`` of the searches.
-        warm: How trainings go on from a trained detector (`warm.Continuation`).
+        warm: How trainings go on from a trained detector (`continuation.Continuation`).
         amp: Whether to train with automatic mixed precision.
     """
 
