@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from mmcr.engine.archval_loop import ArchEvalLoop
-from mmcr.engine.launch import build_runner
+from mmcr.engine.launch import build_runner, kind_of
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes
 from mmcr.models.detector import supernet_of
@@ -135,11 +135,7 @@ def path_config(cfg: Config, arch: Arch, detector: Config | None = None) -> Conf
 
 
 def _others(parts: Sequence[Mapping]) -> list[Mapping]:
-    return [part for part in parts if _name(part) not in OF_SUPERNETS]
-
-
-def _name(part: Mapping) -> str:
-    return str(part.get('type')).rpartition('.')[2]
+    return [part for part in parts if kind_of(part) not in OF_SUPERNETS]
 
 
 def write_config(path: Path, cfg: Config) -> None:

@@ -237,7 +237,7 @@ def build_trainer(cfg: Config, resume: str | None = None) -> Runner:
         check_there(cfg.load_from)
     add_hooks(cfg, EXACT_RESUME)
     for hook in filter(None, [*cfg.default_hooks.values(), *cfg.custom_hooks]):
-        if _kind(hook) == 'CheckpointHook':
+        if kind_of(hook) == 'CheckpointHook':
             hook['type'] = 'mmcr.WholeCheckpointHook'
     runner = build_runner(cfg)
     check_sampled(runner)
@@ -285,11 +285,11 @@ def _check_resumed(cfg: Config, path: str | Path) -> None:
 def add_hooks(cfg: Config, *hooks: Mapping) -> None:
     """Adds hooks to those that a config has, unless it has one of the type."""
     own = list(cfg.get('custom_hooks') or ())
-    kinds = {_kind(hook) for hook in own}
-    cfg.custom_hooks = [*own, *(dict(h) for h in hooks if _kind(h) not in kinds)]
+    kinds = {kind_of(hook) for hook in own}
+    cfg.custom_hooks = [*own, *(dict(h) for h in hooks if kind_of(h) not in kinds)]
 
 
-def _kind(hook: Mapping) -> str:
+def kind_of(hook: Mapping) -> str:
     """The name of a hook's type, which a lazy config has as a class."""
     kind = hook.get('type', '')
     return getattr(kind, '__name__', None) or str(kind).rpartition('.')[2]
