@@ -14,8 +14,9 @@ Started again, it goes on where it was. A `train_cfg` and `param_scheduler` of
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from statistics import fmean
 
@@ -201,7 +202,7 @@ class Comparison:
             rows.append(row)
         alone = [row['alone'] for row in rows]
         taus = {
-            column: float(kendalltau([row[column] for row in rows], alone).statistic)
+            column: tau([row[column] for row in rows], alone)
             for column in rows[0]
             if column != 'alone'
         }
@@ -232,6 +233,12 @@ class Comparison:
         return {part: seconds / unit for part, seconds in taken.items()}
 
 
+def tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's, of two rankings; ``None`` where all of one are alike."""
+    value = float(kendalltau(first, second).statistic)
+    return None if isnan(value) else value
+
+
 def page(record: dict) -> str:
     """The results for people."""
     columns = list(record['rows'][0])
@@ -241,7 +248,10 @@ def page(record: dict) -> str:
     ]
     behind = [row['alone'] - row['extracted'] for row in record['rows']]
     tuned = [row['alone'] - row['tuned'] for row in record['rows']]
-    taus = '; '.join(f'{name} {tau:.2f}' for name, tau in record['taus'].items())
+    taus = '; '.join(
+        f'{name} {"-" if value is None else f"{value:.2f}"}'
+        for name, value in record['taus'].items()
+    )
     costs = '; '.join(f'{n} {cost:.2f}' for n, cost in record['trainings'].items())
     return (
         f'{markdown_table(["blocks", *columns], cells, words=(0,))}\n'

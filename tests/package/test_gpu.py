@@ -1,6 +1,7 @@
-"""The benchmark of a GPU, but its warm part, at its smallest size, on a CPU."""
+"""The benchmark of a GPU at its smallest size, on a CPU."""
 
 import importlib
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_steps_searches_and_a_process_group(gpu, monkeypatch, tmp_path):
     assert '| (a) naive loop |' in text
     assert '| gloo |' in text and 'networks differ by 0 at the most' in text
     assert 'Failed' not in text
+
+
+@pytest.mark.slow
+def test_warm_paths(gpu, monkeypatch, tmp_path):
+    text = run(gpu, monkeypatch, tmp_path, 'warm')
+    assert 'Failed' not in text
+    record = json.loads((tmp_path / 'warm/warm.json').read_text())
+    assert len(record['archs']) == len(record['rows']) == gpu.SMALLEST.compared
+    assert record['archs'][0] == '2-2-2-2'
+    assert {'score start', 'extracted', 'tuned', 'alone'} <= set(record['rows'][0])
+    assert set(record['baseline']) == {'given', 'longer'}
+    assert min(record['trainings'].values()) > 0
 
 
 def test_a_part_that_fails_says_so_and_the_others_run(
