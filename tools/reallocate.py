@@ -28,6 +28,7 @@ from mmcr.registry import BUDGETS, config_errors
 from mmcr.workflow.place import alone, check_place
 from mmcr.workflow.reallocation import WRITTEN, Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
+from mmcr.workflow.scaled import ScaledReallocation
 from mmcr.workflow.settings import FRONT, Settings, settings_of
 from mmcr.workflow.warm import WarmReallocation, wanted
 
@@ -74,6 +75,14 @@ def parse_args() -> argparse.Namespace:
         help='search from the least to the greatest of these costs, in those of your '
         'backbone, and recommend a network for each (default: '
         f'{" ".join(map(str, FRONT))}); with --from only',
+    )
+    parser.add_argument(
+        '--scales',
+        type=float,
+        nargs='+',
+        metavar='SCALE',
+        help='image scales, in that of your config, to search beside it, at equal '
+        'multiply-accumulates of the whole detector; crnas only, without --from',
     )
     parser.add_argument(
         '--width',
@@ -174,6 +183,8 @@ def main() -> None:
         print(check_config(cfg, args.check_images), flush=True)
         if checkpoint := wanted(cfg, settings):
             work = WarmReallocation(cfg, name, work_dir, settings, checkpoint)
+        elif settings.scales:
+            work = ScaledReallocation(cfg, name, work_dir, settings)
         else:
             work = Reallocation(cfg, name, work_dir, settings)
     steps = [step.name for step in work.steps]

@@ -170,15 +170,14 @@ class Reallocation:
         self.own = own = draft.space.member(base.stage_blocks)
         budget = self._equal_budget(draft, final, own)
         self.space = budget_space(draft, final, budget, base.cfg.model)
-        exhaustive = self.space.countable and self.space.size <= recipe.MOST_SCORED
-        if self.settings.budget == 'blocks' and exhaustive:
+        if self.settings.budget == 'blocks' and _can_be_exhausted(self.space):
             self.notes += self._macs_apart(draft, final)
         stage = self._stage_supernet()
-        searcher = self._searcher(exhaustive)
+        searcher = self._searcher(self.space)
         stage_search = recipe.search(stage, base, options, searcher, budget)
         stage_search.test_cfg.setdefault('gate', self.settings.gate)
         self.searches = {
-            '02_stage_search': _work(stage_search, self.space, self.settings.fast)
+            '02_stage_search': work_of(stage_search, self.space, self.settings.fast)
         }
         found, self.plain = recipe.network(base, {}, options), copy.deepcopy(base.cfg)
         set_amp(self.plain, options)  # as the networks that it is compared with
@@ -197,7 +196,7 @@ class Reallocation:
         op_search = recipe.search(operation, base, options, greedy)
         op_search.test_cfg.setdefault('gate', self.settings.gate)
         opened = build(operation.model.backbone)
-        self.searches['04_op_search'] = _work(
+        self.searches['04_op_search'] = work_of(
             op_search, opened.space, self.settings.fast
         )
         of_stage = '02_stage_search', ['stage_blocks']
@@ -208,8 +207,8 @@ class Reallocation:
             'networks/full_cr': _found_text(found, '04_op_search'),
         }
 
-    def _searcher(self, exhaustive: bool) -> dict:
-        kind = 'ExhaustiveSearcher' if exhaustive else 'GreedySearcher'
+    def _searcher(self, space: SearchSpace) -> dict:
+        kind = 'ExhaustiveSearcher' if _can_be_exhausted(space) else 'GreedySearcher'
         return dict(type=f'mmcr.{kind}')
 
     def _kept(self) -> str:
@@ -237,7 +236,7 @@ class Reallocation:
         net = build(supernet.model.backbone)
         final = search.test_cfg.final_backbone
         self.space = budget_space(net, final, search.test_cfg.budget, base.cfg.model)
-        self.searches = {'02_search': _work(search, self.space)}
+        self.searches = {'02_search': work_of(search, self.space)}
         plain.model.backbone.update(final)
         add_hooks(plain, EXACT_RESUME)
         self.plain = plain
@@ -426,7 +425,13 @@ def _found_text(cfg: Config, search: str) -> str:
     return text_of(cfg, f'../{search}', list(DECIDED[search][1]))
 
 
-def _work(cfg: Config, space: SearchSpace, fast: bool = False) -> tuple[float, Config]:
+def _can_be_exhausted(space: SearchSpace) -> bool:
+    return space.countable and space.size <= recipe.MOST_SCORED
+
+
+def work_of(
+    cfg: Config, space: SearchSpace, fast: bool = False
+) -> tuple[float, Config]:
     """Of a search, in candidates scored on all of archval; with its config."""
     searcher = dict(cfg.test_cfg.searcher, space=space)
     with config_errors('The searcher must be one that is registered, but'):

@@ -23,6 +23,7 @@ MOST = 120  # trainings: the exact test goes through all patterns of signs
 MOST_GPUS = 1024
 FRONT = 0.5, 0.75, 1.0, 1.5, 2.0  # costs of a front, in those of the baseline
 MOST_COST = 100
+MOST_SCALE = 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Settings:
         latency_table: For a budget of latency.
         front: Costs, in those of the baseline, that a network is named for: one search
             goes from the least to the greatest. ``None``: at the baseline's own cost.
+        scales: Of images, in those of the config, that are searched beside that one
+            (`workflow.scaled`); ``None``: none.
         fast: Whether searches take the quicker form of their method.
         scale_lr: Whether the learning rate follows the batch size of this run.
         gpus: Processes of a step; ``None``: one, without torchrun.
@@ -62,6 +65,7 @@ class Settings:
     budget: str = 'blocks'
     latency_table: str | None = None
     front: Sequence[float] | None = None
+    scales: Sequence[float] | None = None
     fast: bool = False
     scale_lr: bool = True
     gpus: int | None = None
@@ -85,17 +89,35 @@ class Settings:
                     f'{name} must be one of {", ".join(known)}, but got '
                     f'{getattr(self, name)!r}.'
                 )
-        check_integer('gpus', 1 if self.gpus is None else self.gpus)
-        if (self.gpus or 1) > MOST_GPUS:
-            raise UserError(f'gpus must be at most {MOST_GPUS}, but got {self.gpus}.')
         check_seed('seed', self.seed)
         for name in ('fast', 'scale_lr', 'dilations'):
             check_kind(name, getattr(self, name), bool)
         check_kind('amp', self.options.amp, bool)
         if self.checkpoint is not None:
             check_kind('checkpoint', self.checkpoint, str)
+        self._check_numbers()
         if self.front is not None:
             self._check_front()
+        if self.scales is not None:
+            self._check_scales()
+        if self.method == 'detnas':
+            self._check_detnas()
+        if (self.budget == 'latency') != (self.latency_table is not None):
+            raise UserError(
+                'A budget of latency needs a table of the device, and only that: '
+                '--budget latency --latency-table FILE, made by '
+                'tools/analysis_tools/latency_table.py.'
+            )
+        if self.options.amp and not torch.cuda.is_available():
+            raise UserError(
+                '--amp trains in half precision on a GPU, but torch finds no CUDA '
+                'device here. Leave it out.'
+            )
+
+    def _check_numbers(self) -> None:
+        check_integer('gpus', 1 if self.gpus is None else self.gpus)
+        if (self.gpus or 1) > MOST_GPUS:
+            raise UserError(f'gpus must be at most {MOST_GPUS}, but got {self.gpus}.')
         check_integer('candidates', self.candidates)
         check_integer('jobs', self.jobs)
         if self.trainings is not None:
@@ -109,30 +131,41 @@ class Settings:
                 f'Trainings run side by side on a CPU alone, but got jobs={self.jobs} '
                 f'and a GPU, which one training fills. Leave it out.'
             )
-        if self.method == 'detnas' and self.budget != 'blocks':
+
+    def _check_detnas(self) -> None:
+        if self.budget != 'blocks':
             raise UserError(
                 f'detnas searches under a limit of multiply-accumulates, not at the '
                 f'cost of your backbone, but got budget={self.budget!r}. Leave it out; '
                 f'the limit is search=dict(budget=dict(limit=...)) of reallocation in '
                 f'the config.'
             )
-        if self.method == 'detnas' and self.fast:
+        if self.fast:
             raise UserError(
                 'A fast search takes the place of an exhaustive or a greedy one '
                 '(crnas), but detnas searches by evolution, which has no fast form. '
                 'Leave --fast out; fewer generations of the searcher make it shorter.'
             )
-        if (self.budget == 'latency') != (self.latency_table is not None):
+
+    def _check_scales(self) -> None:
+        scales = list(self.scales) if is_list(self.scales) else []
+        known = all(is_number(each) and 0 < each <= MOST_SCALE for each in scales)
+        if not set(scales) - {1} or not known:
             raise UserError(
-                'A budget of latency needs a table of the device, and only that: '
-                '--budget latency --latency-table FILE, made by '
-                'tools/analysis_tools/latency_table.py.'
+                f'scales must be numbers above 0 and at most {MOST_SCALE}, in image '
+                f'scales of the config, one of them not 1, but got {self.scales!r}.'
             )
-        if self.options.amp and not torch.cuda.is_available():
-            raise UserError(
-                '--amp trains in half precision on a GPU, but torch finds no CUDA '
-                'device here. Leave it out.'
-            )
+        for name, value, others in (
+            ('method', self.method, ('crnas',)),
+            ('budget', self.budget, ('blocks', 'macs')),
+            ('front', self.front, (None,)),
+        ):
+            if value not in others:
+                raise UserError(
+                    f'Scales of images are searched by crnas, from nothing and at '
+                    f'equal multiply-accumulates, but got {name}={value!r}. Leave '
+                    f'one of them out.'
+                )
 
     def _check_front(self) -> None:
         parts = list(self.front) if is_list(self.front) else []

@@ -59,6 +59,7 @@ class Step:
         supernet: The step whose checkpoint is searched; ``None`` for a training.
         tested: Whether the trained network is tested, too.
         fast: Whether a search takes the quicker form of its method.
+        scale: Of the images that are searched on, in scales of the user's config.
         weights: A checkpoint to be tested as it is, in the place of a training.
     """
 
@@ -68,6 +69,7 @@ class Step:
     tested: bool = False
     fast: bool = False
     weights: str | None = None
+    scale: float = 1.0
 
 
 class StepRunner:

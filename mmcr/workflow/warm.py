@@ -51,6 +51,11 @@ def wanted(cfg: Config, settings: Settings) -> str | None:
     """
     own = checkpoint_of(cfg) if settings.method == 'crnas' else None
     checkpoint = settings.checkpoint or own
+    if checkpoint not in (None, COLD) and settings.scales:
+        raise UserError(
+            f'Scales of images are searched in a supernet from nothing, but this one '
+            f'would start from {checkpoint}. Give --from {COLD}, or leave scales out.'
+        )
     if checkpoint in (None, COLD):
         if settings.front:
             raise UserError(
@@ -191,9 +196,9 @@ class WarmReallocation(Reallocation):
         tolerance = 100 * (high - low) / (high + low)
         return {**equal, 'value': cost * (low + high) / 2, 'tolerance': tolerance}
 
-    def _searcher(self, exhaustive: bool) -> dict:
+    def _searcher(self, space: SearchSpace) -> dict:
         if not self.settings.front:
-            return super()._searcher(exhaustive)
+            return super()._searcher(space)
         start = [self.own.to_json()] if self.own in self.space else []
         return dict(type='mmcr.EvolutionSearcher', pareto=True, start=start, **BRED)
 

@@ -7,7 +7,7 @@ import pytest
 from mmcr.errors import UserError
 from mmcr.search import Complete, Proposal, Trial
 from mmcr.space import Arch
-from mmcr.workflow.contests.candidates import Candidate, best_candidates
+from mmcr.workflow.contests.candidates import Candidate, Searched, best_candidates
 from mmcr.workflow.contests.finals import unrounded
 from mmcr.workflow.contests.run_off import BASELINE, RunOff, Schedule, begun
 
@@ -112,7 +112,8 @@ def test_without_a_round_the_searches_first_is_judged():
 
 
 def test_the_detectors_own_architecture_is_no_candidate(monkeypatch, tmp_path):
-    def found(name, step, cfg, names, work_dir, count, keeps):
+    def found(search, *args):
+        name = search.name
         blocks = dict(
             stage=[(2, 2, 2, 2), (3, 2, 2, 1), (1, 3, 3, 1)],
             full=[(3, 2, 2, 1), (3, 2, 2, 1), (3, 2, 2, 1)],
@@ -132,8 +133,8 @@ def test_the_detectors_own_architecture_is_no_candidate(monkeypatch, tmp_path):
         lambda *args: list(found(*args)),
     )
     searches = [
-        ('stage', '02', None, ('stage_blocks',)),
-        ('full', '04', None, ('stage_blocks', 'dilations')),
+        Searched('stage', '02', None, ('stage_blocks',)),
+        Searched('full', '04', None, ('stage_blocks', 'dilations')),
     ]
     own = dict(type='ResNet', depth=18, stage_blocks=(2, 2, 2, 2), init_cfg=None)
     best = best_candidates(searches, tmp_path, 4, own)

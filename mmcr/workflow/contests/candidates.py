@@ -23,6 +23,7 @@ class Candidate:
         expected: The score without the luck of these images (`scoring.smoothing`).
         backbone: Arguments of all of the network's backbone.
         decided: Those that the search has decided.
+        scale: Of the images that it was scored on, in those of the baseline.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Candidate:
     expected: float
     backbone: Mapping
     decided: Mapping
+    scale: float = 1.0
 
     def to_json(self) -> dict:
         arch = self.trial.proposal.candidate.arch
@@ -41,6 +43,7 @@ class Candidate:
             expected=self.expected,
             backbone=dict(self.backbone),
             decided=dict(self.decided),
+            scale=self.scale,
         )
 
     @classmethod
@@ -50,39 +53,66 @@ class Candidate:
         return cls(
             *(obj['name'], trial, obj['expected']),
             *(_tuples_in(obj[key]) for key in ('backbone', 'decided')),
+            obj.get('scale', 1.0),
         )
 
 
+@dataclass(frozen=True)
+class Searched:
+    """A search that is done.
+
+    Attributes:
+        name: For people.
+        step: Its folder.
+        cfg: Its config.
+        decides: Arguments of the backbone.
+        scale: Of its images, in those of the baseline.
+    """
+
+    name: str
+    step: str
+    cfg: Config
+    decides: Sequence[str]
+    scale: float = 1.0
+
+
 def best_candidates(
-    searches: Sequence[tuple[str, str, Config, Sequence[str]]],
+    searches: Sequence[Searched],
     work_dir: Path,
     count: int,
     baseline: Mapping,
     keeps: Callable[[Arch], bool] = lambda arch: True,
 ) -> list[Candidate]:
-    """The best of each search in turn, of the last one first.
+    """The best of each kind of search in turn, of the last one first.
+
+    Searches that decide the same, at several scales of images, are one kind.
 
     Args:
-        searches: Of each its name for people, the step's name, the step's config, and
-            the arguments of the backbone that it decides.
+        searches: In the order in which they were run.
         work_dir: Has the folders of the steps.
         count: How many to take.
         baseline: Arguments of the baseline, which is no candidate.
         keeps: Whether an architecture may be one.
     """
+    kinds = {}
+    for search in reversed(searches):
+        found = _of_search(search, work_dir, count + 1, keeps)
+        kinds.setdefault(tuple(search.decides), []).extend(found)
     ranked = [
-        _of_search(*search, work_dir, count + 1, keeps) for search in reversed(searches)
+        sorted(kind, key=lambda each: each.expected, reverse=True)
+        for kind in kinds.values()
     ]
     known = [
-        _plain({name: baseline[name] for name in names if name in baseline})
-        for *_, names in searches
+        (_plain({name: baseline[name] for name in names if name in baseline}), 1.0)
+        for names in kinds
     ]
     taken = []
     for candidate in filter(
         None, (each for row in zip_longest(*ranked) for each in row)
     ):
-        if (plain := _plain(candidate.decided)) not in known:
-            known.append(plain)
+        own = _plain(candidate.decided), candidate.scale
+        if own not in known:
+            known.append(own)
             taken.append(candidate)
     return taken[:count]
 
@@ -100,26 +130,20 @@ def complete_trials(journal: Path, choices: int) -> dict[Arch, Trial]:
 
 
 def _of_search(
-    name: str,
-    step: str,
-    cfg: Config,
-    names: Sequence[str],
-    work_dir: Path,
-    count: int,
-    keeps: Callable[[Arch], bool],
+    search: Searched, work_dir: Path, count: int, keeps: Callable[[Arch], bool]
 ) -> list[Candidate]:
-    supernet = build(cfg.model.backbone)
+    supernet = build(search.cfg.model.backbone)
     choices = len(supernet.space.choices)
-    trials = complete_trials(work_dir / step / 'trials.jsonl', choices)
+    trials = complete_trials(work_dir / search.step / 'trials.jsonl', choices)
     expected = smoothed({arch: trial.score for arch, trial in trials.items()})
     best = sorted(filter(keeps, expected), key=expected.__getitem__, reverse=True)
-    final = cfg.test_cfg.get('final_backbone') or {}
+    final = search.cfg.test_cfg.get('final_backbone') or {}
     found = []
     for place, arch in enumerate(best[:count], start=1):
         backbone = {**supernet.arch_cfg(arch), **final}
-        decided = {key: backbone[key] for key in names if key in backbone}
-        own = f'{name}_{place}', trials[arch], expected[arch]
-        found.append(Candidate(*own, backbone, decided))
+        decided = {key: backbone[key] for key in search.decides if key in backbone}
+        own = f'{search.name}_{place}', trials[arch], expected[arch]
+        found.append(Candidate(*own, backbone, decided, search.scale))
     return found
 
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmcr.cost.complexity import measure
+from mmcr.data.scales import at_scale, marked, scaled_shape
 from mmcr.engine.export import write_best
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
@@ -20,7 +21,7 @@ from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch
 from mmcr.workflow import recipe
 from mmcr.workflow.baseline import Baseline, build
-from mmcr.workflow.contests.candidates import Candidate, best_candidates
+from mmcr.workflow.contests.candidates import Candidate, Searched, best_candidates
 from mmcr.workflow.contests.contest import Contest
 from mmcr.workflow.contests.run_off import BASELINE, RunOff, Schedule, begun
 from mmcr.workflow.datasets import SearchData
@@ -107,6 +108,9 @@ class Finals:
         for cfg in judged.values():
             cfg.test_evaluator = copy.deepcopy(self.evaluators)
         chosen = {name: self._held_out(cfg) for name, cfg in judged.items()}
+        for networks in (judged, chosen):
+            for each in best:
+                networks[each.name] = at_scale(networks[each.name], each.scale)
         of_both = self.large(), screen, self.settings.gpus, self.settings.jobs
         metric = f'coco/{self.kind}_mAP'
         choosing = Contest(self.work_dir / CHOOSING, chosen, *of_both, metric)
@@ -167,9 +171,11 @@ class Finals:
     def _searched(self, searches: Sequence[Step]) -> list[Candidate]:
         found = []
         for step in searches:
-            name, decided = DECIDED[step.name]
+            at = {marked(name, step.scale): known for name, known in DECIDED.items()}
+            kind, decided = at[step.name]
+            name = marked(kind, step.scale)
             cfg = read_config(self.work_dir / step.name / 'config.py')
-            found.append((name, step.name, cfg, decided))
+            found.append(Searched(name, step.name, cfg, decided, step.scale))
         own = dict(self.plain.model.backbone)
         if self.settings.method == 'crnas':
             own['stage_blocks'] = self.baseline.stage_blocks
@@ -222,20 +228,37 @@ class Finals:
         config = written['baseline' if use == BASELINE else 'found']
         write_bytes(result / config, text.encode())
         rows = [
-            self._row(title, run_off.judging.networks[name], run_off.metrics(name))
-            for title, name in (('baseline', BASELINE), ('found', run_off.winner))
+            self._row(
+                title, run_off.judging.networks[name], run_off.metrics(name), scale
+            )
+            for title, name, scale in (
+                ('baseline', BASELINE, 1.0),
+                ('found', run_off.winner, winner.scale),
+            )
         ]
         draw_architectures(rows, result / 'architectures.png')
         rows = self._costed(rows, run_off) + list(beside)
+        warnings = self._warnings({row.name: row for row in rows})
         return write_comparison(
             rows,
             result,
             difference,
             self._contestants(run_off),
             f'{config} and best.pth',
-            ' '.join(self._warnings({row.name: row for row in rows})),
+            ' '.join([*self._sizes(winner.scale), *warnings]),
             self.about,
         )
+
+    def _sizes(self, scale: float) -> Iterator[str]:
+        """What to know of the images that the table's costs are for."""
+        if scale != 1:
+            own, other = (
+                scaled_shape(self.shape, each, self.plain) for each in (1, scale)
+            )
+            yield (
+                f'Found takes images of {other[0]} x {other[1]}, {scale:g} times '
+                f'yours of {own[0]} x {own[1]}: its costs are for these.'
+            )
 
     def _published(self, judging: Contest, name: str) -> Config:
         """The config for ``result/``."""
@@ -265,10 +288,12 @@ class Finals:
             cfg.pop(name, None)
         return cfg
 
-    def _row(self, title: str, cfg: Config, metrics: Mapping) -> Row:
+    def _row(
+        self, title: str, cfg: Config, metrics: Mapping, scale: float = 1.0
+    ) -> Row:
         return Row(
             name=title,
-            complexity=measure(cfg, self.shape),
+            complexity=measure(cfg, scaled_shape(self.shape, scale, cfg)),
             metrics=metrics,
             **_shown(cfg.model.backbone, self.baseline),
         )
@@ -279,6 +304,8 @@ class Finals:
         known = [Contestant(BASELINE, blocks, aps=aps.get(BASELINE, ()))]
         for name, each in self.candidates.items():
             values = [_short(value) for value in each.decided.values()]
+            if each.scale != 1:
+                values.append(f'{each.scale:g} times the image scale')
             text, scores = '; '.join(values), (each.trial.score, each.expected)
             known.append(Contestant(name, text, *scores, aps.get(name, ())))
         return known
