@@ -97,8 +97,8 @@ def units_of_choices(
     for i in range(max(len(choice.values) for choice in choices)):
         arch = Arch({c.name: c.values[min(i, len(c.values) - 1)] for c in choices})
         net = build_fixed(backbone, final_backbone, arch)
-        stem = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
-        size = (1, stem.in_channels, *shape)
+        # even, as CSPDarknet's stem wants it; others round up likewise
+        size = (1, net.image_channels, *(side + side % 2 for side in shape))
         inputs = _inputs(net, size)
         units += [
             CostUnit(run, modules, choice, inputs[modules[0]], arch)

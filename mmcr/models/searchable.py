@@ -139,6 +139,11 @@ class SearchableBackbone:
         return part
 
     @property
+    def image_channels(self) -> int:
+        """Channels of the images that it takes."""
+        return next(m for m in self.modules() if isinstance(m, nn.Conv2d)).in_channels
+
+    @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output: what a neck takes as ``in_channels``."""
         return tuple(step.channels for step in self.steps() if step.is_output)

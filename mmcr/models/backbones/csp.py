@@ -41,6 +41,7 @@ class CSPStages(ReallocatedBackbone):
 
     default_budget = 'macs'
     first_output = 1
+    image_channels = 3
 
     def __init__(
         self,
