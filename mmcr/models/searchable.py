@@ -65,7 +65,7 @@ class SearchableBackbone:
     modes: tuple[str, ...]
     first_stage = 1  # its number in the names of choices
     first_output = 0  # its number in `out_indices`, where the stem may be one
-    default_budget = 'blocks'  # what found networks have as much of as the baseline
+    default_budget = 'blocks'  # in which a reallocation holds the cost
     supernet: str | None
     space: SearchSpace | None
 

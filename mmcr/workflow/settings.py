@@ -37,7 +37,8 @@ class Settings:
             if there is such; 'none': that is left out.
         archval: Images to hold out of the training set for scoring, or a COCO file
             that is held out already; ``None``: a tenth.
-        budget: What networks have in common with the baseline, one of `BUDGETS`.
+        budget: What networks have in common with the baseline, one of `BUDGETS`;
+            ``None``: blocks, where those of all stages cost alike, else macs.
         latency_table: For a budget of latency.
         front: Costs, in those of the baseline, that a network is named for: one search
             goes from the least to the greatest. ``None``: at the baseline's own cost.
@@ -59,7 +60,7 @@ class Settings:
     recipe: str = 'paper'
     checkpoint: str | None = None
     archval: int | str | None = None
-    budget: str = 'blocks'
+    budget: str | None = None
     latency_table: str | None = None
     front: Sequence[float] | None = None
     fast: bool = False
@@ -77,10 +78,11 @@ class Settings:
         for name, known in (
             ('method', recipe.METHODS),
             ('recipe', recipe.RECIPES),
-            ('budget', list(BUDGETS.module_dict)),
+            ('budget', (None, *BUDGETS.module_dict)),
             ('gate', ('warn', 'stop')),
         ):
             if getattr(self, name) not in known:
+                known = filter(None, known)
                 raise UserError(
                     f'{name} must be one of {", ".join(known)}, but got '
                     f'{getattr(self, name)!r}.'
@@ -109,7 +111,7 @@ class Settings:
                 f'Trainings run side by side on a CPU alone, but got jobs={self.jobs} '
                 f'and a GPU, which one training fills. Leave it out.'
             )
-        if self.method == 'detnas' and self.budget != 'blocks':
+        if self.method == 'detnas' and self.budget not in (None, 'blocks'):
             raise UserError(
                 f'detnas searches under a limit of multiply-accumulates, not at the '
                 f'cost of your backbone, but got budget={self.budget!r}. Leave it out; '

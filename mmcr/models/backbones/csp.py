@@ -80,6 +80,11 @@ class CSPStages(ReallocatedBackbone):
             self._open(i, blocks)
         self._complete()
 
+    @property
+    def shortcuts(self) -> tuple[bool, ...]:
+        """As in the base: not in the last stage of mmdet's networks."""
+        return tuple(add_identity for *_, add_identity, _ in self._table)
+
     def _open(self, stage: int, blocks: int) -> None:
         """Gives a CSP layer its blocks, or the choice of them."""
         layer = self.get_submodule(f'stage{stage}')[-1]
