@@ -23,6 +23,7 @@ REGNET = dict(  # widths 8, 16, 32, 64
     arch=dict(w0=8, wa=10, wm=2.0, depth=7, group_w=8, bot_mul=1.0),
     norm_eval=False,
 )
+CSP = dict(widen_factor=0.125, deepen_factor=0.33)
 DETNAS = dict(type='mmcr.DetNASNet', stem_channels=4, stage_channels=(8, 16, 32, 64))
 
 # Add a backbone of mmdet's here, and all contract suites run on it.
@@ -32,6 +33,8 @@ FAMILIES = {
     'x50': RESNEXT,
     'regnet': REGNET,
     'mobilenetv2': MOBILENETV2,
+    'cspdarknet': dict(CSP, type='mmcr.CRCSPDarknet'),
+    'cspnext': dict(CSP, type='mmcr.CRCSPNeXt'),
 }
 
 # The arguments of a found network that is built wider than its supernet here.
@@ -40,6 +43,8 @@ WIDER = {
     'mmcr.CRResNeXt': dict(base_channels=16),
     'mmcr.CRRegNet': dict(arch=dict(REGNET['arch'], w0=16, wa=20)),
     'mmcr.CRMobileNetV2': dict(widen_factor=0.5),
+    'mmcr.CRCSPDarknet': dict(widen_factor=0.25),
+    'mmcr.CRCSPNeXt': dict(widen_factor=0.25),
     'mmcr.DetNASNet': dict(stage_channels=(8, 20, 36, 64)),
 }
 

@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
         '--budget',
         choices=list(BUDGETS.module_dict),
         help="what the found networks have as much of as yours (default: the paper's "
-        'blocks)',
+        'blocks, where those of all stages cost alike, else macs)',
     )
     parser.add_argument(
         '--latency-table',

@@ -4,8 +4,10 @@ Costs are those of the network that is built in the end, at its own width. Units
 read alike and take inputs of one size cost the same, so each kind is counted once.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -91,18 +93,17 @@ def units_of_choices(
     They are on the device ``meta``. The arguments are `count`'s.
     """
     choices = backbone.space.choices
-    units, outputs = [], {}
+    units = []
     for i in range(max(len(choice.values) for choice in choices)):
         arch = Arch({c.name: c.values[min(i, len(c.values) - 1)] for c in choices})
         net = build_fixed(backbone, final_backbone, arch)
-        stem = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
-        size = (1, stem.in_channels, *shape)
-        for choice, run, modules in _cut(backbone, net):
-            unit = CostUnit(run, modules, choice, size, arch)
-            if unit.kind not in outputs:
-                outputs[unit.kind] = tuple(run_on_meta(unit).shape)
-            size = outputs[unit.kind]
-            units.append(unit)
+        # even, as CSPDarknet's stem wants it; others round up likewise
+        size = (1, net.image_channels, *(side + side % 2 for side in shape))
+        inputs = _inputs(net, size)
+        units += [
+            CostUnit(run, modules, choice, inputs[modules[0]], arch)
+            for choice, run, modules in _cut(backbone, net)
+        ]
     return units
 
 
@@ -158,6 +159,21 @@ def run_on_meta(unit: CostUnit) -> Tensor:
         ) from error
 
 
+def _inputs(net: nn.Module, size: tuple[int, ...]) -> dict[nn.Module, tuple[int, ...]]:
+    """Shape of what each module of a network takes, for images of a size."""
+    inputs = {}
+
+    def note(module: nn.Module, given: tuple) -> None:
+        if given and isinstance(given[0], Tensor):
+            inputs[module] = tuple(given[0].shape)
+
+    with ExitStack() as hooks:
+        for module in net.modules():
+            hooks.enter_context(module.register_forward_pre_hook(note))
+        run_on_meta(CostUnit(net, (net,), None, size))
+    return inputs
+
+
 def _cut(
     backbone: nn.Module, net: nn.Module
 ) -> Iterator[tuple[str | None, Callable[[Tensor], Tensor], tuple[nn.Module, ...]]]:
@@ -168,7 +184,22 @@ def _cut(
         if not choices:
             yield None, step.run, step.modules
             continue
-        for i, block in enumerate(step.modules[0]):
-            if i > 0 and backbone.supernet != 'stage':  # its steps are blocks
-                choices = next(steps).choices
+        blocks = net.chain_of(step.modules[0])
+        if blocks is not step.modules[0]:
+            yield None, *_around(step.modules[0], blocks)
+        for i, block in enumerate(blocks):
+            if i > 0 and backbone.supernet != 'stage':  # a step is one block, or more
+                choices = choices[1:] or next(steps).choices
             yield choices[0], block, (block,)
+
+
+def _around(
+    layer: nn.Module, blocks: nn.Module
+) -> tuple[Callable[[Tensor], Tensor], tuple[nn.Module, ...]]:
+    """A layer without the blocks that it holds: forward, modules."""
+    rest = copy.copy(layer)
+    rest._modules = {
+        name: nn.Sequential() if child is blocks else child
+        for name, child in layer.named_children()
+    }
+    return rest, tuple(child for child in layer.children() if child is not blocks)

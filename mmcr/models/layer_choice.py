@@ -63,10 +63,11 @@ class ChainChoice(LayerChoice):
 
 
 def dilate(conv: nn.Module, dilation: int) -> nn.Module:
-    """Dilates a 3x3 conv in place, its output size kept; returns it."""
+    """Dilates a conv of odd size in place, its output size kept; returns it."""
     # a deformable one with the conv of its offsets, as mmdet does
     for layer in (conv, *conv.children()):
-        layer.dilation = layer.padding = (dilation, dilation)
+        layer.dilation = (dilation, dilation)
+        layer.padding = tuple(dilation * (side // 2) for side in layer.kernel_size)
     return conv
 
 
@@ -78,7 +79,7 @@ def open_dilation_choice(
     dilations: Sequence[int],
     share_weights: bool,
 ) -> None:
-    """Turns a 3x3 conv and its norm into a choice of dilation (CR-NAS, Sec. 3.3).
+    """Turns a conv and its norm into a choice of dilation (CR-NAS, Sec. 3.3).
 
     `conv` and `norm` (``None``: there is none) are their names in `parent`, which is
     changed in place. Convs may share one weight; norms never do.

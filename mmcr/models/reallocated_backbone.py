@@ -109,6 +109,11 @@ class ReallocatedBackbone(SearchableBackbone):
             self._fixed_cfg['dilations'] = dilations
         return mmdets
 
+    @property
+    def shortcuts(self) -> tuple[bool, ...]:
+        """Whether further blocks of each stage can start as the identity."""
+        return (True,) * len(self.stage_blocks)
+
     def _dilating(self, block: nn.Module) -> tuple[nn.Module, str, str | None]:
         """Where the 3x3 convolution is: its parent, its name, its norm's name."""
         raise NotImplementedError

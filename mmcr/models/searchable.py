@@ -1,7 +1,7 @@
 """The contract of searchable backbones: what the rooms above may expect of each."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import signature
 from typing import NamedTuple
 
@@ -64,6 +64,8 @@ class SearchableBackbone:
 
     modes: tuple[str, ...]
     first_stage = 1  # its number in the names of choices
+    first_output = 0  # its number in `out_indices`, where the stem may be one
+    default_budget = 'blocks'  # in which a reallocation holds the cost
     supernet: str | None
     space: SearchSpace | None
 
@@ -118,15 +120,28 @@ class SearchableBackbone:
     def steps(self) -> list[ForwardStep]:
         """The forward, cut wherever a choice decides: by stage, or by block."""
         steps = [self._stem_step()]
-        for i, (stage, channels, stride) in enumerate(self._stages()):
-            parts = [stage]
-            if not isinstance(stage, LayerChoice) and _choices_in(stage):
-                parts = list(stage)
+        stages = enumerate(self._stages(), self.first_output)
+        for i, (stage, channels, stride) in stages:
+            parts = self._parts(stage)
             for part in parts:
                 is_output = i in self.out_indices and part is parts[-1]
-                more = channels, stride, _unchanged if is_output else None
+                more = channels, stride, unchanged if is_output else None
                 steps.append(ForwardStep(part, (part,), _choices_in(part), *more))
         return steps
+
+    def _parts(self, stage: nn.Module) -> Sequence[nn.Module]:
+        """What `steps` cuts a stage into."""
+        is_cut = _choices_in(stage) and not isinstance(stage, LayerChoice)
+        return list(stage) if is_cut else [stage]
+
+    def chain_of(self, part: nn.Module) -> nn.Module:
+        """The blocks among which choices decide, in what a step of a network runs."""
+        return part
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images that it takes."""
+        return next(m for m in self.modules() if isinstance(m, nn.Conv2d)).in_channels
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -209,7 +224,8 @@ class SearchableBackbone:
         return self.space
 
 
-def _unchanged(x: Tensor) -> Tensor:
+def unchanged(x: Tensor) -> Tensor:
+    """What a step gives out where nothing is done to it."""
     return x
 
 

@@ -16,6 +16,7 @@ from mmcr.space.detnas import (
 from mmcr.space.presets import (
     MOBILENETV2_STAGES,
     RESNET_STAGES,
+    blocks_around,
     blocks_cost,
     dilation_arch,
     dilations_of,
@@ -53,6 +54,7 @@ __all__ = [
     'PublishedMobileNetV2',
     'SearchSpace',
     'block_arch',
+    'blocks_around',
     'blocks_cost',
     'blocks_of',
     'detnas_size',

@@ -50,6 +50,17 @@ def resnet_stage_space(blocks: int | None = None) -> SearchSpace:
     return SearchSpace(RESNET_STAGES, blocks_cost, budget)
 
 
+def blocks_around(baseline: Sequence[int]) -> tuple[Choice, ...]:
+    """Returns choices around a network's own numbers of blocks: to twice and one more.
+
+    For backbones that the paper does not search.
+    """
+    return tuple(
+        Choice(f'stage{stage}', range(1, 2 * blocks + 2))
+        for stage, blocks in enumerate(baseline, 1)
+    )
+
+
 def mobilenetv2_cost(stage: str, blocks: int) -> float:
     """Returns the cost of a MobileNetV2 stage; a block of stage 2 or 3 costs 1."""
     return MOBILENETV2_COSTS[stage] * blocks

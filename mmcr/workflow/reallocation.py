@@ -76,10 +76,12 @@ class Reallocation:
     def __init__(
         self, cfg: Config, name: str, work_dir: str | Path, settings: Settings
     ) -> None:
+        self.baseline = understand(cfg)
+        if settings.budget is None:
+            settings = replace(settings, budget=self.baseline.kind.default_budget)
         self.settings = settings
         self.name = name
         self.work_dir = Path(work_dir)
-        self.baseline = understand(cfg)
         self.notes = []
         self.shape = checked_shape(cfg.get('cost_shape') or image_shape(cfg))
         self._prepare(self.baseline.cfg)

@@ -38,7 +38,8 @@ class Settings:
             if there is such; 'none': that is left out.
         archval: Images to hold out of the training set for scoring, or a COCO file
             that is held out already; ``None``: a tenth.
-        budget: What networks have in common with the baseline, one of `BUDGETS`.
+        budget: What networks have in common with the baseline, one of `BUDGETS`;
+            ``None``: blocks, where those of all stages cost alike, else macs.
         latency_table: For a budget of latency.
         front: Costs, in those of the baseline, that a network is named for: one search
             goes from the least to the greatest. ``None``: at the baseline's own cost.
@@ -62,7 +63,7 @@ class Settings:
     recipe: str = 'paper'
     checkpoint: str | None = None
     archval: int | str | None = None
-    budget: str = 'blocks'
+    budget: str | None = None
     latency_table: str | None = None
     front: Sequence[float] | None = None
     scales: Sequence[float] | None = None
@@ -81,10 +82,11 @@ class Settings:
         for name, known in (
             ('method', recipe.METHODS),
             ('recipe', recipe.RECIPES),
-            ('budget', list(BUDGETS.module_dict)),
+            ('budget', (None, *BUDGETS.module_dict)),
             ('gate', ('warn', 'stop')),
         ):
             if getattr(self, name) not in known:
+                known = filter(None, known)
                 raise UserError(
                     f'{name} must be one of {", ".join(known)}, but got '
                     f'{getattr(self, name)!r}.'
@@ -133,7 +135,7 @@ class Settings:
             )
 
     def _check_detnas(self) -> None:
-        if self.budget != 'blocks':
+        if self.budget not in (None, 'blocks'):
             raise UserError(
                 f'detnas searches under a limit of multiply-accumulates, not at the '
                 f'cost of your backbone, but got budget={self.budget!r}. Leave it out; '
@@ -157,7 +159,7 @@ class Settings:
             )
         for name, value, others in (
             ('method', self.method, ('crnas',)),
-            ('budget', self.budget, ('blocks', 'macs')),
+            ('budget', self.budget, (None, 'blocks', 'macs')),
             ('front', self.front, (None,)),
         ):
             if value not in others:

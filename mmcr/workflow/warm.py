@@ -112,6 +112,26 @@ def unlike(baseline: Baseline, checkpoint: str) -> list[str]:
     return [name for name in report.kept if not name.endswith(MAY_LACK)]
 
 
+def without_random_blocks(baseline: Baseline, options: Options) -> Options:
+    """Options under which all blocks of a warm supernet start as something useful.
+
+    Stages without shortcuts, whose further blocks cannot start as the identity, get no
+    further ones, unless the user's `stage_choices` name them.
+    """
+    users = options.backbone.get('stage_choices') or {}
+    draft, _ = recipe.stage_draft(baseline, options)
+    stages = zip(draft.space.choices, baseline.stage_blocks, baseline.network.shortcuts)
+    kept = {
+        choice.name: tuple(value for value in choice.values if value <= own)
+        for choice, own, has_shortcut in stages
+        if not has_shortcut and choice.name not in users
+    }
+    if not kept:
+        return options
+    choices = dict(stage_choices={**kept, **users})
+    return replace(options, backbone={**options.backbone, **choices})
+
+
 class WarmReallocation(Reallocation):
     """All steps of a reallocation that starts from a trained detector; args as there.
 
@@ -134,9 +154,11 @@ class WarmReallocation(Reallocation):
             )
         options = replace(settings.options, width=1.0)
         settings = replace(settings, options=options, dilations=False)
-        if settings.front and settings.budget == 'blocks':  # which cost differently
+        if settings.front and settings.budget in (None, 'blocks'):  # of unequal cost
             settings = replace(settings, budget='macs')
         super().__init__(cfg, name, work_dir, settings)
+        options = without_random_blocks(self.baseline, options)
+        self.settings = replace(self.settings, options=options)
         self.checkpoint, self.how = checkpoint, Continuation.of(options)
         self._check_checkpoint()
 

@@ -392,3 +392,17 @@ def test_detector_starts_from_a_reallocated_classifier(tmp_path):
     detector = in_mode(MODELS.build(detector_cfg(backbone)), False)
     detector.init_weights()
     assert equal(outputs(detector.backbone), outputs(source(cfg)))
+
+
+def test_a_new_block_without_a_shortcut_starts_at_random():
+    """In the last stage of CSP networks there is none."""
+    cfg = dict(FAMILIES['cspnext'], type='mmdet.CSPNeXt')
+    net = reallocated(cfg, stage_blocks=(1, 3, 2, 2))
+    report = reallocate(source(cfg).state_dict(), net)
+    assert report.random == ('stage4.2.blocks.1',)
+    assert 'cannot, such as stage4.2.blocks.1' in str(report)
+    ends = [net.get_submodule(f'{chain}.conv2.pointwise_conv.bn').weight for chain in
+            ('stage2.1.blocks.2', 'stage4.2.blocks.1')]  # fmt: skip
+    assert not ends[0].any() and (ends[1] == 1).all()
+    supernet = reallocated(cfg, supernet='stage', share='prefix')
+    assert net.shortcuts == supernet.shortcuts == (True, True, True, False)

@@ -34,6 +34,7 @@ from mmcr.space import PUBLISHED, RESNET_STAGES, Arch
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 RESNETS = ('r18', 'r50', 'x50', 'regnet')
+CSP = ('cspdarknet', 'cspnext')
 DILATIONS = ((2,), (1, 3), (2,), (3, 1))
 DILATIONS_OF_SEVEN = ((2,), (2,), (1, 3), (2,), (3,), (1, 2), (3,))
 DCN = dict(
@@ -53,9 +54,9 @@ OPTIONS = {
         dict(frozen_stages=2, norm_eval=True),
         dict(norm_cfg=dict(type='GN', num_groups=2)),
         dict(init_cfg=dict(type='Normal', layer='Conv2d', std=0.1)),
-        dict(with_cp=True),
     ],
     'resnets': [
+        dict(with_cp=True),
         dict(style='caffe'),
         dict(avg_down=True, out_indices=(3, 1)),
         dict(in_channels=4, stem_channels=6),
@@ -75,13 +76,26 @@ OPTIONS = {
         dict(out_indices=(7, 0, 3)),
         dict(norm_cfg=None),
         dict(act_cfg=dict(type='ReLU')),
+        dict(with_cp=True),
     ],
-}
+    'csp': [
+        dict(use_depthwise=True),
+        dict(out_indices=(0, 4)),
+        dict(act_cfg=dict(type='ReLU')),
+        dict(deepen_factor=0.67, widen_factor=0.25),
+        dict(arch='P6', out_indices=(2, 5)),
+        dict(arch_ovewrite=[[64, 128, 3, False, True], [128, 192, 3, True, False],
+                            [192, 256, 9, True, False], [256, 256, 6, True, False]]),
+    ],
+    'cspdarknet': [dict(spp_kernal_sizes=(3, 5))],
+    'cspnext': [dict(expand_ratio=0.25), dict(channel_attention=False)],
+}  # fmt: skip
 CASES = [
     pytest.param(family, options, id='-'.join([family, *options]))
     for family in FAMILIES
     for options in OPTIONS['all']
     + (OPTIONS['resnets'] if family in RESNETS else [])
+    + (OPTIONS['csp'] if family in CSP else [])
     + OPTIONS[family]
 ]
 
@@ -122,18 +136,22 @@ def seeded(cfg):
 
 
 def convs_of(net):
-    return {n: m for n, m in net.named_modules() if isinstance(m, nn.Conv2d)}
+    return [m for m in net.modules() if isinstance(m, nn.Conv2d)]
 
 
 def rates_of(net):
-    """Dilations of the 3x3 convolutions by stage and block."""
-    mobile = isinstance(net, CRMobileNetV2)
-    conv = 'depthwise_conv.conv' if mobile else 'conv2'
-    stages = map(net.get_submodule, net.layers[:-1] if mobile else net.res_layers)
+    """Dilations of the convolutions that dilate by stage and block."""
     return tuple(
-        tuple(block.get_submodule(conv).dilation[0] for block in stage)
-        for stage in stages
+        tuple(conv.dilation[0] for conv in convs) for convs in dilating_convs(net)
     )
+
+
+def dilating_convs(net):
+    """Of a fixed network, by stage."""
+    for stage, *_ in net._stages():
+        if isinstance(stage, nn.Sequential):
+            places = map(net._dilating, net.chain_of(net._parts(stage)[-1]))
+            yield [getattr(parent, conv) for parent, conv, _ in places]
 
 
 @pytest.mark.parametrize('family, options', CASES)
@@ -159,6 +177,9 @@ def test_fixed_network_is_mmdets_with_all_its_options(family, options):
 @pytest.mark.parametrize('family, options', CASES)
 def test_supernet_is_the_fixed_network_with_all_its_options(family, options):
     for cfg in modes_of(family).values():
+        if options.get('arch') == 'P6':
+            blocks = (*BLOCKS, 1) if 'stage_blocks' in cfg else None
+            cfg = dict(cfg, stage_blocks=blocks)
         if 'num_stages' in options:
             few = dict(cfg.get('stage_choices', {}))
             few.pop('stage4', None)
@@ -215,9 +236,8 @@ def test_dilations_per_block_dilate_one_conv_of_it(family):
     cfg = fixed_cfg(family)
     plain, net = build(dict(cfg, dilations=None)), build(cfg)
     assert rates_of(net) == dilations_of(family)
-    conv = 'depthwise_conv.conv' if family == 'mobilenetv2' else 'conv2'
-    convs = convs_of(net).items()
-    assert {m.dilation for n, m in convs if not n.endswith(conv)} == {(1, 1)}
+    others = set(convs_of(net)).difference(*dilating_convs(net))
+    assert {conv.dilation for conv in others} == {(1, 1)}
     # neither keys nor shapes nor output sizes change, the outputs do
     net.load_state_dict(plain.state_dict(), strict=True)
     x = images()
@@ -297,17 +317,18 @@ def test_frozen_stages(any_mode):
     trained = [p for p in net.parameters() if p.requires_grad]
     optimizer = OptimWrapper(torch.optim.SGD(trained, lr=0.1))
     optimizer.update_params(loss_of(net(images())))
-    frozen = ('layer1.', 'layer2.')
-    stem = ('conv1.', 'bn1.')
+    name = 'stage' if 'CSP' in any_mode['type'] else 'layer'
+    frozen = (f'{name}1.', f'{name}2.')
+    stem = ('conv1.', 'bn1.', 'stem.')
     state = net.state_dict().items()
     changed = {n.split('.')[0] for n, v in state if not torch.equal(v, before[n])}
-    expected = {'layer3', 'layer4'}
+    expected = {f'{name}3', f'{name}4'}
     if any_mode['type'] == 'mmcr.CRMobileNetV2':
         # mmdet's MobileNetV2 freezes the stem's weights, not its statistics
         expected |= {'conv1', 'layer5', 'layer6', 'layer7', 'conv2'}
     assert changed == expected
     for name, module in net.named_modules():
-        if isinstance(module, _BatchNorm) and not name.startswith(('conv1', 'bn1')):
+        if isinstance(module, _BatchNorm) and not name.startswith(stem):
             assert module.training is not name.startswith(frozen), name
     for name, parameter in net.named_parameters():
         assert parameter.requires_grad is not name.startswith((*stem, *frozen))
@@ -324,8 +345,8 @@ def test_norm_eval(any_mode):
 
 @pytest.mark.parametrize('zero', (True, False))
 def test_zero_init_residual(any_mode, zero):
-    if any_mode['type'] == 'mmcr.CRMobileNetV2':
-        pytest.skip("mmdet's MobileNetV2 has no such option")
+    if any_mode['type'] not in {FAMILIES[family]['type'] for family in RESNETS}:
+        pytest.skip("mmdet's MobileNetV2 and CSP networks have no such option")
     net = MODELS.build(dict(any_mode, zero_init_residual=zero))
     net.init_weights()
     last = last_norms(net)

@@ -35,6 +35,7 @@ from mmcr.workflow.warm import (
     unlike,
     wanted,
     warm_supernet,
+    without_random_blocks,
 )
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
@@ -114,7 +115,8 @@ def test_the_supernet_starts_as_the_detector(tmp_path, family, more):
     detector = trained(model, path)
     baseline = understand(config(model))
     assert unlike(baseline, path) == []
-    draft, _ = recipe.stage_draft(baseline, Options(width=1.0))
+    options = without_random_blocks(baseline, Options(width=1.0))
+    draft, _ = recipe.stage_draft(baseline, options)
     space = draft.space.under(Budget(0, 30))
     cfg = warm_supernet(baseline, None, Options(), path, space)
     supernet = MODELS.build(cfg.model)

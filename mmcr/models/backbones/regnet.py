@@ -24,6 +24,7 @@ class CRRegNet(ResNetStages, RegNet):
     mmdet, and decides the widths of the stages and the default of `stage_blocks`.
     """
 
+    default_budget = 'macs'
     stem_stride = 2  # it does not pool
 
     def __init__(

@@ -14,8 +14,8 @@ from mmcr.models.weights.checkpoint import (
     unwrapped_names,
 )
 
-#: How the names of a block's weights begin.
-BLOCK = re.compile(r'(?:layer|stage)\d+\.\d+\.')
+#: How the names of a block's weights begin, or of what is beside it in its stage.
+BLOCK = re.compile(r'(?:layer|stage)\d+\.\d+\.(?:blocks\.\d+\.)?')
 
 
 def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
@@ -141,8 +141,8 @@ def check_choices(
         rule = 'have all of its blocks'
         remedy = (
             "they would start at random. init_cfg=dict(type='mmcr.ReallocatedInit', "
-            'checkpoint=...) of the backbone fills ResNets, RegNets and MobileNetV2 of '
-            'any numbers of blocks, and their supernets'
+            'checkpoint=...) of the backbone fills all but DetNASNet, of any numbers of '
+            'blocks, and their supernets'
         )
     if missing:
         message = (

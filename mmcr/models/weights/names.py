@@ -8,7 +8,9 @@ from torch import Tensor
 
 from mmcr.models.weights.checkpoint import CheckpointError, unwrapped_names
 
-FIRST_BLOCK = re.compile(r'(.*?)(?:layer1\.0|features\.0\.0)\.')
+FIRST_BLOCK = re.compile(
+    r'(.*?)(?:layer1\.0|features\.0\.0|stage1\.1\.main_conv)\.'
+)
 OPTION = re.compile(r'\.options\.\w+')
 
 # MobileNetV2: blocks of each layer, convs of a block, parts of a conv layer
@@ -44,8 +46,9 @@ def backbone_weights(
     if not found:
         some = ', '.join(list(weights)[:3])
         raise CheckpointError(
-            f'{origin} must hold a ResNet, ResNeXt, RegNet or MobileNetV2, but no '
-            f'weight is named like their first block (layer1.0...): {some}, ...'
+            f'{origin} must hold a ResNet, ResNeXt, RegNet, MobileNetV2, CSPDarknet or '
+            f'CSPNeXt, but no weight is named like their first block (layer1.0..., '
+            f'stage1.1.main_conv...): {some}, ...'
         )
     if prefix is None and len(found) > 1:
         raise CheckpointError(

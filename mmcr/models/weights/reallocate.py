@@ -2,9 +2,10 @@
 
 Few users can pre-train a found architecture, but every baseline has public
 weights, and its user a trained detector. Block j of a stage takes the weights of
-the source's block j; a block beyond the source's depth starts as the identity. Where
-no stage lost blocks and all dilations are 1, the backbone computes what the source
-does.
+the source's block j; a block beyond the source's depth starts as the identity, or at
+random where it has no shortcut (the last stage of CSPDarknet and CSPNeXt). Where no
+stage lost blocks or got random ones and all dilations are 1, the backbone computes what
+the source does.
 """
 
 import re
@@ -26,8 +27,10 @@ from mmcr.models.weights.names import OPTION, backbone_weights
 from mmcr.models.weights.report import ChainReport, WeightReport
 from mmcr.registry import WEIGHT_INITIALIZERS
 
-# of a chain of blocks: a stage, or one branch of it in a stage supernet
-BLOCK = re.compile(r'((layer\d+)(?:\.options\.\w+)?)\.(\d+)\.')
+# of a chain of blocks: a stage, or one branch of it in a stage supernet; in the layers
+# of CSPDarknet and CSPNeXt
+CHAIN = r'layer\d+|stage\d+\.\d+\.blocks'
+BLOCK = re.compile(rf'(({CHAIN})(?:\.options\.\w+)?)\.(\d+)\.')
 # what old and plain networks lack; the counter matters to no forward, and the
 # offsets of a deformable conv start at zero
 MAY_LACK = ('num_batches_tracked', 'conv_offset.weight', 'conv_offset.bias')
@@ -92,9 +95,9 @@ def reallocate(
     """Loads a classifier's weights into a backbone with other numbers of blocks.
 
     In a supernet every branch and every option gets the weights of its place.
-    A new block has random convs (Kaiming, as mmdet's ResNet starts) and a last
-    norm with weight and bias 0: its residual branch adds nothing, and the ReLU
-    after the addition changes nothing, since its input is never negative.
+    A new block has random convs (Kaiming, as mmdet's ResNet starts) and, where it has
+    a shortcut, a last norm with weight and bias 0: its residual branch adds nothing, and
+    the ReLU after the addition changes nothing, since its input is never negative.
 
     Args:
         weights: A state dict, as `backbone_weights` takes it.
@@ -125,7 +128,8 @@ def reallocate(
         for (chain, stage), blocks in chains.items()
         for i in range(depths[stage], blocks)
     }
-    frozen = _frozen_identities(new)
+    random = [name for name, block in new.items() if not has_shortcut(block)]
+    frozen = _frozen_identities({n: new[n] for n in new if n not in random})
 
     copied, kept = {}, []
     for name, value in target.items():
@@ -135,7 +139,7 @@ def reallocate(
             kept.append(name)
     backbone.load_state_dict({**target, **copied})
     for block in new.values():
-        _start_as_identity(block)
+        _start_anew(block)
 
     own = set(map(_first, target))
     others += Counter(part for part in map(_first, source) if part not in own)
@@ -144,6 +148,7 @@ def reallocate(
         tuple(ChainReport(c, depths[s], blocks) for (c, s), blocks in chains.items()),
         len(copied),
         tuple(kept),
+        tuple(random),
         tuple(frozen),
         dict(others),
     )
@@ -239,8 +244,8 @@ def _check_fit(
             f'{len(differences)} weights do not fit: {"; ".join(differences[:3])}. '
             f'Give a checkpoint of its baseline: ResNet-18 or -34 for basic blocks, '
             f'ResNet-50 or deeper for bottlenecks, ResNeXt of the same groups, '
-            f'RegNet, MobileNetV2; or set depth, deep_stem and the like to what the '
-            f'checkpoint has.'
+            f'RegNet, MobileNetV2, CSPDarknet, CSPNeXt; or set depth, deep_stem and '
+            f'the like to what the checkpoint has.'
         )
 
 
@@ -289,12 +294,18 @@ def _frozen_identities(new: dict[str, nn.Module]) -> list[str]:
     return frozen
 
 
-def _start_as_identity(block: nn.Module) -> None:
+def _start_anew(block: nn.Module) -> None:
+    """As the identity, or at random where there is no shortcut."""
     KaimingInit(layer='Conv2d')(block)
     for norm in _norms(block):
         norm.reset_parameters()
-    for norm in _norms(_last_norm(block)):
+    for norm in _norms(_last_norm(block)) if has_shortcut(block) else ():
         nn.init.zeros_(norm.weight)
+
+
+def has_shortcut(block: nn.Module) -> bool:
+    """Whether a block adds what it computes to its input; one that could be new."""
+    return getattr(block, 'add_identity', True)
 
 
 def _norms(module: nn.Module) -> list[nn.Module]:
@@ -305,6 +316,8 @@ def _last_norm(block: nn.Module) -> nn.Module:
     """The norm before the addition, or the choice of it."""
     if hasattr(block, 'linear_conv'):
         return block.linear_conv.norm
+    if hasattr(block, 'add_identity'):  # of CSPDarknet and CSPNeXt
+        return getattr(block.conv2, 'pointwise_conv', block.conv2).norm
     return block.norm3 if hasattr(block, 'norm3') else block.norm2
 
 

@@ -16,7 +16,7 @@ class ChainReport(NamedTuple):
 
     @property
     def new(self) -> int:
-        """Blocks that start as the identity."""
+        """Blocks that start as the identity, or at random without a shortcut."""
         return max(0, self.blocks - self.source_blocks)
 
     @property
@@ -32,6 +32,7 @@ class WeightReport(NamedTuple):
     chains: tuple[ChainReport, ...]
     copied: int  # tensors of the backbone
     kept: tuple[str, ...]  # tensors that the checkpoint lacks and need not have
+    random: tuple[str, ...]  # new blocks that have no shortcut
     frozen: tuple[str, ...]  # blocks that stay the identity: their norm is not trained
     ignored: dict[str, int]  # tensors of others, by where they belong (``fc``)
 
@@ -39,11 +40,11 @@ class WeightReport(NamedTuple):
         width = max(len(chain.name) for chain in self.chains)
         lines = [
             f'Weights of {self.origin}, blocks by stage and position:',
-            f'{"stage":{width}}  checkpoint  here  copied  identity  left out',
+            f'{"stage":{width}}  checkpoint  here  copied   new  left out',
         ]
         lines += [
             f'{c.name:{width}}  {c.source_blocks:10}  {c.blocks:4}  {c.copied:6}  '
-            f'{c.new:8}  {c.left_out:8}'
+            f'{c.new:4}  {c.left_out:8}'
             for c in self.chains
         ]
         ignored = ', '.join(f'{n} of {name}' for name, n in self.ignored.items())
@@ -51,6 +52,13 @@ class WeightReport(NamedTuple):
             f'{self.copied} tensors copied, {len(self.kept)} that it may lack kept; '
             f'not of the backbone: {ignored or "none"}.'
         )
+        if any(chain.new for chain in self.chains):
+            lines.append('New blocks start as the identity.')
+        if self.random:
+            lines.append(
+                f'Without a shortcut {len(self.random)} of them cannot, such as '
+                f'{self.random[0]}: these start at random.'
+            )
         if self.frozen:
             lines.append(
                 f'{len(self.frozen)} blocks are frozen as the identity and will never '
