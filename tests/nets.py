@@ -17,6 +17,7 @@ FEW_OF_FIVE = dict(
 BLOCKS, BLOCKS_OF_FIVE = (1, 2, 1, 2), (1, 2, 1, 1, 2)
 RESNET = dict(type='mmcr.CRResNet', base_channels=8, norm_eval=False)
 RESNEXT = dict(RESNET, type='mmcr.CRResNeXt', depth=50, groups=2, base_width=4)
+RES2NET = dict(RESNET, type='mmcr.CRRes2Net', depth=50, scales=3, base_width=4)
 MOBILENETV2 = dict(type='mmcr.CRMobileNetV2', widen_factor=0.25)
 REGNET = dict(  # widths 8, 16, 32, 64
     type='mmcr.CRRegNet',
@@ -29,6 +30,8 @@ DETNAS = dict(type='mmcr.DetNASNet', stem_channels=4, stage_channels=(8, 16, 32,
 FAMILIES = {
     'r18': dict(RESNET, depth=18),
     'r50': dict(RESNET, depth=50),
+    'r50d': dict(RESNET, type='mmcr.CRResNetV1d', depth=50),
+    'res2net': RES2NET,
     'x50': RESNEXT,
     'regnet': REGNET,
     'mobilenetv2': MOBILENETV2,
@@ -37,6 +40,8 @@ FAMILIES = {
 # The arguments of a found network that is built wider than its supernet here.
 WIDER = {
     'mmcr.CRResNet': dict(base_channels=16),
+    'mmcr.CRResNetV1d': dict(base_channels=16),
+    'mmcr.CRRes2Net': dict(base_channels=16),
     'mmcr.CRResNeXt': dict(base_channels=16),
     'mmcr.CRRegNet': dict(arch=dict(REGNET['arch'], w0=16, wa=20)),
     'mmcr.CRMobileNetV2': dict(widen_factor=0.5),
@@ -54,7 +59,7 @@ def modes_of(family: str) -> dict[str, dict]:
         'prefix-stage': dict(stage, share='prefix'),
         'operation': dict(supernet='operation', stage_blocks=blocks),
     }
-    if family in ('r50', 'mobilenetv2'):
+    if family in ('r50', 'res2net', 'mobilenetv2'):
         modes['operation-shared'] = dict(
             modes['operation'], share_dilation_weights=True
         )

@@ -1,6 +1,7 @@
 """Every backbone of mmdet's that is reallocated: mmdet's options, blocks, dilations."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
-from mmcr.models import CRMobileNetV2, CRResNet, CRResNeXt
+from mmcr.models import CRMobileNetV2, CRRes2Net, CRResNet, CRResNeXt
 from mmcr.models.reallocated_backbone import ReallocatedBackbone
 from mmcr.registry import MODELS as OURS
 from mmcr.space import PUBLISHED, RESNET_STAGES, Arch
@@ -34,6 +35,8 @@ from mmcr.space import PUBLISHED, RESNET_STAGES, Arch
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 RESNETS = ('r18', 'r50', 'x50', 'regnet')
+#: Names of the convolutions that dilate, inside of a block.
+DILATES = re.compile(r'(.*\.)?(depthwise_conv\.conv|conv2|convs\.\d)$')
 DILATIONS = ((2,), (1, 3), (2,), (3, 1))
 DILATIONS_OF_SEVEN = ((2,), (2,), (1, 3), (2,), (3,), (1, 2), (3,))
 DCN = dict(
@@ -64,6 +67,15 @@ OPTIONS = {
     ],
     'r18': [dict(deep_stem=True), THREE_STAGES],
     'r50': [dict(deep_stem=True), THREE_STAGES, dict(plugins=[CONTEXT])],
+    'r50d': [
+        dict(style='caffe', out_indices=(3, 1)),
+        dict(in_channels=4, stem_channels=6),
+    ],
+    'res2net': [
+        dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+        dict(base_channels=16, base_width=3, scales=4),
+        THREE_STAGES,
+    ],
     'x50': [
         dict(deep_stem=True),
         dict(groups=1, base_width=64, base_channels=16),
@@ -128,12 +140,14 @@ def convs_of(net):
 def rates_of(net):
     """Dilations of the 3x3 convolutions by stage and block."""
     mobile = isinstance(net, CRMobileNetV2)
-    conv = 'depthwise_conv.conv' if mobile else 'conv2'
     stages = map(net.get_submodule, net.layers[:-1] if mobile else net.res_layers)
-    return tuple(
-        tuple(block.get_submodule(conv).dilation[0] for block in stage)
-        for stage in stages
-    )
+    return tuple(tuple(rate_of(block) for block in stage) for stage in stages)
+
+
+def rate_of(block):
+    """That of its 3x3 convolutions that dilate, which is one for all of them."""
+    rates = {c.dilation[0] for n, c in convs_of(block).items() if DILATES.match(n)}
+    return rates.pop() if len(rates) == 1 else rates
 
 
 @pytest.mark.parametrize('family, options', CASES)
@@ -215,9 +229,8 @@ def test_dilations_per_block_dilate_one_conv_of_it(family):
     cfg = fixed_cfg(family)
     plain, net = build(dict(cfg, dilations=None)), build(cfg)
     assert rates_of(net) == dilations_of(family)
-    conv = 'depthwise_conv.conv' if family == 'mobilenetv2' else 'conv2'
     convs = convs_of(net).items()
-    assert {m.dilation for n, m in convs if not n.endswith(conv)} == {(1, 1)}
+    assert {m.dilation for n, m in convs if not DILATES.match(n)} == {(1, 1)}
     # neither keys nor shapes nor output sizes change, the outputs do
     net.load_state_dict(plain.state_dict(), strict=True)
     x = images()
@@ -226,7 +239,7 @@ def test_dilations_per_block_dilate_one_conv_of_it(family):
 
 
 @pytest.mark.parametrize('more', [{}, DCN], ids=['conv', 'dcn'])
-@pytest.mark.parametrize('family', ['r50', 'x50', 'regnet'])
+@pytest.mark.parametrize('family', ['r50', 'x50', 'regnet', 'res2net'])
 def test_a_stage_dilated_block_by_block_is_mmdets_dilated_stage(family, more):
     cfg = dict(FAMILIES[family], **copy.deepcopy(more))
     blocks = build(cfg).stage_blocks
@@ -298,7 +311,7 @@ def test_frozen_stages(any_mode):
     optimizer = OptimWrapper(torch.optim.SGD(trained, lr=0.1))
     optimizer.update_params(loss_of(net(images())))
     frozen = ('layer1.', 'layer2.')
-    stem = ('conv1.', 'bn1.')
+    stem = ('conv1.', 'bn1.', 'stem.')
     state = net.state_dict().items()
     changed = {n.split('.')[0] for n, v in state if not torch.equal(v, before[n])}
     expected = {'layer3', 'layer4'}
@@ -307,7 +320,7 @@ def test_frozen_stages(any_mode):
         expected |= {'conv1', 'layer5', 'layer6', 'layer7', 'conv2'}
     assert changed == expected
     for name, module in net.named_modules():
-        if isinstance(module, _BatchNorm) and not name.startswith(('conv1', 'bn1')):
+        if isinstance(module, _BatchNorm) and not name.startswith(stem):
             assert module.training is not name.startswith(frozen), name
     for name, parameter in net.named_parameters():
         assert parameter.requires_grad is not name.startswith((*stem, *frozen))
@@ -330,8 +343,9 @@ def test_zero_init_residual(any_mode, zero):
     net.init_weights()
     last = last_norms(net)
     assert len(last) >= 6
-    # mmdet's ResNeXt has no such start, whatever the argument says
-    expected = 0 if zero and any_mode['type'] != 'mmcr.CRResNeXt' else 1
+    # of other blocks there is no such start in mmdet, whatever the argument says
+    starts = any_mode['type'] not in ('mmcr.CRResNeXt', 'mmcr.CRRes2Net')
+    expected = 0 if zero and starts else 1
     assert all((norm.weight == expected).all() for norm in last)
     others = [m for m in net.modules() if isinstance(m, _BatchNorm) and m not in last]
     assert others and all((norm.weight == 1).all() for norm in others)
@@ -394,6 +408,20 @@ def test_the_default_resnext_is_32x4d_and_a_half_width_supernet_32x2d():
     assert narrow.items() <= net.arch_cfg(net.arch).items()
 
 
+def test_the_default_res2net_is_26w_4s_and_half_of_it_13w():
+    def widths(**options):
+        with torch.device('meta'):
+            net = CRRes2Net(50, [1] * 4, **options)
+        return [len(net.layer1[0].convs), *net.layer1[0].convs[0].weight.shape[:2]]
+
+    assert widths() == [3, 26, 26]
+    assert widths(base_channels=32) == [3, 13, 13]
+    with torch.device('meta'):
+        half = CRRes2Net(50, base_channels=32, supernet='stage', share='prefix')
+    assert widths(base_channels=32, base_width=26) == [3, 26, 26]
+    assert 'base_width' not in half.arch_cfg(half.arch)
+
+
 def choices(given):
     return dict(supernet='stage', stage_choices=given)
 
@@ -444,6 +472,7 @@ def test_bad_arguments_get_a_clear_message(family, arguments, words):
         ('x50', dict(groups=0), ['groups', 'at least 1', '0']),
         ('x50', dict(base_width=0), ['base_width', 'at least 1', '0']),
         ('x50', dict(base_width=2.5), ['base_width', '2.5']),
+        ('res2net', dict(base_width=0), ['base_width', 'at least 1', '0']),
         ('regnet', dict(arch='regnety'), ['regnetx_400mf', 'group_w', "'regnety'"]),
         ('regnet', dict(arch=dict(w0=8)), ['regnetx_400mf', 'group_w', "'w0': 8"]),
         ('mobilenetv2', dict(stage_blocks=[2, *[1] * 9]), ['m1', '[2, 1,']),
@@ -464,7 +493,7 @@ def test_every_reallocated_backbone_is_tested():
     assert kinds == {cfg['type'] for cfg in FAMILIES.values()}
 
 
-@pytest.mark.parametrize('kind', [CRResNet, CRResNeXt])
+@pytest.mark.parametrize('kind', [CRResNet, CRResNeXt, CRRes2Net])
 @pytest.mark.parametrize('width', [True, 0, -1, 0.5, '64', None, [64]])
 def test_a_width_is_a_number_of_channels(kind, width):
     with pytest.raises(UserError, match='base_channels must be an integer'):

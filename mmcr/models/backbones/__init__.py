@@ -3,14 +3,17 @@
 from mmcr.models.backbones.detnas import DetNASInit, DetNASNet
 from mmcr.models.backbones.mobilenet_v2 import CRMobileNetV2
 from mmcr.models.backbones.regnet import CRRegNet
-from mmcr.models.backbones.resnet import CRResNet
+from mmcr.models.backbones.res2net import CRRes2Net
+from mmcr.models.backbones.resnet import CRResNet, CRResNetV1d
 from mmcr.models.backbones.resnext import CRResNeXt
 
 __all__ = [
     'CRMobileNetV2',
     'CRRegNet',
+    'CRRes2Net',
     'CRResNeXt',
     'CRResNet',
+    'CRResNetV1d',
     'DetNASInit',
     'DetNASNet',
 ]
