@@ -167,8 +167,10 @@ def _cut(
         choices = next(steps).choices
         if not choices:
             yield None, step.run, step.modules
-            continue
-        for i, block in enumerate(step.modules[0]):
-            if i > 0 and backbone.supernet != 'stage':  # its steps are blocks
-                choices = next(steps).choices
-            yield choices[0], block, (block,)
+        else:
+            for i, block in enumerate(step.modules[0]):
+                if i > 0 and backbone.supernet != 'stage':  # its steps are blocks
+                    choices = next(steps).choices
+                yield choices[0], block, (block,)
+        if step.output_modules:
+            yield None, step.output, step.output_modules

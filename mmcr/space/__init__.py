@@ -16,6 +16,7 @@ from mmcr.space.detnas import (
 from mmcr.space.presets import (
     MOBILENETV2_STAGES,
     RESNET_STAGES,
+    SWIN_STAGES,
     blocks_cost,
     dilation_arch,
     dilations_of,
@@ -42,6 +43,7 @@ __all__ = [
     'MOBILENETV2_STAGES',
     'PUBLISHED',
     'RESNET_STAGES',
+    'SWIN_STAGES',
     'Arch',
     'ArchError',
     'Budget',

@@ -15,7 +15,7 @@ from mmcr.models.searchable import SearchableBackbone
 from mmcr.registry import MODELS, config_errors
 
 #: What says how a backbone starts and what of it stays as it started.
-START = ('init_cfg', 'pretrained', 'frozen_stages', 'norm_eval')
+START = ('init_cfg', 'pretrained', 'convert_weights', 'frozen_stages', 'norm_eval')
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from nets import (
     BLOCKS,
     BLOCKS_OF_FIVE,
     FAMILIES,
+    NO_BATCH_NORMS,
+    NO_DILATIONS,
     SUPERNETS,
     build,
     check_paths,
@@ -19,6 +21,7 @@ from nets import (
     in_mode,
     last_norms,
     loss_of,
+    mmdets,
     modes_of,
     randomised,
     snapshot,
@@ -53,10 +56,12 @@ THREE_STAGES = dict(
 OPTIONS = {
     'all': [
         dict(),
+        dict(with_cp=True),
+    ],
+    'convs': [
         dict(frozen_stages=2, norm_eval=True),
         dict(norm_cfg=dict(type='GN', num_groups=2)),
         dict(init_cfg=dict(type='Normal', layer='Conv2d', std=0.1)),
-        dict(with_cp=True),
     ],
     'resnets': [
         dict(style='caffe'),
@@ -88,11 +93,18 @@ OPTIONS = {
         dict(norm_cfg=None),
         dict(act_cfg=dict(type='ReLU')),
     ],
+    'swin': [
+        dict(frozen_stages=2, out_indices=(1, 3)),
+        dict(patch_norm=False, qkv_bias=False, norm_cfg=dict(type='LN', eps=0.1)),
+        dict(in_channels=4, patch_size=2, strides=(2, 2, 1, 2), window_size=5),
+        dict(mlp_ratio=3, qk_scale=0.3, act_cfg=dict(type='ReLU')),
+    ],
 }
 CASES = [
     pytest.param(family, options, id='-'.join([family, *options]))
     for family in FAMILIES
     for options in OPTIONS['all']
+    + (OPTIONS['convs'] if family not in NO_DILATIONS else [])
     + (OPTIONS['resnets'] if family in RESNETS else [])
     + OPTIONS[family]
 ]
@@ -104,7 +116,12 @@ def family(request):
 
 
 @pytest.fixture(
-    params=[(f, mode) for f in FAMILIES for mode in ('fixed', *modes_of(f))],
+    params=[
+        (family, mode)
+        for family in FAMILIES
+        if family not in NO_BATCH_NORMS
+        for mode in ('fixed', *modes_of(family))
+    ],
     ids='-'.join,
 )
 def any_mode(request):
@@ -120,10 +137,6 @@ def dilations_of(family):
 def fixed_cfg(family):
     blocks = BLOCKS_OF_FIVE if family == 'mobilenetv2' else BLOCKS
     return dict(FAMILIES[family], stage_blocks=blocks, dilations=dilations_of(family))
-
-
-def mmdets(cfg):
-    return dict(cfg, type=cfg['type'].replace('mmcr.CR', 'mmdet.'))
 
 
 def seeded(cfg):
@@ -210,7 +223,8 @@ def test_any_number_of_blocks(family):
         net = build(FAMILIES[family], stage_blocks=list(blocks))
         assert net.stage_blocks == blocks
         single = (1,) * (family == 'mobilenetv2')
-        assert tuple(map(len, rates_of(net))) == single + blocks + single
+        stages = [len(s) for s, *_ in net._stages() if isinstance(s, nn.Sequential)]
+        assert tuple(stages) == single + blocks + single
         assert [out.shape[1] for out in net(images())] == list(net.out_channels)
     # mmdet's tables, and Bottleneck, are mmdet's
     reference, ours = map(seeded, (mmdets(FAMILIES[family]), FAMILIES[family]))
@@ -226,6 +240,8 @@ def test_all_outputs_of_mobilenet_v2_and_both_notations():
 
 
 def test_dilations_per_block_dilate_one_conv_of_it(family):
+    if family in NO_DILATIONS:
+        pytest.skip('without 3x3 convolutions')
     cfg = fixed_cfg(family)
     plain, net = build(dict(cfg, dilations=None)), build(cfg)
     assert rates_of(net) == dilations_of(family)
@@ -454,6 +470,8 @@ def refused(family, arguments, words):
     ],
 )
 def test_bad_arguments_get_a_clear_message(family, arguments, words):
+    if family in NO_DILATIONS and {'dilations', "'operation'"}.intersection(words):
+        pytest.skip('without 3x3 convolutions')
     refused(family, arguments, words)
 
 

@@ -33,6 +33,7 @@ HOSTS = (
     'tood/tood_r50_fpn_1x_coco.py',
     'faster_rcnn/faster-rcnn_x101-32x4d_fpn_1x_coco.py',
     'res2net/faster-rcnn_res2net-101_fpn_2x_coco.py',
+    'swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py',
 )
 
 
@@ -125,7 +126,7 @@ def test_any_detector_of_mmdets(name):
     backbone = found.model.backbone
     assert backbone.init_cfg.type == 'mmcr.ReallocatedInit'
     assert backbone.init_cfg.checkpoint == cfg.model.backbone.init_cfg.checkpoint
-    assert backbone.frozen_stages == 0
+    assert backbone.get('frozen_stages', 0) == 0
     for model in (supernet.model, found.model):
         with torch.device('meta'):
             detector = MODELS.build(model)

@@ -6,6 +6,7 @@ from mmcr.models.backbones.regnet import CRRegNet
 from mmcr.models.backbones.res2net import CRRes2Net
 from mmcr.models.backbones.resnet import CRResNet, CRResNetV1d
 from mmcr.models.backbones.resnext import CRResNeXt
+from mmcr.models.backbones.swin import CRSwin
 
 __all__ = [
     'CRMobileNetV2',
@@ -14,6 +15,7 @@ __all__ = [
     'CRResNeXt',
     'CRResNet',
     'CRResNetV1d',
+    'CRSwin',
     'DetNASInit',
     'DetNASNet',
 ]
