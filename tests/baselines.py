@@ -18,7 +18,8 @@ def source(cfg):
 
 def reallocated(cfg, **more):
     """The CR backbone for a baseline; its norms are not neutral before."""
-    cfg = dict(cfg, type=cfg['type'].replace('mmdet.', 'mmcr.CR'), **more)
+    ours = cfg['type'].replace('mmdet.', 'mmcr.CR').removesuffix('Transformer')
+    cfg = dict(cfg, type=ours, **more)
     return in_mode(randomised(MODELS.build(cfg), seed=1), False)
 
 

@@ -17,6 +17,7 @@ FEW_OF_FIVE = dict(
 BLOCKS, BLOCKS_OF_FIVE = (1, 2, 1, 2), (1, 2, 1, 1, 2)
 RESNET = dict(type='mmcr.CRResNet', base_channels=8, norm_eval=False)
 RESNEXT = dict(RESNET, type='mmcr.CRResNeXt', depth=50, groups=2, base_width=4)
+RES2NET = dict(RESNET, type='mmcr.CRRes2Net', depth=50, scales=3, base_width=4)
 MOBILENETV2 = dict(type='mmcr.CRMobileNetV2', widen_factor=0.25)
 REGNET = dict(  # widths 8, 16, 32, 64
     type='mmcr.CRRegNet',
@@ -24,27 +25,43 @@ REGNET = dict(  # widths 8, 16, 32, 64
     norm_eval=False,
 )
 CSP = dict(widen_factor=0.125, deepen_factor=0.33)
+SWIN = dict(  # no stage is as large as whole windows
+    type='mmcr.CRSwin',
+    embed_dims=8,
+    depths=(3, 2, 2, 2),
+    num_heads=(1, 2, 2, 4),
+    window_size=3,
+    mlp_ratio=2,
+    drop_path_rate=0.0,  # no draws, which would tell equal networks apart
+)
 DETNAS = dict(type='mmcr.DetNASNet', stem_channels=4, stage_channels=(8, 16, 32, 64))
 
 # Add a backbone of mmdet's here, and all contract suites run on it.
 FAMILIES = {
     'r18': dict(RESNET, depth=18),
     'r50': dict(RESNET, depth=50),
+    'r50d': dict(RESNET, type='mmcr.CRResNetV1d', depth=50),
+    'res2net': RES2NET,
     'x50': RESNEXT,
     'regnet': REGNET,
     'mobilenetv2': MOBILENETV2,
     'cspdarknet': dict(CSP, type='mmcr.CRCSPDarknet'),
     'cspnext': dict(CSP, type='mmcr.CRCSPNeXt'),
+    'swin': SWIN,
 }
+NO_DILATIONS = NO_BATCH_NORMS = ('swin',)
 
 # The arguments of a found network that is built wider than its supernet here.
 WIDER = {
     'mmcr.CRResNet': dict(base_channels=16),
+    'mmcr.CRResNetV1d': dict(base_channels=16),
+    'mmcr.CRRes2Net': dict(base_channels=16),
     'mmcr.CRResNeXt': dict(base_channels=16),
     'mmcr.CRRegNet': dict(arch=dict(REGNET['arch'], w0=16, wa=20)),
     'mmcr.CRMobileNetV2': dict(widen_factor=0.5),
     'mmcr.CRCSPDarknet': dict(widen_factor=0.25),
     'mmcr.CRCSPNeXt': dict(widen_factor=0.25),
+    'mmcr.CRSwin': dict(embed_dims=16),
     'mmcr.DetNASNet': dict(stage_channels=(8, 20, 36, 64)),
 }
 
@@ -59,10 +76,12 @@ def modes_of(family: str) -> dict[str, dict]:
         'prefix-stage': dict(stage, share='prefix'),
         'operation': dict(supernet='operation', stage_blocks=blocks),
     }
-    if family in ('r50', 'mobilenetv2'):
+    if family in ('r50', 'res2net', 'mobilenetv2'):
         modes['operation-shared'] = dict(
             modes['operation'], share_dilation_weights=True
         )
+    if family in NO_DILATIONS:
+        del modes['operation']
     return {mode: dict(FAMILIES[family], **options) for mode, options in modes.items()}
 
 
@@ -70,14 +89,26 @@ SUPERNETS = {
     **{f'{f}-{mode}': cfg for f in FAMILIES for mode, cfg in modes_of(f).items()},
     'detnas-block': dict(DETNAS, supernet='block', stage_blocks=BLOCKS),
 }
+WITH_BATCH_NORMS = [n for n in SUPERNETS if n.split('-')[0] not in NO_BATCH_NORMS]
+
+
+def mmdets(cfg: dict) -> dict:
+    """mmdet's own backbone."""
+    theirs = cfg['type'].replace('mmcr.CR', 'mmdet.')
+    return dict(cfg, type=theirs.replace('mmdet.Swin', 'mmdet.SwinTransformer'))
 
 
 def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
-    """Gives every norm weights and statistics of its own, so that none is neutral."""
+    """Gives every norm weights and statistics of its own, so that none is neutral.
+
+    Likewise every table of what positions in a window say.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for norm in net.modules():
-            if isinstance(norm, (_BatchNorm, nn.GroupNorm)):
+            if hasattr(norm, 'relative_position_bias_table'):
+                norm.relative_position_bias_table.normal_(generator=generator)
+            if isinstance(norm, (_BatchNorm, nn.GroupNorm, nn.LayerNorm)):
                 norm.weight.uniform_(0.5, 1.5, generator=generator)
                 norm.bias.normal_(0, 0.2, generator=generator)
             if isinstance(norm, _BatchNorm):
@@ -191,17 +222,22 @@ def calibrate_alone(fixed: nn.Module, batches: list[torch.Tensor]) -> None:
 
 
 def counted(net, shape, channels=3):
-    """Multiply-accumulates of all convs that a forward runs, by hooks."""
+    """Multiply-accumulates of all layers with weights that a forward runs, by hooks.
+
+    With those of attention, in which each of the tokens of a window meets each twice.
+    """
     macs = 0
 
-    def count(conv, _, output):
+    def count(layer, inputs, output):
         nonlocal macs
-        height, width = conv.kernel_size
-        macs += output.numel() * conv.in_channels // conv.groups * height * width
+        if hasattr(layer, 'relative_position_bias_table'):
+            macs += 2 * inputs[0].numel() * inputs[0].shape[1]
+        else:
+            macs += output.numel() * layer.weight[0].numel()
 
     for module in net.modules():
-        assert not isinstance(module, nn.Linear)
-        if isinstance(module, nn.Conv2d):
+        is_attention = hasattr(module, 'relative_position_bias_table')
+        if is_attention or isinstance(module, (nn.Conv2d, nn.Linear)):
             module.register_forward_hook(count)
     with torch.no_grad():
         net.eval()

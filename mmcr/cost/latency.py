@@ -173,6 +173,8 @@ def _ready(unit: CostUnit, device: str) -> Callable[[torch.Tensor], torch.Tensor
     """Gives a unit random weights on the device; returns its forward."""
     for module in unit.modules:
         module.to_empty(device=device)
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.zero_()  # what no layer resets, as an index into a table
         for layer in module.modules():
             if hasattr(layer, 'reset_parameters'):
                 layer.reset_parameters()

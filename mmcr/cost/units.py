@@ -160,17 +160,26 @@ def run_on_meta(unit: CostUnit) -> Tensor:
 
 
 def _inputs(net: nn.Module, size: tuple[int, ...]) -> dict[nn.Module, tuple[int, ...]]:
-    """Shape of what each module of a network takes, for images of a size."""
+    """Shape of what each unit of a network takes, by its first module.
+
+    Args:
+        size: Of images.
+    """
     inputs = {}
 
-    def note(module: nn.Module, given: tuple) -> None:
-        if given and isinstance(given[0], Tensor):
-            inputs[module] = tuple(given[0].shape)
+    def note(block: nn.Module, given: tuple) -> None:
+        inputs[block] = tuple(given[0].shape)
 
-    with ExitStack() as hooks:
-        for module in net.modules():
-            hooks.enter_context(module.register_forward_pre_hook(note))
-        run_on_meta(CostUnit(net, (net,), None, size))
+    for step in net.steps():
+        inputs[step.modules[0]] = size
+        chain = net.chain_of(step.modules[0])
+        with ExitStack() as hooks:
+            for block in chain if isinstance(chain, nn.Sequential) else ():
+                hooks.enter_context(block.register_forward_pre_hook(note))
+            unit = CostUnit(step.run, step.modules, None, size)
+            size = tuple(run_on_meta(unit).shape)
+        for module in step.output_modules[:1]:
+            inputs[module] = size
     return inputs
 
 
@@ -183,14 +192,16 @@ def _cut(
         choices = next(steps).choices
         if not choices:
             yield None, step.run, step.modules
-            continue
-        blocks = net.chain_of(step.modules[0])
-        if blocks is not step.modules[0]:
-            yield None, *_around(step.modules[0], blocks)
-        for i, block in enumerate(blocks):
-            if i > 0 and backbone.supernet != 'stage':  # a step is one block, or more
-                choices = choices[1:] or next(steps).choices
-            yield choices[0], block, (block,)
+        else:
+            blocks = net.chain_of(step.modules[0])
+            if blocks is not step.modules[0]:
+                yield None, *_around(step.modules[0], blocks)
+            for i, block in enumerate(blocks):
+                if i > 0 and backbone.supernet != 'stage':  # a step is a block, or more
+                    choices = choices[1:] or next(steps).choices
+                yield choices[0], block, (block,)
+        if step.output_modules:
+            yield None, step.output, step.output_modules
 
 
 def _around(

@@ -17,7 +17,7 @@ from mmcr.space.space import SearchSpace
 #: Arguments of a backbone that its detector decides.
 OF_THE_DETECTOR = (
     *('out_indices', 'frozen_stages', 'norm_cfg', 'norm_eval', 'style', 'with_cp'),
-    *('in_channels', 'num_stages'),
+    *('in_channels', 'num_stages', 'drop_path_rate'),
 )
 
 

@@ -63,11 +63,15 @@ class ChainChoice(LayerChoice):
 
 
 def dilate(conv: nn.Module, dilation: int) -> nn.Module:
-    """Dilates a conv of odd size in place, its output size kept; returns it."""
+    """Dilates a conv of odd size, or a list of such, in place; returns it.
+
+    The size of the output stays.
+    """
     # a deformable one with the conv of its offsets, as mmdet does
-    for layer in (conv, *conv.children()):
-        layer.dilation = (dilation, dilation)
-        layer.padding = tuple(dilation * (side // 2) for side in layer.kernel_size)
+    for layer in conv.modules():
+        if not isinstance(layer, nn.ModuleList):
+            layer.dilation = (dilation, dilation)
+            layer.padding = tuple(dilation * (side // 2) for side in layer.kernel_size)
     return conv
 
 
@@ -82,15 +86,28 @@ def open_dilation_choice(
     """Turns a conv and its norm into a choice of dilation (CR-NAS, Sec. 3.3).
 
     `conv` and `norm` (``None``: there is none) are their names in `parent`, which is
-    changed in place. Convs may share one weight; norms never do.
+    changed in place; both may be lists, as Res2Net's. Convs may share one weight; norms
+    never do.
     """
     source = getattr(parent, conv)
+    if isinstance(source, nn.ModuleList):
+        for i in map(str, range(len(source))):
+            open_dilation_choice(source, i, None, choice, dilations, share_weights)
+            open_norm_choice(getattr(parent, norm), i, choice, dilations)
+        return
     convs = {d: dilate(copy.deepcopy(source), d) for d in dilations}
     if share_weights:
         for option in convs.values():
             option.weight = source.weight
     setattr(parent, conv, LayerChoice(choice, convs))
     if norm is not None:
-        source = getattr(parent, norm)
-        norms = {d: copy.deepcopy(source) for d in dilations}
-        setattr(parent, norm, LayerChoice(choice, norms))
+        open_norm_choice(parent, norm, choice, dilations)
+
+
+def open_norm_choice(
+    parent: nn.Module, norm: str, choice: str, dilations: Sequence[int]
+) -> None:
+    """Gives every dilation a norm of its own; the names are as there."""
+    source = getattr(parent, norm)
+    norms = {d: copy.deepcopy(source) for d in dilations}
+    setattr(parent, norm, LayerChoice(choice, norms))

@@ -129,13 +129,12 @@ class ReallocatedBackbone(SearchableBackbone):
         def dilated(blocks: int) -> nn.Sequential:
             layer, rates = build(blocks), self._dilations[stage]
             for i, block in enumerate(layer):
-                parent, conv, norm = self._dilating(block)
                 if self.supernet == 'operation':
                     options = self.dilation_choices, self.share_dilation_weights
-                    open_dilation_choice(
-                        parent, conv, norm, f'stage{stage}.{i}', *options
-                    )
+                    place = *self._dilating(block), f'stage{stage}.{i}'
+                    open_dilation_choice(*place, *options)
                 elif rates != 1:
+                    parent, conv, _ = self._dilating(block)
                     rate = rates if isinstance(rates, int) else rates[i]
                     dilate(getattr(parent, conv), rate)
             return layer
@@ -156,14 +155,16 @@ class ReallocatedBackbone(SearchableBackbone):
 
 
 def checked_blocks(
-    stage_blocks: Sequence[int] | None, baseline: Sequence[int]
+    stage_blocks: Sequence[int] | None,
+    baseline: Sequence[int],
+    name: str = 'stage_blocks',
 ) -> tuple[int, ...]:
     """Returns the numbers of blocks, one per stage; ``None``: the baseline's."""
     if stage_blocks is None:
         return tuple(baseline)
     if not _are_positive(stage_blocks, len(baseline)):
         raise UserError(
-            f'stage_blocks must hold {len(baseline)} numbers of blocks, each '
+            f'{name} must hold {len(baseline)} numbers of blocks, each '
             f'at least 1, but got {stage_blocks!r}.'
         )
     return tuple(stage_blocks)

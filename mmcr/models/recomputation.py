@@ -10,6 +10,7 @@ from functools import partial
 from types import MethodType
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -39,29 +40,39 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     )
 
 
+#: What of a block follows the path: the option, and the rate of stochastic depth.
+PATH = ((LayerChoice, 'active'), (DropPath, 'drop_prob'))
+
+
 class _Again:
     """The second forward: the path is that of the first, and no buffer moves."""
 
     def __init__(self, block: nn.Module) -> None:
-        places = (m for m in block.modules() if isinstance(m, LayerChoice))
-        self.path = [(place, place.active) for place in places]
+        self.path = [
+            (module, name, getattr(module, name))
+            for module in block.modules()
+            for kind, name in PATH
+            if isinstance(module, kind)
+        ]
         self.block = block
 
     def __enter__(self) -> None:
-        self.then = [(place, place.active) for place, _ in self.path]
+        self.then = [
+            (place, name, getattr(place, name)) for place, name, _ in self.path
+        ]
         self.buffers = [
             (norm, name, buffer)
             for norm in self.block.modules()
             if is_batch_norm(norm) and norm.training
             for name, buffer in norm.named_buffers(recurse=False)
         ]
-        for place, active in self.path:
-            place.active = active
+        for place, name, value in self.path:
+            setattr(place, name, value)
         for norm, name, buffer in self.buffers:
             setattr(norm, name, buffer.clone())
 
     def __exit__(self, *error) -> None:
-        for place, active in self.then:
-            place.active = active
+        for place, name, value in self.then:
+            setattr(place, name, value)
         for norm, name, buffer in self.buffers:
             setattr(norm, name, buffer)

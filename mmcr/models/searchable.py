@@ -39,6 +39,7 @@ class ForwardStep(NamedTuple):
         stride: Likewise, against the image; sizes are rounded up.
         output: What the backbone gives out here, from what `run` returned (a norm of
             it, where the next step does not see the norm); ``None``: nothing.
+        output_modules: Those that `output` uses.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -47,6 +48,7 @@ class ForwardStep(NamedTuple):
     channels: int
     stride: int
     output: Callable[[Tensor], Tensor] | None = None
+    output_modules: tuple[nn.Module, ...] = ()
 
     @property
     def is_output(self) -> bool:

@@ -16,6 +16,7 @@ from mmcr.space.detnas import (
 from mmcr.space.presets import (
     MOBILENETV2_STAGES,
     RESNET_STAGES,
+    SWIN_STAGES,
     blocks_around,
     blocks_cost,
     dilation_arch,
@@ -43,6 +44,7 @@ __all__ = [
     'MOBILENETV2_STAGES',
     'PUBLISHED',
     'RESNET_STAGES',
+    'SWIN_STAGES',
     'Arch',
     'ArchError',
     'Budget',

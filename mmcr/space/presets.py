@@ -28,6 +28,13 @@ MOBILENETV2_STAGES = (
     Choice('stage4', range(2, 7)),
     Choice('stage5', range(2, 7)),
 )
+# even numbers: windows are plain and shifted by turns
+SWIN_STAGES = (
+    Choice('stage1', range(2, 9, 2)),
+    Choice('stage2', range(2, 9, 2)),
+    Choice('stage3', range(2, 25, 2)),
+    Choice('stage4', range(2, 9, 2)),
+)
 MOBILENETV2_COSTS = dict(stage1=1.5, stage2=1, stage3=1, stage4=0.75, stage5=1.25)
 
 

@@ -14,10 +14,8 @@ from mmcr.errors import UserError
 from mmcr.models.searchable import SearchableBackbone
 from mmcr.registry import MODELS, config_errors
 
-#: Variants of mmdet that are another backbone with other arguments.
-VARIANTS = {'ResNetV1d': ('ResNet', dict(deep_stem=True, avg_down=True))}
 #: What says how a backbone starts and what of it stays as it started.
-START = ('init_cfg', 'pretrained', 'frozen_stages', 'norm_eval')
+START = ('init_cfg', 'pretrained', 'convert_weights', 'frozen_stages', 'norm_eval')
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,6 @@ def understand(cfg: Config) -> Baseline:
         )
     type_ = str(backbone.pop('type', None))
     name = type_.rpartition('.')[2]
-    if name in VARIANTS:
-        name, more = VARIANTS[name]
-        backbone.update(more)
     kinds = searchable_kinds()
     if name not in kinds or type_.partition('.')[0] not in ('mmdet', 'mmcr', type_):
         raise UserError(

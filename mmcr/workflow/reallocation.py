@@ -79,10 +79,14 @@ class Reallocation:
         self.baseline = understand(cfg)
         if settings.budget is None:
             settings = replace(settings, budget=self.baseline.kind.default_budget)
-        self.settings = settings
         self.name = name
         self.work_dir = Path(work_dir)
         self.notes = []
+        no_dilations = 'operation' not in self.baseline.kind.modes
+        if settings.method == 'crnas' and settings.dilations and no_dilations:
+            settings = replace(settings, dilations=False)
+            self.notes.append('The backbone has no dilations to be searched.')
+        self.settings = settings
         self.shape = checked_shape(cfg.get('cost_shape') or image_shape(cfg))
         self._prepare(self.baseline.cfg)
         steps = DETNAS_STEPS

@@ -90,10 +90,11 @@ def supernet(
     backbone = dict(
         type=baseline.type,
         **narrowed(baseline, options.width),
-        norm_eval=False,  # of a network from nothing
         supernet=mode,
         share='prefix',
     )
+    if hasattr(baseline.network, 'norm_eval'):
+        backbone['norm_eval'] = False  # of a network from nothing
     if mode == 'stage':
         archs = dict(baseline=list(baseline.stage_blocks), **watched_paths(space))
         if choices := stage_choices(baseline, options, space):
@@ -278,14 +279,16 @@ def narrowed(baseline: Baseline, width: float) -> dict:
     if hasattr(network, 'widen_factor'):
         arguments['widen_factor'] = network.widen_factor * width
         return arguments
-    base = getattr(network, 'base_channels', None)
+    name = 'embed_dims' if hasattr(network, 'embed_dims') else 'base_channels'
+    base = getattr(network, name, None)
     if base is None or int(base * width) != base * width:
         raise UserError(
             f'A supernet of {width:g} times the width needs a {baseline.type} of an '
-            f'even number of channels (base_channels), but got {base}. Give --width 1.'
+            f'even number of channels ({name}), but got {base}. Give --width 1.'
         )
-    arguments['base_channels'] = int(base * width)
-    arguments['stem_channels'] = network.stem_channels
+    arguments[name] = int(base * width)
+    if hasattr(network, 'stem_channels'):
+        arguments['stem_channels'] = network.stem_channels
     if 'base_width' in arguments:
         arguments['base_width'] = max(1, int(arguments['base_width'] * width))
     narrow = build(dict(arguments, type=baseline.type))
@@ -299,7 +302,7 @@ def narrowed(baseline: Baseline, width: float) -> dict:
 
 def final_backbone(baseline: Baseline, backbone: Mapping) -> dict:
     """What gives a network of the supernet the detector's full width."""
-    names = ('base_channels', 'widen_factor', 'base_width')
+    names = ('base_channels', 'widen_factor', 'base_width', 'embed_dims')
     full = {name: getattr(baseline.network, name, None) for name in names}
     return {
         name: full[name]

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 STAGE = {name: cfg for name, cfg in SUPERNETS.items() if name.endswith('stage')}
 OPERATION = {name: cfg for name, cfg in SUPERNETS.items() if 'operation' in name}
 SHAPE = (66, 40)  # even, as CSPDarknet wants it
+SWIN_T = dict(embed_dims=96, num_heads=(3, 6, 12, 24), window_size=7, mlp_ratio=4)
 MORE = dict.fromkeys(SUPERNETS, {}) | {  # that cost: stem, downsampling, plugins
     'stem': dict(deep_stem=True, avg_down=True),
     'caffe': dict(style='caffe', stem_channels=12),
@@ -85,6 +86,7 @@ def test_counts_are_those_of_the_built_backbone(name, more):
         ('r50-stage', dict(base_channels=64), (3, 4, 6, 3), 4.09),
         ('x50-stage', dict(base_channels=64, groups=32), (3, 4, 6, 3), 4.23),
         ('mobilenetv2-stage', dict(widen_factor=1.0), (2, 3, 4, 3, 3), 0.300),
+        ('swin-stage', SWIN_T, (2, 2, 6, 2), 4.5),
     ],
 )
 def test_published_counts(name, final, blocks, gmacs):

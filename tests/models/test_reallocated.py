@@ -1,6 +1,7 @@
 """Every backbone of mmdet's that is reallocated: mmdet's options, blocks, dilations."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from nets import (
     BLOCKS,
     BLOCKS_OF_FIVE,
     FAMILIES,
+    NO_BATCH_NORMS,
+    NO_DILATIONS,
     SUPERNETS,
     build,
     check_paths,
@@ -18,6 +21,7 @@ from nets import (
     in_mode,
     last_norms,
     loss_of,
+    mmdets,
     modes_of,
     randomised,
     snapshot,
@@ -26,7 +30,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.errors import UserError
-from mmcr.models import CRMobileNetV2, CRResNet, CRResNeXt
+from mmcr.models import CRMobileNetV2, CRRes2Net, CRResNet, CRResNeXt
 from mmcr.models.reallocated_backbone import ReallocatedBackbone
 from mmcr.registry import MODELS as OURS
 from mmcr.space import PUBLISHED, RESNET_STAGES, Arch
@@ -35,6 +39,8 @@ pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 RESNETS = ('r18', 'r50', 'x50', 'regnet')
 CSP = ('cspdarknet', 'cspnext')
+#: Names of the convolutions that dilate, inside of a block.
+DILATES = re.compile(r'(.*\.)?(depthwise_conv\.conv|conv2|conv2\.conv|convs\.\d)$')
 DILATIONS = ((2,), (1, 3), (2,), (3, 1))
 DILATIONS_OF_SEVEN = ((2,), (2,), (1, 3), (2,), (3,), (1, 2), (3,))
 DCN = dict(
@@ -49,13 +55,14 @@ THREE_STAGES = dict(
     num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(0, 2)
 )
 OPTIONS = {
-    'all': [
-        dict(),
+    'all': [dict()],
+    'convs': [
         dict(frozen_stages=2, norm_eval=True),
         dict(norm_cfg=dict(type='GN', num_groups=2)),
         dict(init_cfg=dict(type='Normal', layer='Conv2d', std=0.1)),
     ],
     'resnets': [
+        dict(with_cp=True),
         dict(with_cp=True),
         dict(style='caffe'),
         dict(avg_down=True, out_indices=(3, 1)),
@@ -65,6 +72,15 @@ OPTIONS = {
     ],
     'r18': [dict(deep_stem=True), THREE_STAGES],
     'r50': [dict(deep_stem=True), THREE_STAGES, dict(plugins=[CONTEXT])],
+    'r50d': [
+        dict(style='caffe', out_indices=(3, 1)),
+        dict(in_channels=4, stem_channels=6),
+    ],
+    'res2net': [
+        dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+        dict(base_channels=16, base_width=3, scales=4),
+        THREE_STAGES,
+    ],
     'x50': [
         dict(deep_stem=True),
         dict(groups=1, base_width=64, base_channels=16),
@@ -89,11 +105,19 @@ OPTIONS = {
     ],
     'cspdarknet': [dict(spp_kernal_sizes=(3, 5))],
     'cspnext': [dict(expand_ratio=0.25), dict(channel_attention=False)],
+    'swin': [
+        dict(with_cp=True),
+        dict(frozen_stages=2, out_indices=(1, 3)),
+        dict(patch_norm=False, qkv_bias=False, norm_cfg=dict(type='LN', eps=0.1)),
+        dict(in_channels=4, patch_size=2, strides=(2, 2, 1, 2), window_size=5),
+        dict(mlp_ratio=3, qk_scale=0.3, act_cfg=dict(type='ReLU')),
+    ],
 }  # fmt: skip
 CASES = [
     pytest.param(family, options, id='-'.join([family, *options]))
     for family in FAMILIES
     for options in OPTIONS['all']
+    + (OPTIONS['convs'] if family not in NO_DILATIONS else [])
     + (OPTIONS['resnets'] if family in RESNETS else [])
     + (OPTIONS['csp'] if family in CSP else [])
     + OPTIONS[family]
@@ -106,7 +130,12 @@ def family(request):
 
 
 @pytest.fixture(
-    params=[(f, mode) for f in FAMILIES for mode in ('fixed', *modes_of(f))],
+    params=[
+        (family, mode)
+        for family in FAMILIES
+        if family not in NO_BATCH_NORMS
+        for mode in ('fixed', *modes_of(family))
+    ],
     ids='-'.join,
 )
 def any_mode(request):
@@ -124,10 +153,6 @@ def fixed_cfg(family):
     return dict(FAMILIES[family], stage_blocks=blocks, dilations=dilations_of(family))
 
 
-def mmdets(cfg):
-    return dict(cfg, type=cfg['type'].replace('mmcr.CR', 'mmdet.'))
-
-
 def seeded(cfg):
     torch.manual_seed(0)
     net = MODELS.build(copy.deepcopy(cfg))
@@ -136,22 +161,25 @@ def seeded(cfg):
 
 
 def convs_of(net):
-    return [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    return {n: m for n, m in net.named_modules() if isinstance(m, nn.Conv2d)}
 
 
 def rates_of(net):
-    """Dilations of the convolutions that dilate by stage and block."""
-    return tuple(
-        tuple(conv.dilation[0] for conv in convs) for convs in dilating_convs(net)
-    )
+    """Dilations by stage and block of the convolutions that dilate."""
+    return tuple(tuple(rate_of(block) for block in chain) for chain in chains_of(net))
 
 
-def dilating_convs(net):
-    """Of a fixed network, by stage."""
+def rate_of(block):
+    """That of its convolutions that dilate, which is one for all of them."""
+    rates = {c.dilation[0] for n, c in convs_of(block).items() if DILATES.match(n)}
+    return rates.pop() if len(rates) == 1 else rates
+
+
+def chains_of(net):
+    """The blocks of a fixed network, by stage."""
     for stage, *_ in net._stages():
         if isinstance(stage, nn.Sequential):
-            places = map(net._dilating, net.chain_of(net._parts(stage)[-1]))
-            yield [getattr(parent, conv) for parent, conv, _ in places]
+            yield net.chain_of(net._parts(stage)[-1])
 
 
 @pytest.mark.parametrize('family, options', CASES)
@@ -217,7 +245,8 @@ def test_any_number_of_blocks(family):
         net = build(FAMILIES[family], stage_blocks=list(blocks))
         assert net.stage_blocks == blocks
         single = (1,) * (family == 'mobilenetv2')
-        assert tuple(map(len, rates_of(net))) == single + blocks + single
+        stages = [len(s) for s, *_ in net._stages() if isinstance(s, nn.Sequential)]
+        assert tuple(stages) == single + blocks + single
         assert [out.shape[1] for out in net(images())] == list(net.out_channels)
     # mmdet's tables, and Bottleneck, are mmdet's
     reference, ours = map(seeded, (mmdets(FAMILIES[family]), FAMILIES[family]))
@@ -233,11 +262,13 @@ def test_all_outputs_of_mobilenet_v2_and_both_notations():
 
 
 def test_dilations_per_block_dilate_one_conv_of_it(family):
+    if family in NO_DILATIONS:
+        pytest.skip('without 3x3 convolutions')
     cfg = fixed_cfg(family)
     plain, net = build(dict(cfg, dilations=None)), build(cfg)
     assert rates_of(net) == dilations_of(family)
-    others = set(convs_of(net)).difference(*dilating_convs(net))
-    assert {conv.dilation for conv in others} == {(1, 1)}
+    convs = convs_of(net).items()
+    assert {m.dilation for n, m in convs if not DILATES.match(n)} == {(1, 1)}
     # neither keys nor shapes nor output sizes change, the outputs do
     net.load_state_dict(plain.state_dict(), strict=True)
     x = images()
@@ -246,7 +277,7 @@ def test_dilations_per_block_dilate_one_conv_of_it(family):
 
 
 @pytest.mark.parametrize('more', [{}, DCN], ids=['conv', 'dcn'])
-@pytest.mark.parametrize('family', ['r50', 'x50', 'regnet'])
+@pytest.mark.parametrize('family', ['r50', 'x50', 'regnet', 'res2net'])
 def test_a_stage_dilated_block_by_block_is_mmdets_dilated_stage(family, more):
     cfg = dict(FAMILIES[family], **copy.deepcopy(more))
     blocks = build(cfg).stage_blocks
@@ -351,8 +382,9 @@ def test_zero_init_residual(any_mode, zero):
     net.init_weights()
     last = last_norms(net)
     assert len(last) >= 6
-    # mmdet's ResNeXt has no such start, whatever the argument says
-    expected = 0 if zero and any_mode['type'] != 'mmcr.CRResNeXt' else 1
+    # of other blocks there is no such start in mmdet, whatever the argument says
+    starts = any_mode['type'] not in ('mmcr.CRResNeXt', 'mmcr.CRRes2Net')
+    expected = 0 if zero and starts else 1
     assert all((norm.weight == expected).all() for norm in last)
     others = [m for m in net.modules() if isinstance(m, _BatchNorm) and m not in last]
     assert others and all((norm.weight == 1).all() for norm in others)
@@ -415,6 +447,20 @@ def test_the_default_resnext_is_32x4d_and_a_half_width_supernet_32x2d():
     assert narrow.items() <= net.arch_cfg(net.arch).items()
 
 
+def test_the_default_res2net_is_26w_4s_and_half_of_it_13w():
+    def widths(**options):
+        with torch.device('meta'):
+            net = CRRes2Net(50, [1] * 4, **options)
+        return [len(net.layer1[0].convs), *net.layer1[0].convs[0].weight.shape[:2]]
+
+    assert widths() == [3, 26, 26]
+    assert widths(base_channels=32) == [3, 13, 13]
+    with torch.device('meta'):
+        half = CRRes2Net(50, base_channels=32, supernet='stage', share='prefix')
+    assert widths(base_channels=32, base_width=26) == [3, 26, 26]
+    assert 'base_width' not in half.arch_cfg(half.arch)
+
+
 def choices(given):
     return dict(supernet='stage', stage_choices=given)
 
@@ -447,6 +493,8 @@ def refused(family, arguments, words):
     ],
 )
 def test_bad_arguments_get_a_clear_message(family, arguments, words):
+    if family in NO_DILATIONS and {'dilations', "'operation'"}.intersection(words):
+        pytest.skip('without 3x3 convolutions')
     refused(family, arguments, words)
 
 
@@ -465,6 +513,7 @@ def test_bad_arguments_get_a_clear_message(family, arguments, words):
         ('x50', dict(groups=0), ['groups', 'at least 1', '0']),
         ('x50', dict(base_width=0), ['base_width', 'at least 1', '0']),
         ('x50', dict(base_width=2.5), ['base_width', '2.5']),
+        ('res2net', dict(base_width=0), ['base_width', 'at least 1', '0']),
         ('regnet', dict(arch='regnety'), ['regnetx_400mf', 'group_w', "'regnety'"]),
         ('regnet', dict(arch=dict(w0=8)), ['regnetx_400mf', 'group_w', "'w0': 8"]),
         ('mobilenetv2', dict(stage_blocks=[2, *[1] * 9]), ['m1', '[2, 1,']),
@@ -485,7 +534,7 @@ def test_every_reallocated_backbone_is_tested():
     assert kinds == {cfg['type'] for cfg in FAMILIES.values()}
 
 
-@pytest.mark.parametrize('kind', [CRResNet, CRResNeXt])
+@pytest.mark.parametrize('kind', [CRResNet, CRResNeXt, CRRes2Net])
 @pytest.mark.parametrize('width', [True, 0, -1, 0.5, '64', None, [64]])
 def test_a_width_is_a_number_of_channels(kind, width):
     with pytest.raises(UserError, match='base_channels must be an integer'):

@@ -10,6 +10,7 @@ from mmengine.model import convert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from nets import (
     SUPERNETS,
+    WITH_BATCH_NORMS,
     build,
     equal,
     fixed_of,
@@ -33,6 +34,11 @@ pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 @pytest.fixture(params=SUPERNETS)
 def cfg(request):
+    return SUPERNETS[request.param]
+
+
+@pytest.fixture(params=WITH_BATCH_NORMS)
+def normed(request):
     return SUPERNETS[request.param]
 
 
@@ -87,12 +93,13 @@ def test_supernet_is_the_fixed_network_to_the_last_bit(cfg, training):
         before = snapshot(net)
         outputs.append(net(x))
         assert equal(outputs[-1], fixed(x))
-        # in training the norms of the path, and no others, have moved alike
+        # in training the batch norms of the path, and no others, have moved alike
         assert equal(path_state_dict(net, arch), fixed.state_dict())
         path = {value.data_ptr() for value in path_state_dict(net, arch).values()}
         state = net.state_dict().items()
         changed = [v for name, v in state if not torch.equal(v, before[name])]
-        assert bool(changed) is training
+        has_norms = any(isinstance(m, _BatchNorm) for m in net.modules())
+        assert bool(changed) is (training and has_norms)
         assert path.issuperset(value.data_ptr() for value in changed)
     assert not equal(outputs[0], outputs[1])
 
@@ -115,8 +122,8 @@ def test_steps_compose_to_the_forward(cfg):
         assert [name for step in net.steps() for name in step.choices] == choices
 
 
-def test_steps_know_the_norms_that_they_run(cfg):
-    net = build(cfg)
+def test_steps_know_the_norms_that_they_run(normed):
+    net = build(normed)
     arch = some_archs(net.space, 1)[0]
     net.set_arch(arch)
     for norm in net.modules():
@@ -297,8 +304,9 @@ def test_weights_of_other_names_alone_are_refused(cfg, tmp_path):
     file = tmp_path / 'detector.pth'
     torch.save(dict(state_dict=detector), file)
     forgotten = dict(type='Pretrained', checkpoint=str(file))
-    with pytest.raises(CheckpointError, match=r"prefix='backbone\.'"):
-        build(dict(cfg, init_cfg=forgotten)).init_weights()
+    if cfg['type'] != 'mmcr.CRSwin':  # mmdet's Swin finds that prefix by itself
+        with pytest.raises(CheckpointError, match=r"prefix='backbone\.'"):
+            build(dict(cfg, init_cfg=forgotten)).init_weights()
     net = build(dict(cfg, init_cfg=dict(forgotten, prefix='backbone.')))
     net.init_weights()
     assert equal(net.state_dict(), weights)

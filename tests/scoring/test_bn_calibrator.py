@@ -6,6 +6,7 @@ from mmcv.ops import sync_bn
 from mmengine.model import convert_sync_batchnorm
 from nets import (
     SUPERNETS,
+    WITH_BATCH_NORMS,
     build,
     calibrate_alone,
     equal,
@@ -27,7 +28,7 @@ EQUAL = [images(64, 2, seed=seed) for seed in range(3)]
 UNEQUAL = [images(64, 3, seed=7), images(64, 1, seed=8), images(96, 2, seed=9)]
 
 
-@pytest.fixture(params=SUPERNETS)
+@pytest.fixture(params=WITH_BATCH_NORMS)
 def supernet(request):
     return build(SUPERNETS[request.param])
 
@@ -211,9 +212,21 @@ def test_mmcvs_synchronised_norms_are_batch_norms(monkeypatch):
     assert 'forward' not in vars(supernet.bn1)
 
 
-def test_group_norm_has_nothing_to_calibrate():
-    supernet = build(SUPERNETS['r18-stage'], norm_cfg=dict(type='GN', num_groups=2))
-    assert not BNCalibrator(supernet).needed
+@pytest.mark.parametrize(
+    'name, more',
+    [('r18-stage', dict(norm_cfg=dict(type='GN', num_groups=2))), ('swin-stage', {})],
+)
+def test_other_norms_have_nothing_to_calibrate(name, more):
+    supernet = build(SUPERNETS[name], **more)
+    calibrator = BNCalibrator(supernet)
+    assert not calibrator.needed
+    archs, before = some_archs(supernet.space, 2), snapshot(supernet)
+    assert calibrator.missing(archs, 3) == range(0)
+    found = calibrated_paths(supernet, archs, EQUAL, calibrator=calibrator)
+    for arch, (outs, statistics) in zip(archs, found):
+        assert not statistics
+        assert equal(outs, fixed_of(supernet, arch)(images()))
+    assert equal(supernet.state_dict(), before)
 
 
 def test_a_path_that_was_not_calibrated_is_an_error():

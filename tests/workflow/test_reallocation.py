@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from config_files import CONFIGS, read
+from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from mmcr.cost.budget import budget_space
@@ -42,6 +43,49 @@ reallocation = dict(
     search=dict(
         searcher=dict(population=4, generations=2, top=2, mutations=1, crossovers=1),
         budget=dict(limit=25e6)))
+"""
+
+OF_SHAPES = """
+classes = ('triangle', 'cross', 'striped', 'checkered', 'matched', 'mismatched')
+data = dict(data_root='data/shapes/', metainfo=dict(classes=classes))
+train_dataloader = dict(dataset=dict(
+    ann_file='train.json', data_prefix=dict(img='train/'), **data))
+val_dataloader = test_dataloader = dict(dataset=dict(
+    ann_file='test.json', data_prefix=dict(img='test/'), **data))
+val_evaluator = test_evaluator = dict(ann_file='data/shapes/test.json')
+model = dict(roi_head=dict(bbox_head=dict(num_classes=6)))
+"""
+NARROW_SWIN = """
+    embed_dims=16, depths=[2, 2, 4, 2], num_heads=[2, 2, 4, 4], window_size=3,
+    mlp_ratio=2"""
+FEW = {f'stage{i}': (2, 4) for i in range(1, 5)}
+#: Backbones that a reallocation takes: a config, its type, its channels.
+BACKBONES = {
+    'mask-rcnn_swin-t': (
+        "_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'"
+        f'{OF_SHAPES}model.update(backbone=dict({NARROW_SWIN}),\n'
+        '    neck=dict(in_channels=[16, 32, 64, 128]))\n'
+        "model['roi_head']['mask_head'] = dict(num_classes=6)\n"
+        f'reallocation = dict(backbone=dict(stage_choices={FEW}))\n',
+        'mmcr.CRSwin',
+        [8, 16, 32, 64],
+    ),
+    'faster-rcnn_r50d': (
+        "_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
+        f'{OF_SHAPES}model.update('
+        "backbone=dict(type='ResNetV1d', base_channels=16),\n"
+        '    neck=dict(in_channels=[64, 128, 256, 512]))\n',
+        'mmcr.CRResNetV1d',
+        [32, 64, 128, 256],
+    ),
+}
+SWIN = f"""
+_base_ = 'mine.py'
+model = dict(
+    backbone=dict(_delete_=True, type='SwinTransformer', {NARROW_SWIN}),
+    neck=dict(in_channels=[16, 32, 64, 128]))
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.0002))
+reallocation = dict(_delete_=True, archval=8)
 """
 
 
@@ -146,6 +190,47 @@ def test_detnas(reallocate, workplace):
     assert [k for kinds in found.blocks for k in kinds] in archs
     assert list(map(list, plain.blocks)) == [[0], [0, 0], [0], [0]]
     assert found.shuffle == plain.shuffle == 2
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_write_only_of_other_backbones(reallocate, workplace, name):
+    text, kind, channels = BACKBONES[name]
+    (workplace / f'{name}.py').write_text(text)
+    folder = workplace / 'work_dirs' / name
+    shown = reallocate(f'{name}.py', '--archval', 8, '--write-only')
+    assert shown.count('/config.py') == (4 if kind == 'mmcr.CRSwin' else 7)
+    assert (folder / '03_op_supernet').exists() is (kind != 'mmcr.CRSwin')
+    search = read_config(folder / '02_stage_search/config.py')
+    net, final = supernet_of(search)
+    assert search.model.backbone.type == kind and net.share == 'prefix'
+    assert search.model.neck.in_channels == list(net.out_channels) == channels
+    space = budget_space(net, final, search.test_cfg.budget)
+    assert space.size > 3
+    (folder / '02_stage_search/best_arch.py').write_text(
+        arch_fragment({**net.arch_cfg(next(iter(space))), **final}, 'found')
+    )
+    found = read_config(folder / 'networks/stage_cr/config.py').model
+    assert found.neck.in_channels == [2 * each for each in channels]
+    assert found.backbone.init_cfg.type == 'mmcr.ReallocatedInit'
+    with torch.device('meta'):
+        outs = MODELS.build(dict(found.backbone))(torch.zeros(1, 3, 64, 64))
+    assert [out.shape[1] for out in outs] == found.neck.in_channels
+
+
+@pytest.mark.slow
+def test_swin(reallocate, workplace):
+    (workplace / 'swin.py').write_text(SWIN)
+    shown = reallocate('swin.py', '--trainings', 6, '--jobs', 2)
+    assert 'backbone Swin of [2, 2, 4, 2] blocks' in shown
+    assert 'no dilations to be searched' in shown
+    assert 'of which 4 cost as much (equal blocks)' in shown
+    folder = workplace / 'work_dirs/swin'
+    backbone = read_config(folder / '01_stage_supernet/config.py').model.backbone
+    assert backbone.embed_dims == 8 and backbone.supernet == 'stage'
+    trials = (folder / '02_stage_search/trials.jsonl').read_text().splitlines()
+    assert len(trials) == 1 + 4
+    record = json.loads((folder / 'result/comparison.json').read_text())
+    assert record['kind'] in ('ahead', 'behind', 'undecided')
 
 
 def test_write_only_and_what_was_changed_by_hand(reallocate, workplace):

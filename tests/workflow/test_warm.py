@@ -4,6 +4,7 @@ import copy
 import json
 from pathlib import Path
 
+import nets
 import pytest
 import torch
 from config_files import CONFIGS, read, write_workplace
@@ -49,9 +50,8 @@ FROZEN = dict(
 def mmdets(family, **more):
     """A detector as its user has it, with mmdet's own backbone."""
     cfg = dict(FAMILIES[family], **more)
-    cfg['type'] = cfg['type'].replace('mmcr.CR', 'mmdet.')
-    channels = list(build(dict(cfg, type=FAMILIES[family]['type'])).out_channels)
-    model = detector_cfg(cfg)
+    channels = list(build(cfg).out_channels)
+    model = detector_cfg(nets.mmdets(cfg))
     model.neck.in_channels = channels
     return model
 

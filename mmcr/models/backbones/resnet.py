@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from operator import mul
 
-from mmdet.models.backbones.resnet import ResNet
+from mmdet.models.backbones.resnet import ResNet, ResNetV1d
 from torch import Tensor, nn
 
 from mmcr.checks import check_integer
@@ -103,3 +103,8 @@ class CRResNet(ResNetStages, ResNet):
         self.arch_settings = {depth: (block, stage_blocks)}
         super().__init__(depth=depth, dilations=self._mmdets_dilations(), **mmdets)
         self._complete()
+
+
+@MODELS.register_module()
+class CRResNetV1d(CRResNet, ResNetV1d):
+    """mmdet's `ResNetV1d` (ResNet-D), reallocated or searchable, as `CRResNet`."""

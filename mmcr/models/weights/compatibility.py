@@ -15,7 +15,9 @@ from mmcr.models.weights.checkpoint import (
 )
 
 #: How the names of a block's weights begin, or of what is beside it in its stage.
-BLOCK = re.compile(r'(?:layer|stage)\d+\.\d+\.(?:blocks\.\d+\.)?')
+BLOCK = re.compile(
+    r'(?:(?:layer|stage)\d+\.\d+\.(?:blocks\.\d+\.)?|stages\.\d+\.blocks\.\d+\.)'
+)
 
 
 def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
@@ -141,8 +143,8 @@ def check_choices(
         rule = 'have all of its blocks'
         remedy = (
             "they would start at random. init_cfg=dict(type='mmcr.ReallocatedInit', "
-            'checkpoint=...) of the backbone fills all but DetNASNet, of any numbers of '
-            'blocks, and their supernets'
+            'checkpoint=...) of the backbone fills all but DetNASNet, of any numbers '
+            'of blocks, and their supernets'
         )
     if missing:
         message = (
@@ -171,8 +173,8 @@ def check_shapes(
             f'{path} must be as wide as the {type(backbone).__name__} in the config, '
             f'but {len(other)} of {len(both)} weights differ in shape, such as {name} '
             f'with {theirs} there and {ours} here. Build the backbone as the '
-            f'checkpoint has it (base_channels, widen_factor and depth decide that), '
-            f'or train this width from the start.'
+            f'checkpoint has it (base_channels, widen_factor, embed_dims and depth '
+            f'decide that), or train this width from the start.'
         )
 
 

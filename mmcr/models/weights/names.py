@@ -4,12 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
+from mmdet.models.backbones.swin import swin_converter
 from torch import Tensor
 
 from mmcr.models.weights.checkpoint import CheckpointError, unwrapped_names
 
 FIRST_BLOCK = re.compile(
-    r'(.*?)(?:layer1\.0|features\.0\.0|stage1\.1\.main_conv)\.'
+    r'(.*?)(?:layer1\.0|features\.0\.0|stage1\.1\.main_conv|'
+    r'(?:stages|layers)\.0\.blocks\.0)\.'
 )
 OPTION = re.compile(r'\.options\.\w+')
 
@@ -24,7 +26,8 @@ def backbone_weights(
 ) -> tuple[dict[str, Tensor], Counter]:
     """The backbone's part of a network's weights, named as mmdet names them.
 
-    Understands torchvision's, mmpretrain's and mmdet's, of ResNets and MobileNetV2.
+    Understands torchvision's, mmpretrain's and mmdet's, of ResNets and MobileNetV2, and
+    of Swin Transformers mmpretrain's, mmdet's and their authors'.
 
     Args:
         weights: Of a classifier, a detector or a backbone alone.
@@ -46,9 +49,10 @@ def backbone_weights(
     if not found:
         some = ', '.join(list(weights)[:3])
         raise CheckpointError(
-            f'{origin} must hold a ResNet, ResNeXt, RegNet, MobileNetV2, CSPDarknet or '
-            f'CSPNeXt, but no weight is named like their first block (layer1.0..., '
-            f'stage1.1.main_conv...): {some}, ...'
+            f'{origin} must hold a ResNet, ResNeXt, RegNet, MobileNetV2, CSPDarknet, '
+            f'CSPNeXt or Swin Transformer, but no weight is named like their first '
+            f'block (layer1.0..., stage1.1.main_conv..., stages.0.blocks.0...): '
+            f'{some}, ...'
         )
     if prefix is None and len(found) > 1:
         raise CheckpointError(
@@ -69,7 +73,17 @@ def backbone_weights(
     others = Counter(
         name.split('.')[0] for name in weights if not name.startswith(prefix)
     )
-    return inside, others
+    return _swin_names(inside), others
+
+
+def _swin_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of Swin Transformers under mmdet's names, without the masks of old ones."""
+    weights = {n: w for n, w in weights.items() if not n.endswith('attn_mask')}
+    if not any(name.startswith('layers.0.blocks.') for name in weights):
+        return weights
+    heads = {name: w for name, w in weights.items() if name.startswith('head')}
+    mmdets = swin_converter(weights)
+    return {n.removeprefix('backbone.'): w for n, w in mmdets.items()} | heads
 
 
 def _mobilenet_names() -> dict[str, str]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from mmcv.cnn import is_norm
 from mmengine.logging import print_log
-from mmengine.model import KaimingInit, update_init_info
+from mmengine.model import KaimingInit, TruncNormalInit, update_init_info
 from torch import Tensor, nn
 
 from mmcr.errors import UserError
@@ -29,11 +29,16 @@ from mmcr.registry import WEIGHT_INITIALIZERS
 
 # of a chain of blocks: a stage, or one branch of it in a stage supernet; in the layers
 # of CSPDarknet and CSPNeXt
-CHAIN = r'layer\d+|stage\d+\.\d+\.blocks'
+CHAIN = r'layer\d+|stage\d+\.\d+\.blocks|stages\.\d+\.blocks'
 BLOCK = re.compile(rf'(({CHAIN})(?:\.options\.\w+)?)\.(\d+)\.')
-# what old and plain networks lack; the counter matters to no forward, and the
-# offsets of a deformable conv start at zero
-MAY_LACK = ('num_batches_tracked', 'conv_offset.weight', 'conv_offset.bias')
+# what old and plain networks lack; the counter matters to no forward, the offsets of a
+# deformable conv start at zero, and an index follows from the size of a window
+MAY_LACK = (
+    *('num_batches_tracked', 'conv_offset.weight', 'conv_offset.bias'),
+    'relative_position_index',
+)
+# of a Swin Transformer that is no classifier; it starts neutral
+OUTPUT_NORM = re.compile(r'norm\d\.')
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -96,8 +101,9 @@ def reallocate(
 
     In a supernet every branch and every option gets the weights of its place.
     A new block has random convs (Kaiming, as mmdet's ResNet starts) and, where it has
-    a shortcut, a last norm with weight and bias 0: its residual branch adds nothing, and
-    the ReLU after the addition changes nothing, since its input is never negative.
+    a shortcut, a last norm with weight and bias 0: its residual branch adds nothing,
+    and the ReLU after the addition changes nothing, since its input is never negative.
+    Of Swin Transformers the last linear layers of attention and MLP are 0.
 
     Args:
         weights: A state dict, as `backbone_weights` takes it.
@@ -216,7 +222,11 @@ def _check_fit(
     both = [name for name in wanted if name in given]
     reshaped = [n for n in both if wanted[n].shape != given[n].shape]
     other_kind = [
-        *(f'it lacks {n}' for n in wanted if n not in given),
+        *(
+            f'it lacks {n}'
+            for n in wanted
+            if n not in given and not OUTPUT_NORM.match(n)
+        ),
         *(f'it has {n}' for n in given if n not in wanted),
     ]
     other_kind = [text for text in other_kind if not text.endswith(MAY_LACK)]
@@ -230,9 +240,9 @@ def _check_fit(
         raise CheckpointError(
             f'{origin} must be as wide as this {network}, but its stages have {theirs} '
             f'channels and those here {ours}. Build the backbone as wide as the '
-            f'checkpoint ({theirs[0] / ours[0]:g} times; base_channels, widen_factor '
-            f'or arch decide that), or train this width from the start, as the '
-            f'supernets of half width are pre-trained.'
+            f'checkpoint ({theirs[0] / ours[0]:g} times; base_channels, widen_factor, '
+            f'embed_dims or arch decide that), or train this width from the start, as '
+            f'the supernets of half width are pre-trained.'
         )
     differences = [
         *(f'{n} is {_size(given[n])} there, {_size(wanted[n])} here' for n in reshaped),
@@ -244,8 +254,8 @@ def _check_fit(
             f'{len(differences)} weights do not fit: {"; ".join(differences[:3])}. '
             f'Give a checkpoint of its baseline: ResNet-18 or -34 for basic blocks, '
             f'ResNet-50 or deeper for bottlenecks, ResNeXt of the same groups, '
-            f'RegNet, MobileNetV2, CSPDarknet, CSPNeXt; or set depth, deep_stem and '
-            f'the like to what the checkpoint has.'
+            f'RegNet, MobileNetV2, CSPDarknet, CSPNeXt, Swin of the same windows; or '
+            f'set depth, deep_stem and the like to what the checkpoint has.'
         )
 
 
@@ -279,10 +289,10 @@ def _first(name: str) -> str:
 
 
 def _frozen_identities(new: dict[str, nn.Module]) -> list[str]:
-    """The new blocks that never learn: their last norm is frozen at 0."""
+    """The new blocks that never learn: what ends them is frozen at 0."""
     frozen = []
     for name, block in new.items():
-        weights = [norm.weight for norm in _norms(_last_norm(block))]
+        weights = _ends(block)
         if not weights or any(weight is None for weight in weights):
             raise UserError(
                 f'A block beyond the depth of the checkpoint starts as the identity by '
@@ -297,10 +307,19 @@ def _frozen_identities(new: dict[str, nn.Module]) -> list[str]:
 def _start_anew(block: nn.Module) -> None:
     """As the identity, or at random where there is no shortcut."""
     KaimingInit(layer='Conv2d')(block)
+    TruncNormalInit(std=0.02, layer='Linear')(block)
     for norm in _norms(block):
         norm.reset_parameters()
-    for norm in _norms(_last_norm(block)) if has_shortcut(block) else ():
-        nn.init.zeros_(norm.weight)
+    for weight in _ends(block) if has_shortcut(block) else ():
+        nn.init.zeros_(weight)
+
+
+def _ends(block: nn.Module) -> list[nn.Parameter | None]:
+    """Where these are 0, the block is the identity."""
+    if hasattr(block, 'attn'):
+        last = block.attn.w_msa.proj, block.ffn.layers[1]
+        return [parameter for layer in last for parameter in layer.parameters()]
+    return [norm.weight for norm in _norms(_last_norm(block))]
 
 
 def has_shortcut(block: nn.Module) -> bool:
