@@ -15,7 +15,7 @@ from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes, write_json
 from mmcr.models.weights.checkpoint import read_weights
-from mmcr.report.comparison import Contestant, Row, write_comparison
+from mmcr.report.comparison import Contestant, Row, in_short, write_comparison
 from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch
 from mmcr.workflow import recipe
@@ -278,18 +278,9 @@ class Finals:
         blocks = ' '.join(map(str, self.baseline.stage_blocks))
         known = [Contestant(BASELINE, blocks, aps=aps.get(BASELINE, ()))]
         for name, each in self.candidates.items():
-            values = [_short(value) for value in each.decided.values()]
-            text, scores = '; '.join(values), (each.trial.score, each.expected)
+            text, scores = in_short(each.decided), (each.trial.score, each.expected)
             known.append(Contestant(name, text, *scores, aps.get(name, ())))
         return known
-
-
-def _short(value: object) -> str:
-    """Blocks of a stage together: ``111 1112``; of plain numbers ``3 4 6 3``."""
-    if any(isinstance(each, tuple | list) for each in value):
-        stages = ([each] if isinstance(each, int) else each for each in value)
-        return ' '.join(''.join(map(str, stage)) for stage in stages)
-    return ' '.join(map(str, value))
 
 
 def most_blocks(draft: nn.Module) -> dict:
