@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmcr.report.score_figure import BASELINE, BEST, HOLLOW, OTHERS
+from mmcr.report.score_figure import BASELINE, BEST, HOLLOW, OTHERS, WIDTH
 from mmcr.report.sketch import COLOURS, INK, QUIET, RULE
 from mmcr.report.tables import markdown_table, write_results
 
@@ -98,7 +98,7 @@ class Front:
 
     def picture(self) -> Figure:
         """AP against cost, the front, what is recommended and what was trained."""
-        figure = Figure(figsize=(6, 4), layout='constrained')
+        figure = Figure(figsize=(WIDTH, 3.4), layout='constrained')
         axes = figure.add_subplot()
         _dots(axes, [p for p in self.points if p.place is None], HOLLOW)
         axes.step(*_places(self.members), where='post', color=COLOURS[3], linewidth=1)
@@ -166,7 +166,7 @@ def write_front_page(folder: str | Path, front: Front) -> str:
         trained={name: list(pair) for name, pair in front.trained.items()},
     )
     write_results(folder, 'front', text, record)
-    front.picture().savefig(Path(folder) / 'front.png', dpi=150)
+    front.picture().savefig(Path(folder) / 'front.png', dpi=180)
     return text
 
 

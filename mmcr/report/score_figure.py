@@ -9,6 +9,7 @@ from mmcr.report.history import History, Scored
 from mmcr.report.sketch import COLOURS, INK, QUIET, RULE
 from mmcr.space import Arch
 
+WIDTH = 4.8  # of figures, in inches: text can be read on a telephone
 TICKS = 16  # labels that fit below the axis
 DOTS = dict(s=26, linewidths=1, zorder=3)
 BEST, OTHERS = dict(DOTS, color=COLOURS[3]), dict(DOTS, color=COLOURS[1])
@@ -80,7 +81,7 @@ def front_figure(history: History, score: str, scale: float) -> Figure:
 
 
 def _axes(score: str, scale: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6, 3), layout='constrained')
+    figure = Figure(figsize=(WIDTH, 2.6), layout='constrained')
     axes = figure.add_subplot()
     label = score + (' (points)' if scale == 100 else '')
     axes.set_ylabel(label, color=INK, parse_math=False)  # a name, not a formula

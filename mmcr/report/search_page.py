@@ -23,6 +23,7 @@ from mmcr.search.candidate import proposal_key
 from mmcr.search.journal import UNREADABLE
 from mmcr.space import Arch, ArchError, dilations_of, stage_blocks_of
 
+
 @dataclass(frozen=True)
 class Search:
     """What a work dir tells about its search."""

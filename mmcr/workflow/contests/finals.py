@@ -48,6 +48,8 @@ class Finals:
 
     Attributes:
         about: What the comparison says of its rows.
+        trained: After `run`, of the baseline and of what was found, by these names, the
+            config and the checkpoint of the first seed that judged.
 
     Args:
         settings: The user's.
@@ -221,9 +223,14 @@ class Finals:
         text = self._usable(self._published(run_off.judging, use)).pretty_text
         config = written['baseline' if use == BASELINE else 'found']
         write_bytes(result / config, text.encode())
+        shown = dict(baseline=BASELINE, found=run_off.winner)
+        self.trained = {
+            title: run_off.judging.trained(name, run_off.seeds[0])
+            for title, name in shown.items()
+        }
         rows = [
             self._row(title, run_off.judging.networks[name], run_off.metrics(name))
-            for title, name in (('baseline', BASELINE), ('found', run_off.winner))
+            for title, name in shown.items()
         ]
         draw_architectures(rows, result / 'architectures.png')
         rows = self._costed(rows, run_off) + list(beside)
