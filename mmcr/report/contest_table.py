@@ -41,6 +41,12 @@ class ContestTable:
                 found[name] = Difference([row[seed] - own[seed] for seed in both])
         return found
 
+    @property
+    def most_seen(self) -> str:
+        """The network that has met the baseline under the most seeds, if any."""
+        met = self.differences
+        return max(met, key=lambda name: len(met[name].by_seed), default='')
+
     @cached_property
     def noise(self) -> float | None:
         """As `paired.floor`."""

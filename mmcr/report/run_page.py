@@ -81,13 +81,13 @@ class Progress:
 
     @property
     def state(self) -> str:
+        """In words; of a contest with the number of its trainings."""
         if not self.of:
             return 'left out'
-        if self.is_done:
-            return 'done' if self.of == 1 else f'done, {self.done} trainings'
-        if not self.began:
-            return 'to come' if self.of == 1 else f'to come, {self.of} trainings'
-        return 'begun' if self.of == 1 else f'{self.done} of {self.of} trainings'
+        if self.began and not self.is_done:
+            return 'begun' if self.of == 1 else f'{self.done} of {self.of}'
+        said = 'done' if self.is_done else 'to come'
+        return said if self.of == 1 else f'{said} ({self.of})'
 
 
 def progress(plan: Plan) -> list[Progress]:
@@ -171,6 +171,7 @@ class RunPage:
                 self._search(step) for step in steps if step.name in plan.searches
             ],
             candidates=_candidates(plan),
+            winner=contests[judging.name].most_seen,
             contests=contests,
             pictures=self._pictures,
             shares=SHARES,

@@ -85,7 +85,7 @@ def test_from_the_first_step_to_the_verdict(work):
     assert 'No verdict yet: 0 of 4 steps are done. Next: stage supernet.' in words
     assert 'Detector: A <b>. Data: 9 images.' in words
     assert '01_net to come 0:01:00 - 1.0 GiB' in words
-    assert '05_run_off to come, 3 trainings 0:03:00 -' in words
+    assert '05_run_off to come (3) 0:03:00 -' in words
     assert 'all 0:10:00 0:00:00' in words and 'Run-off' not in words
 
     did(folder / SUPERNET, 66)
@@ -109,7 +109,7 @@ def test_from_the_first_step_to_the_verdict(work):
     assert 'Gate: 7 images can tell' in words and 'A bar is where' in words
     assert '(-0.50 to 2.50) AP' in words and 'search is not finished' not in words
     # two side by side
-    assert '05_run_off 2 of 3 trainings 0:03:00 0:00:50' in words
+    assert '05_run_off 2 of 3 0:03:00 0:00:50' in words
     assert 'stage_1 4 5 4 3 31.00 30.50 +1.50 AP (1 seed) 31.50' in words
     assert 'stage_2 4 5 4 3 31.00 30.50 - -' in words
 
@@ -121,8 +121,8 @@ def test_from_the_first_step_to_the_verdict(work):
     page = written()
     verdict = 'No difference between found and baseline that 2 seeds can see'
     assert page.words.index(verdict) < page.words.index('Plan')
-    assert 'Use mine.py. Mind <this>.' in page.words
-    assert '06_judging done, 4 trainings 0:04:00 0:02:00' in page.words
+    assert 'Found is stage_1: 4 5 4 3. Use mine.py. Mind <this>.' in page.words
+    assert '06_judging done (4) 0:04:00 0:02:00' in page.words
     assert '+1.50 AP (-4.85 to +7.85, p = 0.5, 2 seeds) 32.00 32.00' in page.words
     assert 'found [4, 5, 4, 3] 2.00 G (100%) 1.00 M (100%) 32.00' in page.words
     assert not page.loads and not {'script', 'link'} & set(page.tags)
@@ -226,4 +226,4 @@ def test_a_contest_that_is_under_way(tmp_path):
 def test_a_contest_without_trainings_is_left_out(tmp_path):
     *_, run_off, judging = progress(plan(tmp_path, trainings={RUN_OFF: 0, JUDGING: 6}))
     assert run_off.state == 'left out' and run_off.is_done
-    assert judging.state == 'to come, 6 trainings' and not judging.is_done
+    assert judging.state == 'to come (6)' and not judging.is_done
