@@ -115,7 +115,8 @@ def shown(images: list[Image], dataset: Dataset) -> dict:
     """
     most = sorted(images, key=lambda each: each.differ, reverse=True)
     visualizer = DetLocalVisualizer('differences', line_width=2)
-    visualizer.dataset_meta = dict(palette='random') | dataset.metainfo
+    # a set's own palette may have too few colours for its classes
+    visualizer.dataset_meta = dict(dataset.metainfo, palette='random')
     return dict(
         images=len(images),
         of=len(dataset),
