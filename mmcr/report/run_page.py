@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from mmcr.files import read_state, write_bytes
 from mmcr.report.comparison import COCO_COLUMNS, in_short, macs_text, params_text
-from mmcr.report.contest_table import read_contest
+from mmcr.report.contest_table import ContestTable, read_contest
+from mmcr.report.curves import write_curves
 from mmcr.report.erf import SHARES
 from mmcr.report.front import COLUMNS, Front
 from mmcr.report.page import TEMPLATES, svg
@@ -39,6 +40,7 @@ class Plan:
         baseline: Name of the network that the others of a contest are compared with.
         metric: That networks are compared by, from 0 to 1.
         jobs: Trainings side by side.
+        visualizer: The user's config of one, whose backends are told all scores.
     """
 
     name: str
@@ -51,6 +53,22 @@ class Plan:
     baseline: str
     metric: str
     jobs: int = 1
+    visualizer: Mapping | None = None
+
+    @property
+    def contests(self) -> dict[str, ContestTable]:
+        """As far as they are done."""
+        return {
+            name: read_contest(self.work_dir / name, self.metric, self.baseline)
+            for name in self.trainings
+        }
+
+    def tell_backends(self) -> None:
+        """Writes ``result/curves``, or wherever the visualizer's backends write."""
+        if self.visualizer:
+            journals = {s: self.work_dir / s / 'trials.jsonl' for s in self.searches}
+            folder = self.work_dir / f'result/curves/{datetime.now():%Y%m%d_%H%M%S}'
+            write_curves(self.visualizer, folder, journals, self.contests)
 
 
 @dataclass(frozen=True)
@@ -133,7 +151,7 @@ class RunPage:
                 self.log(f'{self.path} could not be written ({reason}).')
 
     def finish(self, trained: Mapping[str, tuple[Path, str]]) -> None:
-        """Writes the page of a run that is done, with pictures.
+        """Writes the page of a run that is done, with pictures, and its curves.
 
         Args:
             trained: As of `pictures.pictures`.
@@ -144,6 +162,10 @@ class RunPage:
         except Exception as error:
             self.log(f'No pictures ({type(error).__name__}: {error}).')
         self.write()
+        try:
+            self.plan.tell_backends()
+        except Exception as error:  # of a service that cannot be reached
+            self.log(f'No curves ({type(error).__name__}: {error}).')
 
     def _html(self) -> str:
         plan, steps = self.plan, progress(self.plan)
@@ -151,10 +173,7 @@ class RunPage:
         comparison, judges = {}, plan.trainings[judging.name] // 2
         if all(step.is_done for step in before):  # else it is of another run
             comparison = read_state(plan.work_dir / 'result/comparison.json')
-        contests = {
-            name: read_contest(plan.work_dir / name, plan.metric, plan.baseline)
-            for name in plan.trainings
-        }
+        contests = plan.contests
         template = TEMPLATES.get_template('run.html.j2')
         return template.render(
             plan=plan,

@@ -22,4 +22,5 @@ def page_plan(work) -> Plan:
         baseline=BASELINE,
         metric=f'coco/{work.finals.kind}_mAP',
         jobs=work.settings.jobs,
+        visualizer=work.baseline.cfg.get('visualizer'),
     )

@@ -166,9 +166,12 @@ def test_nothing_that_is_wrong_with_a_page_stops_a_run(tmp_path):
         assert len(said) in (0, 1) and all('could not be written' in s for s in said)
         said.clear()
         path.unlink()
+    backends = dict(vis_backends=[dict(type='NoneOfThese')])
+    visualizer = dict(type='mmdet.DetLocalVisualizer', name='wrong', **backends)
+    page = RunPage(plan(tmp_path, visualizer=visualizer, searches={}), said.append)
     page.finish(dict(baseline=(tmp_path / 'none.py', 'none.pth')))
-    assert 'No pictures (FileNotFoundError' in said[0] and len(said) == 1
-    page.write()
+    assert 'No pictures (FileNotFoundError' in said.pop(0)
+    assert 'No curves (KeyError' in said[0] and 'NoneOfThese' in said[0]
     assert 'No verdict yet' in Page(page.path).words and len(said) == 1
     (tmp_path / 'elsewhere').write_text('')
     RunPage(plan(tmp_path / 'elsewhere'), said.append).write()
