@@ -57,14 +57,15 @@ class ContestTable:
         return floor(rows) if len(rows) > 1 else None
 
     def figure(self) -> Figure:
-        """The differences: a dot a seed, the mean with its interval above them."""
+        """The differences: the mean with its interval, and below it a dot a seed."""
         names = list(self.differences)
         height = ROW * len(names) + 0.8
         figure = Figure(figsize=(WIDTH, height), layout='constrained')
         axes = figure.add_subplot()
         for y, difference in enumerate(self.differences.values()):
             seeds, mean = difference.by_seed, difference.interval
-            axes.scatter(seeds, [y] * len(seeds), s=22, color=COLOURS[1], zorder=2)
+            below = [y + 0.22] * len(seeds)
+            axes.scatter(seeds, below, s=22, color=COLOURS[1], zorder=2)
             if mean.low is not None:
                 axes.hlines(y, mean.low, mean.high, color=COLOURS[3], linewidth=2)
             axes.scatter(
