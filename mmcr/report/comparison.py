@@ -56,7 +56,7 @@ class Row(Network):
     def __post_init__(self) -> None:
         super().__post_init__()
         cost = self.complexity
-        figures = [f'{_macs(cost.macs)} MACs', f'{_params(cost.params)} params']
+        figures = [f'{macs_text(cost.macs)} MACs', f'{params_text(cost.params)} params']
         if self.ap is not None:
             figures.append(f'{self.ap:.2f} AP')
         object.__setattr__(self, 'caption', '  ·  '.join(figures))
@@ -103,8 +103,8 @@ def _table(rows: Sequence[Row]) -> str:
                 for value in coco_points(row.metrics).values()
             ),
             _difference(row, rows[0]),
-            _macs(row.complexity.macs),
-            _params(row.complexity.params),
+            macs_text(row.complexity.macs),
+            params_text(row.complexity.params),
             *(['-' if row.trainings is None else f'{row.trainings:.2f}'] * costed),
         ]
         for row in rows
@@ -215,6 +215,7 @@ def _record(row: Row, baseline: Row) -> dict:
     return dict(
         name=row.name,
         stage_blocks=list(row.stage_blocks),
+        strides=row.strides and list(row.strides),
         **{row.legend.name: row.blocks},
         macs=row.complexity.macs,
         params=row.complexity.params,
@@ -248,9 +249,29 @@ def _difference(row: Row, baseline: Row) -> str:
     return f'{ahead:+.2f}'.replace('-', '−')
 
 
-def _macs(macs: int) -> str:
+def in_short(decided: Mapping[str, Sequence], scale: float = 1.0) -> str:
+    """Arguments of a backbone: blocks of a stage together, ``111 1112``.
+
+    Of plain numbers ``3 4 6 3``. With the scale of its images, if it is another.
+    """
+    values = [_in_short(value) for value in decided.values()]
+    if scale != 1:
+        values.append(f'{scale:g} times the image scale')
+    return '; '.join(values)
+
+
+def _in_short(value: Sequence) -> str:
+    if any(isinstance(each, tuple | list) for each in value):
+        stages = ([each] if isinstance(each, int) else each for each in value)
+        return ' '.join(''.join(map(str, stage)) for stage in stages)
+    return ' '.join(map(str, value))
+
+
+def macs_text(macs: int) -> str:
+    """Such as ``2.00 G``."""
     return f'{macs / 1e9:.2f} G' if macs >= 1e9 else f'{macs / 1e6:.1f} M'
 
 
-def _params(params: int) -> str:
+def params_text(params: int) -> str:
+    """Such as ``3.00 M``."""
     return f'{params / 1e6:.2f} M'

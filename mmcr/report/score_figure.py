@@ -1,26 +1,37 @@
 """The scores of a search as a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmcr.report.history import History, Scored
 from mmcr.report.sketch import COLOURS, INK, QUIET, RULE
+from mmcr.space import Arch
 
+WIDTH = 4.8  # of figures, in inches: text can be read on a telephone
 TICKS = 16  # labels that fit below the axis
 DOTS = dict(s=26, linewidths=1, zorder=3)
 BEST, OTHERS = dict(DOTS, color=COLOURS[3]), dict(DOTS, color=COLOURS[1])
 HOLLOW = dict(DOTS, facecolors='white', edgecolors=QUIET, zorder=2)
+BASELINE = dict(marker='D', color=INK, zorder=4)
 
 
-def score_figure(history: History, score: str, scale: float) -> Figure:
+def score_figure(
+    history: History,
+    score: str,
+    scale: float,
+    baseline: Arch | None = None,
+    bars: Mapping[Arch, tuple[float, float]] | None = None,
+) -> Figure:
     """Scores by step where the search has several, and by rank where it has one.
 
     Args:
         history: With one step at least.
         score: Its name.
         scale: What scores are multiplied by; 100: points.
+        baseline: The architecture to mark by a diamond.
+        bars: Ends of error bars, as scores are shown, where ranks are.
     """
     figure, axes = _axes(score, scale)
     if len(history.steps) > 1:
@@ -41,6 +52,12 @@ def score_figure(history: History, score: str, scale: float) -> Figure:
         scores = [scale * scored.score for scored in ranked]
         axes.scatter(range(2, len(scores) + 1), scores[1:], **OTHERS)
         axes.scatter([1], scores[:1], **BEST)
+        for x, scored in enumerate(ranked, start=1):
+            if ends := (bars or {}).get(scored.arch):
+                axes.vlines(x, *ends, color=QUIET, linewidth=1, zorder=1)
+            if scored.arch == baseline:
+                axes.scatter([x], [scale * scored.score], **BASELINE, label='baseline')
+                axes.legend(loc='upper right', frameon=False, fontsize=8)
         axes.set_xlabel('rank')
         axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
@@ -64,7 +81,7 @@ def front_figure(history: History, score: str, scale: float) -> Figure:
 
 
 def _axes(score: str, scale: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6, 3), layout='constrained')
+    figure = Figure(figsize=(WIDTH, 2.6), layout='constrained')
     axes = figure.add_subplot()
     label = score + (' (points)' if scale == 100 else '')
     axes.set_ylabel(label, color=INK, parse_math=False)  # a name, not a formula

@@ -1,23 +1,20 @@
 """A search told on one HTML page: settings, best architectures, every score."""
 
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from html import escape
 from itertools import groupby
 from pathlib import Path
 
-import matplotlib
-from jinja2 import Environment, FileSystemLoader, TemplateError
+from jinja2 import TemplateError
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from mmcr.errors import UserError
 from mmcr.files import read_state, write_bytes
 from mmcr.report.comparison import COCO_COLUMNS, coco_points
 from mmcr.report.history import History, Scored, histories
+from mmcr.report.page import TEMPLATES, svg
 from mmcr.report.score_figure import front_figure, score_figure
 from mmcr.report.sketch import DILATIONS, KINDS, Network, architecture_figure
 from mmcr.report.slices import ALL, Slices
@@ -25,13 +22,6 @@ from mmcr.search import JournalError, read_journal
 from mmcr.search.candidate import proposal_key
 from mmcr.search.journal import UNREADABLE
 from mmcr.space import Arch, ArchError, dilations_of, stage_blocks_of
-
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 @dataclass(frozen=True)
@@ -119,6 +109,17 @@ class Search:
         same = [dict(each, arch=Arch.from_json(each['arch'])) for each in found['same']]
         return dict(found, same=same)
 
+    def _bars(self, history: History) -> dict[Arch, tuple[float, float]]:
+        """Of those that cannot be told from the first, where they may be beside it."""
+        found = self.not_told_apart(history)
+        if not found or not history.ranking:
+            return {}
+        first = self.scale * history.ranking[0].score
+        return {
+            each['arch']: (first - each['high'], first - each['low'])
+            for each in found['same'][1:]
+        }
+
     def figures(self, history: History) -> dict[str, Markup]:
         """The best architecture, the scores and the front, where there are such."""
         network = history.best and self.network(history.best.arch)
@@ -126,7 +127,9 @@ class Search:
         if network:
             drawn['the best architecture'] = architecture_figure([network])
         if history.steps:
-            drawn['the scores'] = score_figure(history, self.score, self.scale)
+            drawn['the scores'] = score_figure(
+                history, self.score, self.scale, self.baseline, self._bars(history)
+            )
         if history.front:
             drawn['the front'] = front_figure(history, self.score, self.scale)
         return {meaning: svg(figure, meaning) for meaning, figure in drawn.items()}
@@ -238,16 +241,3 @@ def _settings(header: Mapping, name: str = '') -> Iterator[list[str]]:
             text = str(value)
             is_digest = re.fullmatch('[0-9a-f]{32,}', text)
             yield [setting, f'{text[:12]}…' if is_digest else text]
-
-
-def svg(figure: Figure, meaning: str) -> Markup:
-    """The figure as an SVG element, its text as text."""
-    file = io.StringIO()
-    no_metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
-    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'mmcr'}):
-        figure.savefig(file, format='svg', metadata=no_metadata)
-    text = file.getvalue()
-    label = f'<svg aria-label="{escape(meaning)}"'
-    text = text[text.index('<svg') :].replace('<svg', label, 1)
-    # matplotlib numbers its groups anew in every figure
-    return Markup(re.sub(r' id="[A-Za-z0-9]+_\d+"', '', text))

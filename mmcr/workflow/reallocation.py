@@ -21,6 +21,7 @@ from mmcr.files import read_state, write_json
 from mmcr.registry import TASK_UTILS, config_errors
 from mmcr.report import write_report
 from mmcr.report.paired import visible
+from mmcr.report.run_page import RunPage
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow import recipe
 from mmcr.workflow.baseline import build, understand
@@ -34,6 +35,7 @@ from mmcr.workflow.contests.finals import (
 from mmcr.workflow.contests.run_off import FIRST_CHOOSING_SEED, Schedule, begun
 from mmcr.workflow.datasets import scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
+from mmcr.workflow.page_plan import page_plan
 from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, set_amp, text_of
 from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.settings import LEAST, MOST, Settings
@@ -386,6 +388,10 @@ class Reallocation:
         seconds = {name: pair[0] for name, pair in self.estimates.items()}
         screen = Screen([step.name for step in self.steps], seconds, write)
         screen.later = seconds[CHOOSING] + seconds[JUDGING]
+        page = RunPage(page_plan(self), screen.say)
+        screen.finished = page.write
+        page.write()
+        screen.say(f'The page of this run: {page.path}')
         self.runner = StepRunner(self.work_dir, self.steps, screen, self.settings.gpus)
         self.runner.run(lock)
         screen.later = 0.0
@@ -397,6 +403,7 @@ class Reallocation:
         )
         if self.settings.method == 'crnas':  # what its own rank is, too
             write_report(self.runner.folder('02_stage_search'), self.own)
+        page.finish(self.finals.trained)
         return text
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from mmcr.report.front import Point, recommended, write_front_page
+from mmcr.report.front import Front, Point, recommended, write_front_page
 
 
 def point(cost, score, expected=None, place=None):
@@ -30,9 +30,8 @@ def test_the_page_tells_recommended_from_the_runs_best(tmp_path):
     luckiest = point(1.9, 0.5, 0.42, place=5)
     points = [point for point in POINTS if point is not DEAR] + [luckiest]
     trained = {'R34': (1.8, 43.0)}
-    text = write_front_page(
-        tmp_path / 'new', points, (0.5, 1, 2), 'macs', BEHIND, trained
-    )
+    front = Front(points, (0.5, 1, 2), 'macs', BEHIND, trained)
+    text = write_front_page(tmp_path / 'new', front)
     assert text == (tmp_path / 'new/front.md').read_text()
     lines = text.splitlines()
     assert lines[2] == '| 0 | 5 30 | 0.50 | 30.00 | 30.00 | recommended up to 0.5 |'
@@ -47,11 +46,16 @@ def test_the_page_tells_recommended_from_the_runs_best(tmp_path):
     assert record['best_of_run']['arch'] == dict(stage1=19, stage2=50)
     assert record['baseline']['place'] is None
     assert record['trained'] == {'R34': [1.8, 43.0]}
+    again = Front.from_json(record)
+    assert [again.said(point) for point in again.members] == [
+        front.said(point) for point in front.members
+    ]
+    assert len(again.points) == len(points) and again.own == BEHIND
     assert (tmp_path / 'new/front.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_the_runs_best_may_be_none_that_is_recommended(tmp_path):
-    text = write_front_page(tmp_path, POINTS, (0.5, 1), 'ms')
+    text = write_front_page(tmp_path, Front(POINTS, (0.5, 1), 'ms'))
     (line,) = [
         line for line in text.splitlines() if "the run's best" in line and '|' in line
     ]

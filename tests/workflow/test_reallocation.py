@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from html import escape
 from random import Random
 from types import SimpleNamespace
 
@@ -129,6 +130,13 @@ def test_crnas(reallocate, workplace, capsys):
     own = Config.fromfile(work / 'result' / record['use'].split()[0])
     assert own.train_dataloader.dataset.ann_file == 'train.json'
     assert not own.custom_hooks
+    page = (work / 'result/report.html').read_text()
+    said = record['verdict'].split(':')[0]
+    assert page.index(escape(said)) < page.index('Plan</h2>')
+    for part in ('Operation search', 'Judging', 'Receptive fields', 'Detections'):
+        assert f'{part}</h2>' in page
+    drawn = work / 'result/pictures.json'
+    first = drawn.stat().st_mtime_ns
 
     # the images that choose took no part in the training, those that judge did not
     chose = read_config(work / '05_run_off/full_1_seed1000/config.py')
@@ -142,6 +150,7 @@ def test_crnas(reallocate, workplace, capsys):
     # again: nothing is left to do; more trainings: more seeds
     again = reallocate('mine.py', '--trainings', 9, '--candidates', 2)
     assert again.count('done already') == 4 + 9 and table.strip() in again
+    assert drawn.stat().st_mtime_ns == first  # of the same checkpoints
     less = reallocate('mine.py')  # none is thrown away
     assert less.count('done already') == 4 + 9 and table.strip() in less
     more = reallocate('mine.py', '--trainings', 11, '--candidates', 2)

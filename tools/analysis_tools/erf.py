@@ -13,11 +13,8 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmcr.checks import check_integer
@@ -25,9 +22,8 @@ from mmcr.cli import place, user_errors
 from mmcr.engine.launch import add_shape, add_trust, read_config, shape_of
 from mmcr.errors import UserError
 from mmcr.files import check_output, made_folder
-from mmcr.models.weights.checkpoint import only_weights, read_weights
-from mmcr.models.weights.compatibility import check_weights
-from mmcr.registry import config_errors
+from mmcr.models.weights.checkpoint import only_weights
+from mmcr.report.detector import detector_of
 from mmcr.report.erf import (
     Field,
     fields_figure,
@@ -68,23 +64,6 @@ def parse_args() -> argparse.Namespace:
     )
     add_trust(parser)
     return parser.parse_args()
-
-
-def detector_of(cfg: Config, path: str, checkpoint: str | None) -> nn.Module:
-    """The detector in eval mode, with its weights."""
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
-    with config_errors(f'{path} has a detector that cannot be built'):
-        detector = revert_sync_batchnorm(MODELS.build(cfg.model))
-    if checkpoint is None:
-        detector.init_weights()
-    else:
-        weights = read_weights(checkpoint)
-        check_weights(weights, detector, checkpoint)
-        detector.load_state_dict(weights)
-    for module in detector.modules():
-        if hasattr(module, 'with_cp'):
-            module.with_cp = False  # it has no gradient of the images
-    return detector.eval()
 
 
 def images_of(

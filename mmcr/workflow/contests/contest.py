@@ -120,3 +120,8 @@ class Contest:
     def checkpoint(self, name: str, seed: int) -> str:
         """What a training has left."""
         return self.runner.checkpoint(self.step(name, seed).name)
+
+    def trained(self, name: str, seed: int) -> tuple[Path, str]:
+        """The config of a training that is done, and what it has left."""
+        folder = self.runner.folder(self.step(name, seed))
+        return folder / 'config.py', self.checkpoint(name, seed)

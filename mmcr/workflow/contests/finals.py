@@ -16,7 +16,7 @@ from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes, write_json
 from mmcr.models.weights.checkpoint import read_weights
-from mmcr.report.comparison import Contestant, Row, write_comparison
+from mmcr.report.comparison import Contestant, Row, in_short, write_comparison
 from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch
 from mmcr.workflow import recipe
@@ -49,6 +49,8 @@ class Finals:
 
     Attributes:
         about: What the comparison says of its rows.
+        trained: After `run`, of the baseline and of what was found, by these names, the
+            config and the checkpoint of the first seed that judged.
 
     Args:
         settings: The user's.
@@ -227,14 +229,19 @@ class Finals:
         text = self._usable(self._published(run_off.judging, use)).pretty_text
         config = written['baseline' if use == BASELINE else 'found']
         write_bytes(result / config, text.encode())
+        shown = dict(baseline=BASELINE, found=run_off.winner)
+        self.trained = {
+            title: run_off.judging.trained(name, run_off.seeds[0])
+            for title, name in shown.items()
+        }
         rows = [
             self._row(
-                title, run_off.judging.networks[name], run_off.metrics(name), scale
+                title,
+                run_off.judging.networks[name],
+                run_off.metrics(name),
+                1.0 if name == BASELINE else winner.scale,
             )
-            for title, name, scale in (
-                ('baseline', BASELINE, 1.0),
-                ('found', run_off.winner, winner.scale),
-            )
+            for title, name in shown.items()
         ]
         draw_architectures(rows, result / 'architectures.png')
         rows = self._costed(rows, run_off) + list(beside)
@@ -303,20 +310,10 @@ class Finals:
         blocks = ' '.join(map(str, self.baseline.stage_blocks))
         known = [Contestant(BASELINE, blocks, aps=aps.get(BASELINE, ()))]
         for name, each in self.candidates.items():
-            values = [_short(value) for value in each.decided.values()]
-            if each.scale != 1:
-                values.append(f'{each.scale:g} times the image scale')
-            text, scores = '; '.join(values), (each.trial.score, each.expected)
+            text = in_short(each.decided, each.scale)
+            scores = each.trial.score, each.expected
             known.append(Contestant(name, text, *scores, aps.get(name, ())))
         return known
-
-
-def _short(value: object) -> str:
-    """Blocks of a stage together: ``111 1112``; of plain numbers ``3 4 6 3``."""
-    if any(isinstance(each, tuple | list) for each in value):
-        stages = ([each] if isinstance(each, int) else each for each in value)
-        return ' '.join(''.join(map(str, stage)) for stage in stages)
-    return ' '.join(map(str, value))
 
 
 def most_blocks(draft: nn.Module) -> dict:

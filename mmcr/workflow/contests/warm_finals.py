@@ -14,7 +14,7 @@ from mmcr.engine.launch import read_config
 from mmcr.files import file_digest, read_json
 from mmcr.models.weights.checkpoint import read_weights
 from mmcr.report.comparison import Row
-from mmcr.report.front import Point, write_front_page
+from mmcr.report.front import Front, Point, write_front_page
 from mmcr.scoring.smoothing import smoothed
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow.contests.candidates import Candidate, complete_trials
@@ -115,13 +115,8 @@ class WarmFinals(Finals):
             for arch, trial in trials.items()
         }
         unit = getattr(self.space.cost, 'unit', self.settings.budget)
-        return write_front_page(
-            self.work_dir / 'result',
-            list(points.values()),
-            self.settings.front,
-            unit,
-            points.get(self.own),
-        )
+        found = list(points.values()), self.settings.front, unit, points.get(self.own)
+        return write_front_page(self.work_dir / 'result', Front(*found))
 
     def _cost(self, arch: Arch) -> float:
         """In those of the baseline."""
