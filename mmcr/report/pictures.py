@@ -8,6 +8,7 @@ from warnings import catch_warnings, simplefilter
 
 import torch
 from mmdet.registry import DATASETS
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmcr.engine.launch import read_config
@@ -39,6 +40,7 @@ def pictures(
     if known.get('of') == digests:
         return known
     drawn, missing = dict(of=digests), []
+    MMLogger.get_instance('pictures', log_level='ERROR')
     with redirect_stdout(StringIO()), catch_warnings():  # what reads data prints
         simplefilter('ignore')  # boxes that leave their image
         for name, draw in dict(fields=_fields, detections=_detections).items():

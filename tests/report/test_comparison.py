@@ -3,7 +3,13 @@ import json
 import pytest
 
 from mmcr.cost.complexity import Complexity, Cost
-from mmcr.report.comparison import Contestant, Row, coco_points, write_comparison
+from mmcr.report.comparison import (
+    Contestant,
+    Row,
+    coco_points,
+    in_short,
+    write_comparison,
+)
 from mmcr.report.paired import Difference, verdict
 from mmcr.report.sketch import DILATIONS, KINDS
 
@@ -108,3 +114,10 @@ class TestComparison:
         rows = [row('baseline', 0.3), row('found', 0.4)]
         text = write_comparison(rows, tmp_path, Difference([10.0]), contestants)
         assert 'AP alone: not trained.' in text and 'that chose' not in text
+
+
+def test_what_was_decided_in_short():
+    assert in_short(dict(stage_blocks=(3, 4, 6, 3))) == '3 4 6 3'
+    decided = dict(stage_blocks=[1, 2], dilations=[[1], [2, 3]])
+    assert in_short(decided) == '1 2; 1 23'
+    assert in_short(dict(blocks=[1, (0, 3)])) == '1 03'

@@ -455,3 +455,17 @@ def test_equal_scores_have_no_best(tmp_path):
         'The scores do not tell which architecture is the best: all of 9' in page.words
     )
     assert 'Best architecture' not in page.words
+
+
+def test_baseline_and_noise_are_drawn_at_their_ranks(tmp_path):
+    search(tmp_path, ExhaustiveSearcher(resnet_stage_space(7)))
+    (history,) = read_search(tmp_path).histories
+    _, second, third, *_ = [each.arch for each in history.ranking]
+    bars = {second: (10.0, 20.0)}
+    axes = score_figure(history, 'AP', 100, third, bars).axes[0]
+    others, first, bar, diamond = axes.collections
+    assert first.get_offsets().tolist() == [[1, 100 * history.ranking[0].score]]
+    assert bar.get_segments()[0].tolist() == [[2, 10], [2, 20]]
+    assert diamond.get_offsets().tolist() == [[3, 100 * history.ranking[2].score]]
+    plain = score_figure(history, 'AP', 100).axes[0]
+    assert len(plain.collections) == 2 and plain.get_legend() is None
