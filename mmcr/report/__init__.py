@@ -1,5 +1,5 @@
 """What came out, for people to read: costs, comparisons, sketches, reports."""
 
-from mmcr.report.search_page import write_report
+from mmcr.report.pages.search_page import write_report
 
 __all__ = ['write_report']

@@ -1,6 +1,6 @@
 """What the page of a run is told beforehand."""
 
-from mmcr.report.run_page import Plan
+from mmcr.report.pages.run_page import Plan
 from mmcr.workflow.contests.finals import CHOOSING, JUDGING
 from mmcr.workflow.contests.run_off import BASELINE
 

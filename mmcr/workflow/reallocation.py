@@ -20,8 +20,8 @@ from mmcr.errors import UserError
 from mmcr.files import read_state, write_json
 from mmcr.registry import TASK_UTILS, config_errors
 from mmcr.report import write_report
+from mmcr.report.pages.run_page import RunPage
 from mmcr.report.paired import visible
-from mmcr.report.run_page import RunPage
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow import recipe
 from mmcr.workflow.baseline import build, understand

@@ -20,7 +20,7 @@ from mmcr.engine.export import read_arch
 from mmcr.errors import UserError
 from mmcr.files import write_json
 from mmcr.models.weights.checkpoint import read_weights
-from mmcr.report.search_page import read_search
+from mmcr.report.pages.search_page import read_search
 from mmcr.report.tables import markdown_table
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from searches import EVOLUTION, MACS, search
 
 from mmcr.errors import UserError
-from mmcr.report.search_page import read_search, write_report
+from mmcr.report.pages.search_page import read_search, write_report
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 

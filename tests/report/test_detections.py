@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from tiny import loader_cfg
 from torch import nn
 
-from mmcr.report.detections import SIDE, compared, count_right, shown
+from mmcr.report.pages.detections import SIDE, compared, count_right, shown
 
 FIRST, SECOND = [0, 0, 10, 10], [20, 20, 30, 30]
 
@@ -73,7 +73,7 @@ def dataset(shapes, quiet_mmdet):
 
 
 def test_the_images_that_differ_most_come_first(dataset, monkeypatch):
-    monkeypatch.setattr('mmcr.report.detections.SHOWN', 3)
+    monkeypatch.setattr('mmcr.report.pages.detections.SHOWN', 3)
     detectors = dict(baseline=Told(dataset, 1), found=Told(dataset, 99))
     images = compared(detectors, dataset)
     counts = [len(image.objects) for image in images]
@@ -102,7 +102,7 @@ def test_what_does_not_differ_is_not_shown(dataset):
 
 
 def test_images_are_taken_evenly(dataset, monkeypatch):
-    monkeypatch.setattr('mmcr.report.detections.LOOKED_AT', 3)
+    monkeypatch.setattr('mmcr.report.pages.detections.LOOKED_AT', 3)
     images = compared(dict(baseline=Told(dataset, 0)), dataset)
     last = len(dataset) - 1
     paths = [dataset.get_data_info(i)['img_path'] for i in (0, last // 2, last)]

@@ -10,13 +10,13 @@ from markupsafe import Markup
 
 from mmcr.files import read_state, write_bytes
 from mmcr.report.comparison import COCO_COLUMNS, in_short, macs_text, params_text
-from mmcr.report.contest_table import ContestTable, read_contest
 from mmcr.report.curves import write_curves
 from mmcr.report.erf import SHARES
 from mmcr.report.front import COLUMNS, Front
-from mmcr.report.page import TEMPLATES, svg
-from mmcr.report.pictures import pictures
-from mmcr.report.search_page import read_search
+from mmcr.report.pages.contest_table import ContestTable, read_contest
+from mmcr.report.pages.page import TEMPLATES, svg
+from mmcr.report.pages.pictures import pictures
+from mmcr.report.pages.search_page import read_search
 from mmcr.report.sketch import DILATIONS, KINDS, Network, architecture_figure
 from mmcr.report.slices import ALL
 

@@ -1,0 +1,1 @@
+"""HTML pages: of a search, of a whole run."""
