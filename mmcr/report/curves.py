@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.registry import VISUALIZERS
 
-from mmcr.report.pages.contest_table import ContestTable
+from mmcr.report.contest_table import ContestTable
 from mmcr.search import read_journal
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmcr.report.pages.score_figure import BASELINE, BEST, HOLLOW, OTHERS, WIDTH
+from mmcr.report.score_figure import BASELINE, BEST, HOLLOW, OTHERS, WIDTH
 from mmcr.report.sketch import COLOURS, INK, QUIET, RULE
 from mmcr.report.tables import markdown_table, write_results
 

@@ -4,8 +4,8 @@ import json
 
 from pages import search
 
+from mmcr.report.contest_table import ContestTable
 from mmcr.report.curves import write_curves
-from mmcr.report.pages.contest_table import ContestTable
 from mmcr.search import ExhaustiveSearcher, read_journal
 from mmcr.space import resnet_stage_space
 

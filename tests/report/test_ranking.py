@@ -9,8 +9,8 @@ from scipy.stats import kendalltau
 from mmcr.cost.training_free import multi_scale_entropy, training_free_scores
 from mmcr.errors import UserError
 from mmcr.models import CRMobileNetV2, CRResNet
+from mmcr.report.pages.ranking_page import figure, markdown, write_ranking
 from mmcr.report.ranking import Interval, Ranking
-from mmcr.report.ranking_page import figure, markdown, write_ranking
 from mmcr.space import resnet_stage_space, stage_arch
 from mmcr.workflow.contests.study import name_of, spread
 

@@ -7,9 +7,9 @@ from pages import Page, search
 
 from mmcr.cost.complexity import Complexity, Cost
 from mmcr.report.comparison import Row, write_comparison
+from mmcr.report.contest_table import ContestTable, read_contest
 from mmcr.report.front import Front, Point, write_front_page
 from mmcr.report.pages import pictures as drawing
-from mmcr.report.pages.contest_table import ContestTable, read_contest
 from mmcr.report.pages.pictures import pictures
 from mmcr.report.pages.run_page import Plan, RunPage, progress
 from mmcr.report.paired import Difference

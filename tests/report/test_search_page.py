@@ -9,8 +9,8 @@ from pages import Page, evaluate, search
 from published import detnas_300m
 
 from mmcr.report import write_report
-from mmcr.report.pages.score_figure import front_figure, score_figure
 from mmcr.report.pages.search_page import Search, read_search
+from mmcr.report.score_figure import front_figure, score_figure
 from mmcr.report.slices import ALL, Slices
 from mmcr.search import (
     Complete,

@@ -23,7 +23,6 @@ from mmcr.engine.launch import add_shape, add_trust, read_config, shape_of
 from mmcr.errors import UserError
 from mmcr.files import check_output, made_folder
 from mmcr.models.weights.checkpoint import only_weights
-from mmcr.report.detector import detector_of
 from mmcr.report.erf import (
     Field,
     fields_figure,
@@ -31,6 +30,7 @@ from mmcr.report.erf import (
     fields_table,
     receptive_fields,
 )
+from mmcr.report.pages.detector import detector_of
 from mmcr.report.tables import write_results
 from mmcr.scoring.loaders import build_loader
 

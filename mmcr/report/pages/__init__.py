@@ -1,1 +1,1 @@
-"""HTML pages: of a search, of a whole run."""
+"""Pages: of a search, of a whole run, of a ranking study."""

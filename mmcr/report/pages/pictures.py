@@ -13,9 +13,9 @@ from torch import nn
 
 from mmcr.engine.launch import read_config
 from mmcr.files import file_digest, read_state, write_json
-from mmcr.report.detector import detector_of
 from mmcr.report.erf import fields_figure, fields_record, receptive_fields
 from mmcr.report.pages.detections import compared, shown
+from mmcr.report.pages.detector import detector_of
 from mmcr.report.pages.page import svg
 
 NOISE, SHAPE = 8, (512, 512)  # images for receptive fields

@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from mmcr.files import read_state, write_bytes
 from mmcr.report.comparison import COCO_COLUMNS, in_short, macs_text, params_text
+from mmcr.report.contest_table import ContestTable, read_contest
 from mmcr.report.curves import write_curves
 from mmcr.report.erf import SHARES
 from mmcr.report.front import COLUMNS, Front
-from mmcr.report.pages.contest_table import ContestTable, read_contest
 from mmcr.report.pages.page import TEMPLATES, svg
 from mmcr.report.pages.pictures import pictures
 from mmcr.report.pages.search_page import read_search

@@ -15,7 +15,7 @@ from mmcr.files import read_state, write_bytes
 from mmcr.report.comparison import COCO_COLUMNS, coco_points
 from mmcr.report.history import History, Scored, histories
 from mmcr.report.pages.page import TEMPLATES, svg
-from mmcr.report.pages.score_figure import front_figure, score_figure
+from mmcr.report.score_figure import front_figure, score_figure
 from mmcr.report.sketch import DILATIONS, KINDS, Network, architecture_figure
 from mmcr.report.slices import ALL, Slices
 from mmcr.search import JournalError, read_journal

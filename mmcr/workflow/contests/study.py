@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmcr.cost.training_free import training_free_scores
 from mmcr.errors import UserError
 from mmcr.files import write_json
+from mmcr.report.pages.ranking_page import write_ranking
 from mmcr.report.ranking import Ranking
-from mmcr.report.ranking_page import write_ranking
 from mmcr.space import Arch, Budget
 from mmcr.workflow.baseline import understand
 from mmcr.workflow.contests.candidates import complete_trials

@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mmcr.files import read_state
-from mmcr.report.pages.score_figure import WIDTH
 from mmcr.report.paired import Difference, floor
+from mmcr.report.score_figure import WIDTH
 from mmcr.report.sketch import COLOURS, INK, QUIET, RULE
 
 ROW = 0.36  # of the figure, in inches
