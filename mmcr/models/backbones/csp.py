@@ -37,6 +37,7 @@ class CSPStages(ReallocatedBackbone):
         stage_blocks: As in `ReallocatedBackbone`; `deepen_factor` leaves them alone.
         deepen_factor: Of the numbers of blocks of `arch`, which are the default.
         arch_ovewrite: As in mmdet, in the place of what `arch` names.
+        with_cp: As in `ReallocatedBackbone`; mmdet's have no such option.
     """
 
     default_budget = 'macs'
@@ -50,11 +51,14 @@ class CSPStages(ReallocatedBackbone):
         dilations: Sequence[int | Sequence[int]] | None = None,
         deepen_factor: float = 1.0,
         arch_ovewrite: Sequence[Sequence] | None = None,
+        with_cp: bool = False,
         **options,
     ) -> None:
         network = dict(arch=arch, deepen_factor=deepen_factor)
         if arch_ovewrite:
             network['arch_ovewrite'] = arch_ovewrite
+        if with_cp:
+            network['with_cp'] = True
         if arch not in self.arch_settings:
             raise UserError(
                 f'arch must be one of {list(self.arch_settings)}, but got {arch!r}.'
@@ -77,7 +81,7 @@ class CSPStages(ReallocatedBackbone):
         ]
         super().__init__(arch, arch_ovewrite=self._table, **mmdets)
         for i, blocks in enumerate(stage_blocks, 1):
-            self._open(i, blocks)
+            self._open(i, blocks, with_cp)
         self._complete()
 
     @property
@@ -85,10 +89,12 @@ class CSPStages(ReallocatedBackbone):
         """As in the base: not in the last stage of mmdet's networks."""
         return tuple(add_identity for *_, add_identity, _ in self._table)
 
-    def _open(self, stage: int, blocks: int) -> None:
+    def _open(self, stage: int, blocks: int, with_cp: bool) -> None:
         """Gives a CSP layer its blocks, or the choice of them."""
         layer = self.get_submodule(f'stage{stage}')[-1]
         chain = layer.blocks
+        for block in chain:
+            block.with_cp = with_cp
         layer.blocks = self._build_stage(
             stage, blocks, lambda blocks: copy.deepcopy(chain[:blocks])
         )
@@ -111,8 +117,8 @@ class CSPStages(ReallocatedBackbone):
         return list(stage)
 
     def chain_of(self, part: nn.Module) -> nn.Module:
-        """The blocks inside a CSP layer."""
-        return part.blocks
+        """The blocks inside a CSP layer; `part` if it is none."""
+        return getattr(part, 'blocks', part)
 
 
 @MODELS.register_module()

@@ -141,8 +141,8 @@ def check_choices(
         rule = 'have all of its blocks'
         remedy = (
             "they would start at random. init_cfg=dict(type='mmcr.ReallocatedInit', "
-            'checkpoint=...) of the backbone fills all but DetNASNet, of any numbers of '
-            'blocks, and their supernets'
+            'checkpoint=...) of the backbone fills all but DetNASNet, with any '
+            'numbers of blocks, and their supernets'
         )
     if missing:
         message = (

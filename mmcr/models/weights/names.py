@@ -8,9 +8,7 @@ from torch import Tensor
 
 from mmcr.models.weights.checkpoint import CheckpointError, unwrapped_names
 
-FIRST_BLOCK = re.compile(
-    r'(.*?)(?:layer1\.0|features\.0\.0|stage1\.1\.main_conv)\.'
-)
+FIRST_BLOCK = re.compile(r'(.*?)(?:layer1\.0|features\.0\.0|stage1\.1\.main_conv)\.')
 OPTION = re.compile(r'\.options\.\w+')
 
 # MobileNetV2: blocks of each layer, convs of a block, parts of a conv layer

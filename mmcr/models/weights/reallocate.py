@@ -96,8 +96,8 @@ def reallocate(
 
     In a supernet every branch and every option gets the weights of its place.
     A new block has random convs (Kaiming, as mmdet's ResNet starts) and, where it has
-    a shortcut, a last norm with weight and bias 0: its residual branch adds nothing, and
-    the ReLU after the addition changes nothing, since its input is never negative.
+    a shortcut, a last norm with weight and bias 0: its residual branch adds nothing,
+    and the ReLU after the addition changes nothing, since its input is never negative.
 
     Args:
         weights: A state dict, as `backbone_weights` takes it.
