@@ -1,6 +1,7 @@
 # What shows whether a reallocation of CSPNeXt finds something: RTMDet at a third of the
 # tiny one's widths and of the large one's depth, on the images of the demo and by its
-# schedule, sized for a CPU. No mosaic, no average of weights: both want longer trainings.
+# schedule, sized for a CPU. No mosaic and no average of weights, which want longer
+# trainings.
 _base_ = '../configs/demo/fcos_r101.py'
 
 width = 32
