@@ -207,6 +207,7 @@ def _around(
 ) -> tuple[Callable[[Tensor], Tensor], tuple[nn.Module, ...]]:
     """A layer without the blocks that it holds: forward, modules."""
     rest = copy.copy(layer)
+    vars(rest).pop('forward', None)  # of a layer that checkpoints itself
     rest._modules = {
         name: nn.Sequential() if child is blocks else child
         for name, child in layer.named_children()

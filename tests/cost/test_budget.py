@@ -31,6 +31,7 @@ SHAPE = (66, 40)  # even, as CSPDarknet wants it
 MORE = dict.fromkeys(SUPERNETS, {}) | {  # that cost: stem, downsampling, plugins
     'stem': dict(deep_stem=True, avg_down=True),
     'caffe': dict(style='caffe', stem_channels=12),
+    'cspnext-operation': dict(with_cp=True),
     'plugins': dict(
         plugins=[
             dict(

@@ -37,7 +37,7 @@ class CSPStages(ReallocatedBackbone):
         stage_blocks: As in `ReallocatedBackbone`; `deepen_factor` leaves them alone.
         deepen_factor: Of the numbers of blocks of `arch`, which are the default.
         arch_ovewrite: As in mmdet, in the place of what `arch` names.
-        with_cp: As in `ReallocatedBackbone`; mmdet's have no such option.
+        with_cp: As in `ReallocatedBackbone`, of whole CSP layers.
     """
 
     default_budget = 'macs'
@@ -81,7 +81,8 @@ class CSPStages(ReallocatedBackbone):
         ]
         super().__init__(arch, arch_ovewrite=self._table, **mmdets)
         for i, blocks in enumerate(stage_blocks, 1):
-            self._open(i, blocks, with_cp)
+            self._open(i, blocks)
+            self.get_submodule(f'stage{i}')[-1].with_cp = with_cp
         self._complete()
 
     @property
@@ -89,12 +90,10 @@ class CSPStages(ReallocatedBackbone):
         """As in the base: not in the last stage of mmdet's networks."""
         return tuple(add_identity for *_, add_identity, _ in self._table)
 
-    def _open(self, stage: int, blocks: int, with_cp: bool) -> None:
+    def _open(self, stage: int, blocks: int) -> None:
         """Gives a CSP layer its blocks, or the choice of them."""
         layer = self.get_submodule(f'stage{stage}')[-1]
         chain = layer.blocks
-        for block in chain:
-            block.with_cp = with_cp
         layer.blocks = self._build_stage(
             stage, blocks, lambda blocks: copy.deepcopy(chain[:blocks])
         )
