@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -93,17 +94,21 @@ def units_of_choices(
     They are on the device ``meta``. The arguments are `count`'s.
     """
     choices = backbone.space.choices
-    units = []
+    units, outputs = [], {}
     for i in range(max(len(choice.values) for choice in choices)):
         arch = Arch({c.name: c.values[min(i, len(c.values) - 1)] for c in choices})
         net = build_fixed(backbone, final_backbone, arch)
         # even, as CSPDarknet's stem wants it; others round up likewise
         size = (1, net.image_channels, *(side + side % 2 for side in shape))
-        inputs = _inputs(net, size)
-        units += [
-            CostUnit(run, modules, choice, inputs[modules[0]], arch)
-            for choice, run, modules in _cut(backbone, net)
-        ]
+        inside = _inputs_inside(net, size)
+        for choice, run, modules in _cut(backbone, net):
+            given = inside.get(modules[0], size)
+            unit = CostUnit(run, modules, choice, given, arch)
+            if unit.kind not in outputs:
+                outputs[unit.kind] = tuple(run_on_meta(unit).shape)
+            if modules[0] not in inside:
+                size = outputs[unit.kind]
+            units.append(unit)
     return units
 
 
@@ -159,27 +164,22 @@ def run_on_meta(unit: CostUnit) -> Tensor:
         ) from error
 
 
-def _inputs(net: nn.Module, size: tuple[int, ...]) -> dict[nn.Module, tuple[int, ...]]:
-    """Shape of what each unit of a network takes, by its first module.
-
-    Args:
-        size: Of images.
-    """
+def _inputs_inside(
+    net: nn.Module, size: tuple[int, ...]
+) -> dict[nn.Module, tuple[int, ...]]:
+    """Shapes of what blocks inside a layer take, for images of a size."""
+    parts = [step.modules[0] for step in net.steps()]
+    inner = [blocks for part in parts if (blocks := net.chain_of(part)) is not part]
     inputs = {}
 
-    def note(block: nn.Module, given: tuple) -> None:
+    def note(block: nn.Module, given: tuple[Tensor]) -> None:
         inputs[block] = tuple(given[0].shape)
 
-    for step in net.steps():
-        inputs[step.modules[0]] = size
-        chain = net.chain_of(step.modules[0])
-        with ExitStack() as hooks:
-            for block in chain if isinstance(chain, nn.Sequential) else ():
-                hooks.enter_context(block.register_forward_pre_hook(note))
-            unit = CostUnit(step.run, step.modules, None, size)
-            size = tuple(run_on_meta(unit).shape)
-        for module in step.output_modules[:1]:
-            inputs[module] = size
+    with ExitStack() as hooks:
+        for block in chain.from_iterable(inner):
+            hooks.enter_context(block.register_forward_pre_hook(note))
+        if inner:
+            run_on_meta(CostUnit(net, (net,), None, size))
     return inputs
 
 
@@ -209,6 +209,7 @@ def _around(
 ) -> tuple[Callable[[Tensor], Tensor], tuple[nn.Module, ...]]:
     """A layer without the blocks that it holds: forward, modules."""
     rest = copy.copy(layer)
+    vars(rest).pop('forward', None)  # of a layer that checkpoints itself
     rest._modules = {
         name: nn.Sequential() if child is blocks else child
         for name, child in layer.named_children()

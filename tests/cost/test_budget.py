@@ -32,6 +32,7 @@ SWIN_T = dict(embed_dims=96, num_heads=(3, 6, 12, 24), window_size=7, mlp_ratio=
 MORE = dict.fromkeys(SUPERNETS, {}) | {  # that cost: stem, downsampling, plugins
     'stem': dict(deep_stem=True, avg_down=True),
     'caffe': dict(style='caffe', stem_channels=12),
+    'cspnext-operation': dict(with_cp=True),
     'plugins': dict(
         plugins=[
             dict(

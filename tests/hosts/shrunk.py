@@ -54,18 +54,27 @@ def own_backbone(cfg: Config) -> dict:
     return {k: v for k, v in cfg.model.backbone.items() if k not in START[:1]}
 
 
-def is_resnet(cfg: Config) -> bool:
-    return str(cfg.model.backbone.type).rpartition('.')[2] in ('ResNet', 'ResNeXt')
+def kind_of(cfg: Config) -> str:
+    return str(cfg.model.backbone.type).rpartition('.')[2]
+
+
+def is_csp(cfg: Config) -> bool:
+    return kind_of(cfg).startswith('CSP')
+
+
+def stays(cfg: Config) -> bool:
+    """Whether the host's own kind of backbone is searched."""
+    return is_csp(cfg) or kind_of(cfg) in ('ResNet', 'ResNeXt')
 
 
 def searchable(cfg: Config, **more) -> dict:
-    """The host's backbone as one of ours; a ResNet with its strides, if it is another.
+    """The host's backbone as one of ours, or a ResNet with its strides.
 
     All of the host's own settings stay but how it starts.
     """
-    if is_resnet(cfg):
+    if stays(cfg):
         own = {k: v for k, v in cfg.model.backbone.items() if k not in START}
-        own['type'] = f'mmcr.CR{own["type"].rpartition(".")[2]}'
+        own['type'] = f'mmcr.CR{kind_of(cfg)}'
     else:
         own = dict(type='mmcr.CRResNet', depth=50)
         strides = theirs(cfg)[1]
@@ -105,13 +114,16 @@ def small(value: object, classes: int = len(CLASSES)) -> object:
 
 def shrunk(cfg: Config) -> ConfigDict:
     """The detector with a narrow stage supernet, of little depth and few queries."""
-    own = searchable(cfg)
+    own, model = searchable(cfg), small(copy.deepcopy(cfg.model.to_dict()))
     deep = 'dcn' in own or 'plugins' in own or 'ResNeXt' in own['type']
-    own.update(depth=50 if deep else 18, base_channels=8, norm_eval=False)
-    own.update(supernet='stage', stage_choices=STAGE_CHOICES)
+    if is_csp(cfg):  # mmdet's start would let features fade to the size of rounding
+        own.update(widen_factor=0.125, init_cfg=None)
+        model['neck']['init_cfg'] = None
+    else:
+        own.update(depth=50 if deep else 18, base_channels=8)
+    own.update(norm_eval=False, supernet='stage', stage_choices=STAGE_CHOICES)
     if 'num_groups' in own.get('norm_cfg', {}):
         own['norm_cfg'] = dict(own['norm_cfg'], num_groups=4)
-    model = small(copy.deepcopy(cfg.model.to_dict()))
     model['data_preprocessor']['batch_augments'] = None  # to sizes of real images
     narrow = MODELS.build(small(own))
     model['backbone'] = small(own)

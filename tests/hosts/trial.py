@@ -21,10 +21,12 @@ from .shrunk import (
     SIZE,
     candidates_of,
     host_cfg,
-    is_resnet,
+    is_csp,
+    kind_of,
     mmdets,
     plain_loop,
     searchable,
+    stays,
     theirs,
 )
 from .table import HOSTS, OUT
@@ -40,8 +42,8 @@ Made by `python -m tests.hosts`; do not edit.
 Each is a config of mmdet's own, made small: a narrow supernet of stages in the place of
 its backbone, drawn images of {size} pixels, one process on a CPU. What is tried:
 
-- **strides**: the backbone that takes the place gives the neck the strides, and as a
-  ResNet the channels, that mmdet's own does;
+- **strides**: the backbone that takes the place gives the neck the strides, and one of
+  the host's own kind the channels, that mmdet's own does;
 - **fragment**: a found backbone, merged into the config (`_base_.cr_arch`), keeps these
   and the weights to start from, or is refused because the host has another kind;
 - **trained**: two iterations with a path drawn in each, all losses finite;
@@ -83,11 +85,11 @@ class Row:
 def tried(name: str, root: Path, work_dir: Path) -> Row:
     """Tries a host; raises where something is not as the page says."""
     host = mmdets(name)
-    kind = str(host.model.backbone.type).rpartition('.')[2]
+    kind = kind_of(host)
     strides = reused(host)
     return Row(
         f'`{name}`',
-        kind if is_resnet(host) else f'ResNet for {kind}',
+        kind if stays(host) else f'ResNet for {kind}',
         ', '.join(map(str, strides)),
         merged(host, name, work_dir),
         *scored(name, root, work_dir),
@@ -100,7 +102,7 @@ def reused(host: Config) -> list[int]:
     channels, strides = theirs(host)
     ours = build(searchable(host))
     assert list(ours.out_strides) == strides, (ours.out_strides, strides)
-    if is_resnet(host):
+    if stays(host):
         assert list(ours.out_channels) == channels, (ours.out_channels, channels)
     return strides
 
@@ -108,8 +110,10 @@ def reused(host: Config) -> list[int]:
 def merged(host: Config, name: str, work_dir: Path) -> str:
     """What becomes of a fragment in the host's config: it fits, or is refused."""
     own = host.model.backbone
-    found = dict(type='mmcr.CRResNet', depth=own.depth if is_resnet(host) else 50)
-    if own.type == 'ResNeXt':
+    found = dict(type='mmcr.CRResNet', depth=own.get('depth', 50))
+    if is_csp(host):
+        found = searchable(host)
+    elif own.type == 'ResNeXt':
         found.update(type='mmcr.CRResNeXt', groups=own.groups, base_width=4)
     found.update(stage_blocks=(2, 3, 4, 5), norm_eval=False)
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,7 @@ def merged(host: Config, name: str, work_dir: Path) -> str:
         'model = dict(backbone=_base_.cr_arch)\n'
     )
     backbone = Config.fromfile(work_dir / 'child.py').model.backbone
-    if not is_resnet(host):
+    if not stays(host):
         try:
             build(backbone)
         except UserError as error:

@@ -253,6 +253,21 @@ def test_any_number_of_blocks(family):
     assert equal(ours.state_dict(), reference.state_dict())
 
 
+@pytest.mark.parametrize('family', CSP)
+def test_deepen_factor_decides_the_default_alone(family):
+    cfg = dict(FAMILIES[family], deepen_factor=0.67)
+    own = {'cspnext': (2, 4, 4, 2), 'cspdarknet': (2, 6, 6, 2)}[family]
+    net = MODELS.build(cfg)
+    assert net.stage_blocks == own
+    found = MODELS.build(dict(cfg, supernet='stage'))
+    assert [max(c.values) for c in found.space.choices] == [2 * n + 1 for n in own]
+    arch = Arch(dict(stage1=5, stage2=1, stage3=1, stage4=3))
+    again = MODELS.build(found.arch_cfg(arch))
+    assert again.stage_blocks == (5, 1, 1, 3)
+    built = [len(again.chain_of(stage[-1])) for stage, *_ in again._stages()]
+    assert built == [5, 1, 1, 3]
+
+
 def test_all_outputs_of_mobilenet_v2_and_both_notations():
     net = CRMobileNetV2((2, 2, 3, 4, 4), widen_factor=0.25, out_indices=range(8))
     assert net.out_strides == (2, 4, 8, 16, 16, 32, 32, 32)
@@ -519,6 +534,9 @@ def test_bad_arguments_get_a_clear_message(family, arguments, words):
         ('mobilenetv2', dict(stage_blocks=[2, *[1] * 9]), ['m1', '[2, 1,']),
         ('mobilenetv2', dict(dilations=(1, (1, 2), 1, 1, 1)), ['stage 2', '(3)']),
         ('mobilenetv2', dict(dilations=((1, 2), *[1] * 6)), ['stage 0', '(1)']),
+        ('cspnext', dict(arch='P7'), ['arch', "['P5', 'P6']", "'P7'"]),
+        ('cspnext', dict(deepen_factor='1'), ['deepen_factor', "'1'"]),
+        ('cspdarknet', dict(widen_factor=[1]), ['widen_factor', '[1]']),
     ],
 )
 def test_bad_arguments_of_one_family(family, arguments, words):

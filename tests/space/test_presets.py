@@ -5,6 +5,7 @@ from mmcr.space import (
     ArchError,
     BudgetError,
     Choice,
+    blocks_around,
     dilation_arch,
     dilations_of,
     mobilenetv2_cost,
@@ -21,6 +22,13 @@ def test_stage_blocks():
     assert arch == {'stage1': 3, 'stage2': 4, 'stage3': 15, 'stage4': 11}
     assert stage_blocks_of(arch) == (3, 4, 15, 11)
     assert stage_blocks_of(dict(reversed(list(arch.items())))) == (3, 4, 15, 11)
+
+
+def test_choices_around_a_networks_own_blocks():
+    assert blocks_around((1, 3)) == (
+        Choice('stage1', (1, 2, 3)),
+        Choice('stage2', (1, 2, 3, 4, 5, 6, 7)),
+    )
 
 
 def test_dilations():

@@ -138,6 +138,16 @@ def test_the_supernet_starts_as_the_detector(tmp_path, family, more):
     assert not equal(said(in_mode(supernet, False) or supernet), expected)
 
 
+def test_blocks_that_cannot_start_as_the_identity_are_left_out():
+    baseline = understand(config(mmdets('cspnext')))
+    kept = without_random_blocks(baseline, Options(width=1.0))
+    assert kept.backbone == dict(stage_choices=dict(stage4=(1,)))
+    asked = Options(backbone=dict(stage_choices=dict(stage4=(1, 2))))
+    assert without_random_blocks(baseline, asked) is asked
+    resnet = understand(config(mmdets('r18')))
+    assert without_random_blocks(resnet, Options()) == Options()
+
+
 def test_heads_for_other_classes_stay_at_random(tmp_path):
     model = mmdets('r18')
     path = str(tmp_path / 'mine.pth')

@@ -37,6 +37,7 @@ class CSPStages(ReallocatedBackbone):
         stage_blocks: As in `ReallocatedBackbone`; `deepen_factor` leaves them alone.
         deepen_factor: Of the numbers of blocks of `arch`, which are the default.
         arch_ovewrite: As in mmdet, in the place of what `arch` names.
+        with_cp: As in `ReallocatedBackbone`, of whole CSP layers.
     """
 
     default_budget = 'macs'
@@ -50,11 +51,14 @@ class CSPStages(ReallocatedBackbone):
         dilations: Sequence[int | Sequence[int]] | None = None,
         deepen_factor: float = 1.0,
         arch_ovewrite: Sequence[Sequence] | None = None,
+        with_cp: bool = False,
         **options,
     ) -> None:
         network = dict(arch=arch, deepen_factor=deepen_factor)
         if arch_ovewrite:
             network['arch_ovewrite'] = arch_ovewrite
+        if with_cp:
+            network['with_cp'] = True
         if arch not in self.arch_settings:
             raise UserError(
                 f'arch must be one of {list(self.arch_settings)}, but got {arch!r}.'
@@ -78,6 +82,7 @@ class CSPStages(ReallocatedBackbone):
         super().__init__(arch, arch_ovewrite=self._table, **mmdets)
         for i, blocks in enumerate(stage_blocks, 1):
             self._open(i, blocks)
+            self.get_submodule(f'stage{i}')[-1].with_cp = with_cp
         self._complete()
 
     @property
@@ -111,8 +116,8 @@ class CSPStages(ReallocatedBackbone):
         return list(stage)
 
     def chain_of(self, part: nn.Module) -> nn.Module:
-        """The blocks inside a CSP layer."""
-        return part.blocks
+        """The blocks inside a CSP layer; `part` if it is none."""
+        return getattr(part, 'blocks', part)
 
 
 @MODELS.register_module()
