@@ -43,7 +43,7 @@ from mmcr.workflow.place import alone
 from mmcr.workflow.screen import Screen
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import Step, StepRunner, write_configs
-from mmcr.workflow.warm import WarmReallocation
+from mmcr.workflow.variants.warm import WarmReallocation
 
 COLD = Step('cold', 'cold supernet')
 SUPERNET, SEARCH = '01_stage_supernet', '02_stage_search'

@@ -28,9 +28,9 @@ from mmcr.registry import BUDGETS, config_errors
 from mmcr.workflow.place import alone, check_place
 from mmcr.workflow.reallocation import WRITTEN, Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
-from mmcr.workflow.scaled import ScaledReallocation
 from mmcr.workflow.settings import FRONT, Settings, settings_of
-from mmcr.workflow.warm import WarmReallocation, wanted
+from mmcr.workflow.variants.scaled import ScaledReallocation
+from mmcr.workflow.variants.warm import WarmReallocation, wanted
 
 
 def parse_args() -> argparse.Namespace:

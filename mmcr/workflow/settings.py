@@ -34,7 +34,7 @@ class Settings:
         method: One of `recipe.METHODS`.
         recipe: One of `recipe.RECIPES`.
         checkpoint: Of the detector, trained: a warm reallocation starts from it
-            (`workflow.warm`). ``None``: what the config starts all of its model from,
+            (`workflow.variants.warm`). ``None``: what the config starts all of its model from,
             if there is such; 'none': that is left out.
         archval: Images to hold out of the training set for scoring, or a COCO file
             that is held out already; ``None``: a tenth.
@@ -44,7 +44,7 @@ class Settings:
         front: Costs, in those of the baseline, that a network is named for: one search
             goes from the least to the greatest. ``None``: at the baseline's own cost.
         scales: Of images, in those of the config, that are searched beside that one
-            (`workflow.scaled`); ``None``: none.
+            (`workflow.variants.scaled`); ``None``: none.
         fast: Whether searches take the quicker form of their method.
         scale_lr: Whether the learning rate follows the batch size of this run.
         gpus: Processes of a step; ``None``: one, without torchrun.

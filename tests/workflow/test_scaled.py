@@ -14,10 +14,10 @@ from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.workflow import reallocation, settings
 from mmcr.workflow.estimate import Estimate
-from mmcr.workflow.scaled import ScaledReallocation
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import StepRunner
-from mmcr.workflow.warm import wanted
+from mmcr.workflow.variants.scaled import ScaledReallocation
+from mmcr.workflow.variants.warm import wanted
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 

@@ -31,7 +31,7 @@ from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.recipe import Options
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import StepRunner
-from mmcr.workflow.warm import (
+from mmcr.workflow.variants.warm import (
     WarmReallocation,
     unlike,
     wanted,

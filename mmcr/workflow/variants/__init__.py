@@ -1,0 +1,1 @@
+"""Reallocations that begin or search otherwise."""
