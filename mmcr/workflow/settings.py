@@ -34,8 +34,8 @@ class Settings:
         method: One of `recipe.METHODS`.
         recipe: One of `recipe.RECIPES`.
         checkpoint: Of the detector, trained: a warm reallocation starts from it
-            (`workflow.variants.warm`). ``None``: what the config starts all of its model from,
-            if there is such; 'none': that is left out.
+            (`workflow.variants.warm`). ``None``: what the config starts all of its
+            model from, if there is such; 'none': that is left out.
         archval: Images to hold out of the training set for scoring, or a COCO file
             that is held out already; ``None``: a tenth.
         budget: What networks have in common with the baseline, one of `BUDGETS`;
