@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from mmdet.apis import inference_detector, init_detector
+from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
 from scripts import ROOT
 from tiny import build_detector, loader_cfg, metric_cfg, runner_cfg
@@ -34,6 +34,7 @@ def trained(shapes, tmp_path_factory):
     cfg.train_dataloader = loader_cfg(shapes, 'archtrain')
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
     cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+    cfg.visualizer = dict(type='DetLocalVisualizer', name='painter')
     cfg.dump(folder / 'config.py')
     meta = dict(dataset_meta=dict(classes=CLASSES))
     write_weights(folder / 'best.pth', build_detector(BACKBONE).state_dict(), **meta)
@@ -95,6 +96,16 @@ def test_integers_take_their_ranges_from_training_images(run, tmp_path):
     assert record['precision'] == 'int8' and record['runtime'] == 'openvino'
     assert 0 < abs(record['score']['difference']) < 0.1
     assert {'found.xml', 'found.bin'} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_mmdets_inferencer_takes_a_result(trained, tmp_path):
+    given = str(trained / 'config.py'), str(trained / 'best.pth')
+    image = next(trained.parent.rglob('archval/*.png'))
+    inferencer = DetInferencer(*given, device='cpu', show_progress=False)
+    found = inferencer(str(image), out_dir=str(tmp_path))['predictions'][0]
+    assert inferencer.model.dataset_meta['classes'] == CLASSES
+    assert len(found['bboxes']) == len(found['scores']) > 0
+    assert (tmp_path / 'vis' / image.name).is_file()
 
 
 def test_mistakes_are_one_message(run, trained, tmp_path, monkeypatch):

@@ -89,10 +89,11 @@ def main() -> None:
     given = args.precision, args.images, args.calibration_images
     record = export(cfg, args.checkpoint, out, *given)
     score = record['score']
+    difference = round(score['difference'], 4) + 0.0  # no -0
     print(
         f'{score["metric"]} on {record["images"]} images: torch {score["torch"]:.4f}, '
         f'{runtime} ({args.precision}) {score["runtime"]:.4f}, difference '
-        f'{score["difference"]:+.4f}.\n'
+        f'{difference:+.4f}.\n'
         f'Written to {out.parent}: {", ".join(record["files"].values())} and '
         f'{out.name}.json.'
     )
