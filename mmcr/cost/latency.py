@@ -122,13 +122,34 @@ def latency_table(
     about = conditions(device, repeats, runtime)
     units = units_of_choices(backbone, final_backbone, shape)
     archs = _draw(backbone.space, check)
+    milliseconds, wholes, about['spread_percent'] = _measured(
+        units,
+        [build_fixed(backbone, final_backbone, arch, device) for arch in archs],
+        *(device, repeats, runtime),
+    )
+    about['macs'] = count(backbone, final_backbone, 'macs', shape).to_json()
+    costs = _rounded(units, milliseconds)
+    rows, fixed = tabulate(units, lambda unit: costs[unit.kind])
+    rows = {name: {v: us / 1e3 for v, us in row.items()} for name, row in rows.items()}
+    table = CostTable('latency', 'ms', rows, fixed / 1e3, shape, about)
+    check = _errors(table, archs, wholes)
+    about.update(check=check, warnings=warnings_of(about, device))
+    return replace(table, about=about)
+
+
+def _measured(
+    units: Sequence[CostUnit],
+    nets: Sequence[nn.Module],
+    device: str,
+    repeats: int,
+    runtime: str,
+) -> tuple[dict[tuple, float], list[float], float]:
+    """Milliseconds by kind of unit and of each network, and the spread in percent."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         pieces = _pieces(units, device, runtime)
         runs = [run for pair in pieces.values() for run in pair if run]
         image = torch.randn(units[0].input, device=device)
-        for arch in archs:
-            net = build_fixed(backbone, final_backbone, arch, device)
-            runs.append(_run(net, image, runtime))
+        runs += [_run(net, image, runtime) for net in nets]
     with torch.inference_mode():
         rounds = rounds_of(runs, device, repeats)
     times = dict(zip(runs, zip(*rounds)))
@@ -136,18 +157,9 @@ def latency_table(
         kind: 1e3 * median(_less(times[run], times.get(before)))
         for kind, (run, before) in pieces.items()
     }
-    wholes = [1e3 * median(times[run]) for run in runs[len(runs) - len(archs) :]]
-
-    about['macs'] = count(backbone, final_backbone, 'macs', shape).to_json()
-    about['spread_percent'] = round(100 * median(map(spread_of, times.values())), 2)
-    costs = _rounded(units, milliseconds)
-    rows, fixed = tabulate(units, lambda unit: costs[unit.kind])
-    rows = {name: {v: us / 1e3 for v, us in row.items()} for name, row in rows.items()}
-    table = CostTable('latency', 'ms', rows, fixed / 1e3, shape, about)
-    check = _errors(table, archs, wholes)
-    return replace(
-        table, about=dict(about, check=check, warnings=warnings_of(about, device))
-    )
+    wholes = [1e3 * median(times[run]) for run in runs[len(runs) - len(nets) :]]
+    spread = 100 * median(map(spread_of, times.values()))
+    return milliseconds, wholes, round(spread, 2)
 
 
 def _check_device(device: str, runtime: str) -> None:
