@@ -14,7 +14,7 @@ from statistics import median
 
 import torch
 
-from mmcr.cost.latency import cpu_name
+from mmcr.cost.timing import cpu_name
 from mmcr.errors import UserError
 from mmcr.files import write_bytes
 from mmcr.space import Arch

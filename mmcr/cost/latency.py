@@ -1,39 +1,37 @@
 """How long the networks to be found take on a device, as a sum over their cost units.
 
-Whole networks are timed in the same rounds as the units, so that what the sum misses
-(caches, overlap of launches) is measured under the same conditions.
+They run by torch, or by the runtime that they are deployed with. Whole networks are
+timed in the same rounds as the units, so that what the sum misses (caches, overlap of
+launches) is measured under the same conditions.
 """
 
-import os
-import platform
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from functools import partial
-from math import ceil, floor
+from math import floor
 from pathlib import Path
 from random import Random
 from statistics import median
 
-import mmcv
-import mmdet
 import torch
-from torch import nn
+from scipy.stats import spearmanr
+from torch import Tensor, nn
 
 from mmcr.checks import check_integer, checked_shape
 from mmcr.cost.budget import CostBudget
+from mmcr.cost.timing import conditions, rounds_of, spread_of, warnings_of
 from mmcr.cost.units import CostUnit, build_fixed, count, tabulate, units_of_choices
 from mmcr.errors import UserError
+from mmcr.models.runtimes import SUFFIXES, check_runtime, session_of
 from mmcr.registry import BUDGETS
 from mmcr.space.arch import Arch
 from mmcr.space.space import SearchSpace
 from mmcr.space.table import CostTable
 
 STEPS = 5000  # at least so many make up the slowest network
-QUEUED = 0.005  # seconds of work handed to a GPU at once, so that launches overlap
+RUNTIMES = ('torch', *SUFFIXES)
 
 
 @BUDGETS.register_module(name='latency')
@@ -90,6 +88,7 @@ def latency_table(
     device: str = 'cpu',
     repeats: int = 30,
     check: int = 5,
+    runtime: str = 'torch',
 ) -> CostTable:
     """Measures what every value of every choice takes, in milliseconds.
 
@@ -97,46 +96,85 @@ def latency_table(
     settings of torch. Times are medians over rounds; in each round everything is
     timed once, in the order in which a network runs.
 
+    A runtime other than torch lays out its tensors in a way of its own, which a block
+    that is run alone pays for at both ends, and a network once. So a unit's time is
+    there that of the unit behind the one before it, less that of the latter alone.
+
     Args:
         backbone: As `count` takes it, `final_backbone` and `shape`.
         device: 'cpu', 'cuda' or 'cuda:1'.
         repeats: Rounds.
         check: How many whole networks, drawn from the space, to time as well.
+        runtime: One of `RUNTIMES`; all but torch run on the CPU.
 
     Returns:
         The table; `about` has where and how it was measured, the multiply-accumulates
-        of the same values and, under ``check``, the error of the sum in percent.
+        of the same values, under ``check`` the error of the sum in percent and under
+        ``warnings`` why not to trust it.
 
     Raises:
-        UserError: There is no such device, or an argument breaks its rule.
+        UserError: There is no such device or runtime, or an argument breaks its rule.
     """
     shape = checked_shape(shape)
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', device):
-        raise UserError(f'device must be cpu, cuda or cuda:N, but got {device!r}.')
-    if device.startswith('cuda') and not torch.cuda.is_available():
-        raise UserError(f'device is {device}, but torch finds no CUDA device here.')
+    _check_device(device, runtime)
     check_integer('repeats', repeats)
     check_integer('check', check, at_least=0)
-    about = _conditions(device, repeats)
+    about = conditions(device, repeats, runtime)
     units = units_of_choices(backbone, final_backbone, shape)
-    kinds = {unit.kind: unit for unit in units}
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        inputs = {u.input: torch.randn(u.input, device=device) for u in kinds.values()}
-        runs = [partial(_ready(u, device), inputs[u.input]) for u in kinds.values()]
-        archs = _draw(backbone.space, check)
-        image = inputs[units[0].input]
-        for arch in archs:
-            net = build_fixed(backbone, final_backbone, arch, device)
-            runs.append(partial(net, image))
-        milliseconds = [1e3 * s for s in _medians(runs, device, repeats)]
-
+    archs = _draw(backbone.space, check)
+    milliseconds, wholes, about['spread_percent'] = _measured(
+        units,
+        [build_fixed(backbone, final_backbone, arch, device) for arch in archs],
+        *(device, repeats, runtime),
+    )
     about['macs'] = count(backbone, final_backbone, 'macs', shape).to_json()
-    costs = _rounded(units, dict(zip(kinds, milliseconds)))
+    costs = _rounded(units, milliseconds)
     rows, fixed = tabulate(units, lambda unit: costs[unit.kind])
     rows = {name: {v: us / 1e3 for v, us in row.items()} for name, row in rows.items()}
     table = CostTable('latency', 'ms', rows, fixed / 1e3, shape, about)
-    check = _errors(table, archs, milliseconds[len(kinds) :])
-    return replace(table, about=dict(about, check=check))
+    check = _errors(table, archs, wholes)
+    about.update(check=check, warnings=warnings_of(about, device))
+    return replace(table, about=about)
+
+
+def _measured(
+    units: Sequence[CostUnit],
+    nets: Sequence[nn.Module],
+    device: str,
+    repeats: int,
+    runtime: str,
+) -> tuple[dict[tuple, float], list[float], float]:
+    """Milliseconds by kind of unit and of each network, and the spread in percent."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        pieces = _pieces(units, device, runtime)
+        runs = [run for pair in pieces.values() for run in pair if run]
+        image = torch.randn(units[0].input, device=device)
+        runs += [_run(net, image, runtime) for net in nets]
+    with torch.inference_mode():
+        rounds = rounds_of(runs, device, repeats)
+    times = dict(zip(runs, zip(*rounds)))
+    milliseconds = {
+        kind: 1e3 * median(_less(times[run], times.get(before)))
+        for kind, (run, before) in pieces.items()
+    }
+    wholes = [1e3 * median(times[run]) for run in runs[len(runs) - len(nets) :]]
+    spread = 100 * median(map(spread_of, times.values()))
+    return milliseconds, wholes, round(spread, 2)
+
+
+def _check_device(device: str, runtime: str) -> None:
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', device):
+        raise UserError(f'device must be cpu, cuda or cuda:N, but got {device!r}.')
+    if runtime not in RUNTIMES:
+        raise UserError(
+            f'runtime must be one of {", ".join(RUNTIMES)}, but got {runtime!r}.'
+        )
+    if runtime != 'torch':
+        check_runtime(runtime)
+        if device != 'cpu':
+            raise UserError(f'{runtime} is timed on the device cpu, but got {device}.')
+    if device.startswith('cuda') and not torch.cuda.is_available():
+        raise UserError(f'device is {device}, but torch finds no CUDA device here.')
 
 
 def summary(table: CostTable) -> str:
@@ -150,9 +188,9 @@ def summary(table: CostTable) -> str:
     about, check = table.about, table.about['check']
     lines += [
         f'{"fixed":{width}}  {table.fixed:.3f}',
-        f'ms for one image of {table.shape[0]} x {table.shape[1]} (height x width) on '
-        f'{about["device"]}; threads: {about["threads"]}, load of the machine before: '
-        f'{about["load"]}.',
+        f'ms for one image of {table.shape[0]} x {table.shape[1]} (height x width) by '
+        f'{about["runtime"]} on {about["device"]}; threads: {about["threads"]}, load '
+        f'of the machine before: {about["load"]}, spread: {about["spread_percent"]}%.',
     ]
     for net in check['networks']:
         arch = ', '.join(f'{name}={value}' for name, value in net['arch'].items())
@@ -164,21 +202,63 @@ def summary(table: CostTable) -> str:
         lines.append(
             f'Error of the sum over {len(check["networks"])} whole backbones: median '
             f'{check["median_error_percent"]:.2f}%, largest '
-            f'{check["largest_error_percent"]:.2f}%.'
+            f'{check["largest_error_percent"]:.2f}%; rank correlation '
+            f'{check["rank_correlation"]}.'
         )
+    lines += [f'Warning: {warning}' for warning in about['warnings']]
     return '\n'.join(lines)
 
 
-def _ready(unit: CostUnit, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Gives a unit random weights on the device; returns its forward."""
-    for module in unit.modules:
-        module.to_empty(device=device)
-        for tensor in (*module.parameters(), *module.buffers()):
+class _Chain(nn.Module):
+    """Units one after the other, with random weights on a device."""
+
+    @torch.no_grad()
+    def __init__(self, units: Sequence[CostUnit], device: str) -> None:
+        super().__init__()
+        self.units = units
+        self.layers = nn.ModuleList(module for u in units for module in u.modules)
+        self.layers.to_empty(device=device)
+        for tensor in (*self.layers.parameters(), *self.layers.buffers()):
             tensor.zero_()  # what no layer resets, as an index into a table
-        for layer in module.modules():
+        for layer in self.layers.modules():
             if hasattr(layer, 'reset_parameters'):
                 layer.reset_parameters()
-    return unit.run
+
+    def forward(self, features: Tensor) -> Tensor:
+        for unit in self.units:
+            features = unit.run(features)
+        return features
+
+
+def _pieces(
+    units: Sequence[CostUnit], device: str, runtime: str
+) -> dict[tuple, tuple[Callable, Callable | None]]:
+    """By kind of unit, what to time, and what to take off its time if anything."""
+    inputs, pieces = {}, {}
+    for i, unit in enumerate(units):
+        if unit.kind in pieces:
+            continue
+        lead = [u for u in units[max(0, i - 1) : i] if u.arch is unit.arch]
+        if runtime == 'torch':
+            lead = []
+        size = [*lead, unit][0].input
+        if size not in inputs:
+            inputs[size] = torch.randn(size, device=device)
+        pieces[unit.kind] = tuple(
+            _run(_Chain(chain, device), inputs[size], runtime) if chain else None
+            for chain in ([*lead, unit], lead)
+        )
+    return pieces
+
+
+def _run(net: nn.Module, image: Tensor, runtime: str) -> Callable:
+    net.eval()
+    runs = net if runtime == 'torch' else session_of(net, image, runtime)
+    return partial(runs, image)
+
+
+def _less(times: Sequence[float], others: Sequence[float] | None) -> list[float]:
+    return [a - b for a, b in zip(times, others or [0] * len(times))]
 
 
 def _draw(space: SearchSpace, number: int) -> list[Arch]:
@@ -186,27 +266,6 @@ def _draw(space: SearchSpace, number: int) -> list[Arch]:
     while len(archs) < min(number, space.size):
         archs[space.sample(rng)] = None
     return list(archs)
-
-
-def _medians(runs: Sequence[Callable], device: str, repeats: int) -> list[float]:
-    """Seconds that each takes: the median over rounds in which all take turns."""
-    is_cuda = device.startswith('cuda')
-    synchronize = torch.cuda.synchronize if is_cuda else torch.cpu.synchronize
-
-    def seconds(run: Callable, calls: int = 1) -> float:
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(calls):
-            run()
-        synchronize(device)
-        return (time.perf_counter() - start) / calls
-
-    # the first calls choose algorithms and fill caches
-    warm = [min(seconds(run) for _ in range(3)) for run in runs]
-    # on a CPU once: as in a network, the weights then have left the caches
-    calls = [ceil(QUEUED / s) if is_cuda else 1 for s in warm]
-    rounds = [[seconds(run, n) for run, n in zip(runs, calls)] for _ in range(repeats)]
-    return [median(times) for times in zip(*rounds)]
 
 
 def _rounded(
@@ -236,31 +295,13 @@ def _errors(table: CostTable, archs: list[Arch], measured: list[float]) -> dict:
         for arch, ms in zip(archs, measured)
     ]
     sizes = [abs(network['error_percent']) for network in networks]
+    ranks = None
+    if len(networks) > 2:
+        sums = [network['sum'] for network in networks]
+        ranks = round(float(spearmanr(sums, measured).statistic), 3)
     return dict(
         median_error_percent=median(sizes) if sizes else None,
         largest_error_percent=max(sizes) if sizes else None,
+        rank_correlation=ranks,
         networks=networks,
     )
-
-
-def _conditions(device: str, repeats: int) -> dict:
-    is_cuda = device.startswith('cuda')
-    return dict(
-        device=torch.cuda.get_device_name(device) if is_cuda else cpu_name(),
-        threads=torch.get_num_threads(),
-        # of others: it stretches whole networks more than short pieces
-        load=round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') else None,
-        images=1,
-        precision='float32',
-        cudnn_benchmark=torch.backends.cudnn.benchmark if is_cuda else None,
-        rounds=repeats,
-        date=date.today().isoformat(),
-        versions={m.__name__: str(m.__version__) for m in (torch, mmcv, mmdet)},
-    )
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    info = Path('/proc/cpuinfo')
-    found = re.search('model name.*: (.*)', info.read_text() if info.exists() else '')
-    return found[1] if found else platform.processor() or platform.machine()

@@ -9,9 +9,10 @@ from config_files import CONFIGS, read
 from mmdet.registry import MODELS
 from nets import SUPERNETS
 
-from mmcr.cost import latency
+from mmcr.cost import latency, timing
 from mmcr.cost.budget import budget_space
 from mmcr.cost.latency import latency_table, summary
+from mmcr.cost.timing import rounds_of, spread_of, warnings_of
 from mmcr.cost.units import count, units_of_choices
 from mmcr.errors import UserError
 from mmcr.models.detector import supernet_of
@@ -31,14 +32,17 @@ def conv_clock(monkeypatch):
     """Time that only convolutions take: a constant for each multiply-accumulate."""
     now = 0.0
 
-    def work(module, _, output):
+    def spend(seconds):
         nonlocal now
+        now += seconds
+
+    def work(module, _, output):
         if isinstance(module, torch.nn.Conv2d) and output.device.type == 'cpu':
-            now += output.numel() * module.weight[0].numel() * SECONDS_PER_MAC
+            spend(output.numel() * module.weight[0].numel() * SECONDS_PER_MAC)
 
     hook = torch.nn.modules.module.register_module_forward_hook(work)
-    monkeypatch.setattr(latency.time, 'perf_counter', lambda: now)
-    yield
+    monkeypatch.setattr(timing.time, 'perf_counter', lambda: now)
+    yield spend
     hook.remove()
 
 
@@ -86,7 +90,10 @@ def test_the_table_serves_as_a_budget(tmp_path):
     net = MODELS.build(SUPERNETS['r18-operation'])
     table = latency_table(net, {}, SHAPE, repeats=1, check=0)
     assert table.about['check'] == dict(
-        median_error_percent=None, largest_error_percent=None, networks=[]
+        median_error_percent=None,
+        largest_error_percent=None,
+        rank_correlation=None,
+        networks=[],
     )
     path = tmp_path / 'latency.json'
     table.write(path)
@@ -100,8 +107,61 @@ def test_the_table_serves_as_a_budget(tmp_path):
 def test_all_take_turns():
     order = []
     runs = [lambda i=i: order.append(i) for i in range(3)]
-    assert len(latency._medians(runs, 'cpu', 4)) == 3
+    rounds = rounds_of(runs, 'cpu', 4)
+    assert [len(each) for each in rounds] == [3] * 4
     assert order == [0, 0, 0, 1, 1, 1, 2, 2, 2] + [0, 1, 2] * 4
+
+
+def test_layouts_at_both_ends_are_counted_once(conv_clock, monkeypatch):
+    """As in runtimes, which reorder what goes in and what comes out."""
+
+    def session_of(net, _, runtime):
+        assert runtime == 'onnxruntime'
+
+        def run(image):
+            output = net(image)
+            last = output if torch.is_tensor(output) else output[-1]
+            conv_clock(30 * SECONDS_PER_MAC * (image.numel() + last.numel()))
+
+        return run
+
+    monkeypatch.setattr(latency, 'session_of', session_of)
+    monkeypatch.setattr(latency, 'check_runtime', lambda name: None)
+    monkeypatch.setattr(timing, 'runtime_versions', lambda name: {name: '1'})
+    net = MODELS.build(SUPERNETS['r18-stage'])
+    table = latency_table(net, {}, SHAPE, repeats=1, check=3, runtime='onnxruntime')
+    assert table.about['runtime'] == 'onnxruntime'
+    assert table.about['versions']['onnxruntime'] == '1'
+    assert table.about['check']['largest_error_percent'] < 0.5
+    assert table.about['check']['rank_correlation'] == 1
+    assert 'by onnxruntime on' in summary(table)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+def test_runtimes_are_timed(runtime, tmp_path):
+    for package in ('onnxscript', runtime):
+        pytest.importorskip(package)
+    net = MODELS.build(SUPERNETS['r18-stage'])
+    table = latency_table(net, {}, SHAPE, repeats=2, check=1, runtime=runtime)
+    assert {'onnx', runtime} <= set(table.about['versions'])
+    assert all(ms > 0 for row in table.costs.values() for ms in row.values())
+    table.write(tmp_path / 'latency.json')
+    arch = next(iter(net.space))
+    limits = dict(limit=table.total(arch), table=tmp_path / 'latency.json')
+    assert arch in budget_space(net, {}, dict(type='latency', **limits))
+
+
+def test_conditions_that_spoil_a_table():
+    quiet = dict(load=0.5, threads=1, cores=2, spread_percent=3.0)
+    assert warnings_of(quiet, 'cpu') == []
+    (busy,) = warnings_of(dict(quiet, load=1.5), 'cpu')
+    assert 'a load of 1.5' in busy
+    assert warnings_of(dict(quiet, load=1.5), 'cuda') == []
+    (moving,) = warnings_of(dict(quiet, spread_percent=12.0), 'cuda')
+    assert '12.0%' in moving
+    assert spread_of([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(2 / 3)
+    assert spread_of([1.0]) == 0
 
 
 @pytest.mark.parametrize(
@@ -125,6 +185,7 @@ def test_costs_are_multiples_of_one_step(whole, step):
         (dict(shape=(0, 8)), r'height and a width .* \(0, 8\)'),
         (dict(device='tpu'), "device must be .*but got 'tpu'"),
         (dict(device='meta'), "device must be .*but got 'meta'"),
+        (dict(runtime='tensorrt'), "torch, onnxruntime, openvino, .*'tensorrt'"),
     ],
 )
 def test_bad_arguments(more, message):
@@ -170,6 +231,7 @@ def test_the_tool(tmp_path, run_tool, capsys):
     assert table.shape == (32, 32)
     assert set(table.costs['stage3']) == {2}
     assert set(table.about) >= {'device', 'threads', 'versions', 'date', 'rounds'}
+    assert set(table.about) >= {'runtime', 'load', 'warm_up', 'spread_percent'}
     assert 'Error of the sum over 2 whole backbones' in printed and str(out) in printed
     with pytest.raises(SystemExit) as stopped:
         run_tool('latency_table.py', tmp_path / 'none.py')

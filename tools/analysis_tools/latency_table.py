@@ -8,7 +8,7 @@ import argparse
 import torch
 
 from mmcr.cli import place, user_errors
-from mmcr.cost.latency import latency_table, summary
+from mmcr.cost.latency import RUNTIMES, latency_table, summary
 from mmcr.engine.launch import add_cfg_options, add_shape, read_config, shape_of
 from mmcr.files import check_output
 from mmcr.models.detector import supernet_of
@@ -26,8 +26,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--device',
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='cpu, cuda or cuda:N (default: the GPU where there is one)',
+        help='cpu, cuda or cuda:N (default: the GPU where there is one, for torch)',
+    )
+    parser.add_argument(
+        '--runtime',
+        choices=RUNTIMES,
+        default='torch',
+        help='what runs the blocks, as the network is deployed; all but torch on the '
+        'CPU (default: torch)',
     )
     parser.add_argument(
         '--repeats',
@@ -51,9 +57,10 @@ def main() -> None:
     args = parse_args()
     check_output('--out', args.out)
     backbone, final = supernet_of(read_config(args.config, args.cfg_options))
-    table = latency_table(
-        backbone, final, shape_of(args), args.device, args.repeats, args.check
-    )
+    on_gpu = args.runtime == 'torch' and torch.cuda.is_available()
+    device = args.device or ('cuda' if on_gpu else 'cpu')
+    given = shape_of(args), device, args.repeats, args.check, args.runtime
+    table = latency_table(backbone, final, *given)
     table.write(args.out)
     print(summary(table))
     print(f'Written to {args.out}.')

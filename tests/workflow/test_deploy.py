@@ -1,0 +1,130 @@
+"""The export of a trained detector: its files, its score, its messages."""
+
+import json
+import runpy
+import sys
+
+import pytest
+import torch
+from mmdet.apis import DetInferencer, inference_detector, init_detector
+from mmengine.config import Config
+from scripts import ROOT
+from tiny import build_detector, loader_cfg, metric_cfg, runner_cfg
+
+from mmcr.data import CLASSES
+from mmcr.models import runtimes
+from mmcr.models.deployed import deployed
+from mmcr.models.weights.checkpoint import write_weights
+
+pytestmark = pytest.mark.usefixtures('quiet_mmdet')
+
+BACKBONE = dict(stage_blocks=(1, 1, 1, 1))
+
+
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """A folder with config.py and best.pth of a detector."""
+    folder = tmp_path_factory.mktemp('trained')
+    test = dict(
+        test_cfg=dict(type='TestLoop'),
+        test_dataloader=loader_cfg(shapes, 'archval'),
+        test_evaluator=metric_cfg(shapes),
+    )
+    cfg = runner_cfg(folder, BACKBONE, **test)
+    cfg.train_dataloader = loader_cfg(shapes, 'archtrain')
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
+    cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+    cfg.visualizer = dict(type='DetLocalVisualizer', name='painter')
+    cfg.dump(folder / 'config.py')
+    meta = dict(dataset_meta=dict(classes=CLASSES))
+    write_weights(folder / 'best.pth', build_detector(BACKBONE).state_dict(), **meta)
+    return folder
+
+
+@pytest.fixture
+def run(trained, monkeypatch, capsys):
+    """Calls the tool in this process; returns what it printed, or its message."""
+
+    def call(*arguments, checkpoint='best.pth', fails=False) -> str:
+        given = trained / 'config.py', trained / checkpoint, *arguments
+        monkeypatch.setattr(sys, 'argv', ['export.py', *map(str, given)])
+        tool = str(ROOT / 'tools/deployment/export.py')
+        if not fails:
+            runpy.run_path(tool, run_name='__main__')
+            return capsys.readouterr().out
+        with pytest.raises(SystemExit):
+            runpy.run_path(tool, run_name='__main__')
+        return capsys.readouterr().err
+
+    return call
+
+
+def test_an_export_scores_as_torch_does(run, trained, tmp_path):
+    for package in ('onnxscript', 'onnxruntime'):
+        pytest.importorskip(package)
+    out = tmp_path / 'found.onnx'
+    said = run('--to', 'onnx', '--out', out, '--images', '5')
+    record = json.loads((tmp_path / 'found.onnx.json').read_text())
+    score = record['score']
+    assert record['files'] == dict(network=out.name, bbox_head='found.bbox_head.onnx')
+    assert record['images'] == 5 and record['input']['order'] == 'RGB'
+    assert score['metric'] == 'coco/bbox_mAP' and score['torch'] > 0.01
+    assert abs(score['difference']) < 1e-3
+    assert f'torch {score["torch"]:.4f}' in said and 'difference' in said
+    again = run('--to', 'onnx', '--out', out, fails=True)
+    assert 'must name a new file' in again
+
+    def found(detector):
+        image = next((trained.parent).rglob('archval/*.png'))
+        return inference_detector(detector, str(image)).pred_instances
+
+    given = str(trained / 'config.py'), str(trained / 'best.pth')
+    detector = init_detector(*given, device='cpu')
+    theirs = found(detector)
+    ours = found(deployed(detector, tmp_path / 'found.onnx.json'))
+    torch.testing.assert_close(ours.bboxes, theirs.bboxes, atol=1e-2, rtol=0)
+    torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_integers_take_their_ranges_from_training_images(run, tmp_path):
+    for package in ('onnxscript', 'onnxruntime', 'openvino'):
+        pytest.importorskip(package)
+    given = '--precision', 'int8', '--calibration-images', '3'
+    run('--to', 'openvino', '--out', tmp_path / 'found.xml', *given)
+    record = json.loads((tmp_path / 'found.xml.json').read_text())
+    assert record['precision'] == 'int8' and record['runtime'] == 'openvino'
+    assert 0 < abs(record['score']['difference']) < 0.1
+    assert {'found.xml', 'found.bin'} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_mmdets_inferencer_takes_a_result(trained, tmp_path):
+    given = str(trained / 'config.py'), str(trained / 'best.pth')
+    image = next(trained.parent.rglob('archval/*.png'))
+    inferencer = DetInferencer(*given, device='cpu', show_progress=False)
+    found = inferencer(str(image), out_dir=str(tmp_path))['predictions'][0]
+    assert inferencer.model.dataset_meta['classes'] == CLASSES
+    assert len(found['bboxes']) == len(found['scores']) > 0
+    assert (tmp_path / 'vis' / image.name).is_file()
+
+
+def test_mistakes_are_one_message(run, trained, tmp_path, monkeypatch):
+    assert 'there is no file' in run('--to', 'onnx', checkpoint='no.pth', fails=True)
+    said = run('--to', 'onnx', '--out', tmp_path / 'found.xml', fails=True)
+    assert 'must end in .onnx' in said
+    assert '--images must be' in run('--to', 'onnx', '--images', '0', fails=True)
+    monkeypatch.setattr(runtimes, 'find_spec', lambda name: None)
+    assert 'pip install onnx' in run('--to', 'openvino', fails=True)
+
+
+def test_a_checkpoint_of_another_detector(run, trained, tmp_path):
+    cfg = Config.fromfile(trained / 'config.py')
+    weights = build_detector(dict(stage_blocks=(1, 2, 1, 1))).state_dict()
+    del weights['roi_head.bbox_head.fc_cls.weight']
+    write_weights(trained / 'other.pth', weights)
+    assert cfg.model.backbone.stage_blocks == (1, 1, 1, 1)
+    pytest.importorskip('onnxscript')
+    pytest.importorskip('onnxruntime')
+    given = '--to', 'onnx', '--out', tmp_path / 'x.onnx'
+    said = run(*given, checkpoint='other.pth', fails=True)
+    assert 'fc_cls' in said and list(tmp_path.iterdir()) == []
