@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from math import floor
 from pathlib import Path
 from random import Random
@@ -22,7 +23,14 @@ from torch import Tensor, nn
 from mmcr.checks import check_integer, checked_shape
 from mmcr.cost.budget import CostBudget
 from mmcr.cost.timing import conditions, rounds_of, spread_of, warnings_of
-from mmcr.cost.units import CostUnit, build_fixed, count, tabulate, units_of_choices
+from mmcr.cost.units import (
+    CostUnit,
+    build_fixed,
+    count,
+    run_on_meta,
+    tabulate,
+    units_of_choices,
+)
 from mmcr.errors import UserError
 from mmcr.models.runtimes import SUFFIXES, check_runtime, session_of
 from mmcr.registry import BUDGETS
@@ -235,12 +243,11 @@ def _pieces(
 ) -> dict[tuple, tuple[Callable, Callable | None]]:
     """By kind of unit, what to time, and what to take off its time if anything."""
     inputs, pieces = {}, {}
+    joined = set() if runtime == 'torch' else _joined(units)
     for i, unit in enumerate(units):
         if unit.kind in pieces:
             continue
-        lead = [u for u in units[max(0, i - 1) : i] if u.arch is unit.arch]
-        if runtime == 'torch':
-            lead = []
+        lead = [units[i - 1]] if i in joined else []
         size = [*lead, unit][0].input
         if size not in inputs:
             inputs[size] = torch.randn(size, device=device)
@@ -249,6 +256,22 @@ def _pieces(
             for chain in ([*lead, unit], lead)
         )
     return pieces
+
+
+def _joined(units: Sequence[CostUnit]) -> set[int]:
+    """Places of units that take what the one before gives, of units on ``meta``.
+
+    Blocks inside a layer do not: they take a part of what the layer takes.
+    """
+    outputs = {}
+    for unit in units:
+        if unit.kind not in outputs:
+            outputs[unit.kind] = tuple(run_on_meta(unit).shape)
+    return {
+        i
+        for i, (before, unit) in enumerate(pairwise(units), 1)
+        if before.arch is unit.arch and outputs[before.kind] == unit.input
+    }
 
 
 def _run(net: nn.Module, image: Tensor, runtime: str) -> Callable:
