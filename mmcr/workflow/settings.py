@@ -86,10 +86,9 @@ class Settings:
             ('gate', ('warn', 'stop')),
         ):
             if getattr(self, name) not in known:
-                known = filter(None, known)
+                names = ', '.join(filter(None, known))
                 raise UserError(
-                    f'{name} must be one of {", ".join(known)}, but got '
-                    f'{getattr(self, name)!r}.'
+                    f'{name} must be one of {names}, but got {getattr(self, name)!r}.'
                 )
         check_seed('seed', self.seed)
         for name in ('fast', 'scale_lr', 'dilations'):

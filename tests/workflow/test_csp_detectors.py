@@ -12,7 +12,7 @@ from mmcr.engine.launch import read_config
 from mmcr.workflow.steps import StepRunner
 
 SHARED = """
-side = (96, 96)
+side = (64, 64)
 classes = ('triangle', 'cross', 'striped', 'checkered', 'matched', 'mismatched')
 data = dict(data_root='data/shapes/', metainfo=dict(classes=classes))
 train_set = dict(ann_file='train.json', data_prefix=dict(img='train/'), **data)
@@ -70,7 +70,7 @@ _base_ = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
 {SHARED}
 pipeline = [
     dict(type='Mosaic', img_scale=side),
-    dict(type='RandomAffine', border=(-48, -48)),
+    dict(type='RandomAffine', border=(-32, -32)),
     dict(type='MixUp', img_scale=side),
     dict(type='Resize', scale=side, keep_ratio=True),
     dict(type='Pad', pad_to_square=True, pad_val=dict(img=(114.0, 114.0, 114.0))),
@@ -122,7 +122,7 @@ def test_configs_of_the_steps(detector, workplace, monkeypatch):
     assert (of_supernet.deepen_factor, of_supernet.widen_factor) == (0.33, 0.0625)
     assert stage.model.neck.in_channels == [16, 32, 64]
     search = read_config(steps / '02_stage_search/config.py').test_cfg
-    assert search.budget.type == 'macs' and list(search.budget.shape) == [96, 96]
+    assert search.budget.type == 'macs' and list(search.budget.shape) == [64, 64]
     assert search.final_backbone == dict(widen_factor=0.125)
 
 
