@@ -1,7 +1,8 @@
 """Is what reallocate.py finds ahead each time? Whole runs on images drawn anew.
 
-Every master seed draws its own images and decides all chance of supernet, search and
-trainings. Started again, it goes on. Writes repeated_runs.md and .json to --out.
+Every master seed draws its own images (of the embedded data set) and decides all
+chance of supernet, search and trainings. Started again, it goes on. Writes
+repeated_runs.md and .json to --out.
 """
 
 import argparse
@@ -30,12 +31,13 @@ def parse_args():
         '--config',
         type=Path,
         default=ROOT / 'configs/demo' / CONFIG,
-        help="of a detector on the embedded data set (default: the demo's)",
+        help="of a detector (default: the demo's)",
     )
     parser.add_argument(
         '--shapes',
         default=SHAPES,
-        help='arguments of make_shapes.py but its --seed (default: %(default)r)',
+        help='arguments of make_shapes.py but its --seed (default: %(default)r); empty '
+        'for a config with data of its own, found from the current folder',
     )
     parser.add_argument(
         '--options', default='', help='more arguments of reallocate.py, as one text'
@@ -54,16 +56,18 @@ def run(args: argparse.Namespace, seed: int) -> dict:
     clock, result = folder / 'seconds.json', folder / 'steps/result/comparison.json'
     spent = json.loads(clock.read_bytes()) if clock.exists() else 0
     was_done, begin = result.exists(), time.monotonic()
-    drawn = [*shlex.split(args.shapes), '--seed', str(seed)]
     chance = ['--cfg-options', f'randomness.seed={seed}']
-    given = [str(args.config.resolve()), '--work-dir', 'steps']
-    for tool, arguments in (
-        ('dataset_converters/make_shapes', drawn),
-        ('reallocate', [*given, *shlex.split(args.options), *chance]),
-    ):
+    given = [str(args.config.resolve()), '--work-dir', str(folder / 'steps')]
+    tools = {'reallocate': [*given, *shlex.split(args.options), *chance]}
+    if args.shapes:
+        drawn = [*shlex.split(args.shapes), '--seed', str(seed)]
+        tools = {'dataset_converters/make_shapes': drawn, **tools}
+    for tool, arguments in tools.items():
         command = [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *arguments]
         try:
-            failed = subprocess.run(command, cwd=folder).returncode
+            failed = subprocess.run(
+                command, cwd=folder if args.shapes else None
+            ).returncode
         finally:
             if not was_done:
                 write_json(clock, spent + round(time.monotonic() - begin))
