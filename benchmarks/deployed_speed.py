@@ -63,14 +63,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--runtime', nargs='+', choices=RUNTIMES, default=list(RUNTIMES), help='all'
     )
+    parser.add_argument(
+        '--clock',
+        choices=['wall', 'processor'],
+        default='wall',
+        help='as that of latency_table.py (default: wall)',
+    )
     parser.add_argument('--repeats', type=int, default=5, help='rounds (default: 5)')
     add_shape(parser, 800, 1333)
     return parser.parse_args()
 
 
-def measure(runtime: str, shape: tuple[int, ...], repeats: int) -> dict:
+def measure(
+    runtime: str, shape: tuple[int, ...], repeats: int, clock: str = 'wall'
+) -> dict:
     """Seconds of each network by round, and the conditions."""
-    about = conditions('cpu', repeats, runtime)
+    about = conditions('cpu', repeats, runtime, clock)
     image, runs = torch.randn(1, 3, *shape), []
     with torch.no_grad():
         for arch in NETWORKS.values():
@@ -78,7 +86,7 @@ def measure(runtime: str, shape: tuple[int, ...], repeats: int) -> dict:
             net.eval()
             run = net if runtime == 'torch' else session_of(net, image, runtime)
             runs.append(lambda run=run: run(image))
-        columns = list(zip(*rounds_of(runs, 'cpu', repeats)))
+        columns = list(zip(*rounds_of(runs, 'cpu', repeats, clock)))
     about['spread_percent'] = round(100 * median(map(spread_of, columns)), 2)
     about['warnings'] = warnings_of(about, 'cpu')
     return dict(about=about, seconds=dict(zip(NETWORKS, columns)))
@@ -106,7 +114,8 @@ def main() -> None:
     check_output('--out', out)
     MMLogger.get_instance('deployed_speed', log_level='ERROR')
     init_default_scope('mmdet')
-    results = {r: measure(r, shape_of(args), args.repeats) for r in args.runtime}
+    given = shape_of(args), args.repeats, args.clock
+    results = {runtime: measure(runtime, *given) for runtime in args.runtime}
     write_bytes(out, (json.dumps(results, indent=1) + '\n').encode())
     print(f'| runtime | {" | ".join(NETWORKS)} | spread |')
     print(f'| --- |{" ---: |" * (len(NETWORKS) + 1)}')

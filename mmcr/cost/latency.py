@@ -97,6 +97,7 @@ def latency_table(
     repeats: int = 30,
     check: int = 5,
     runtime: str = 'torch',
+    clock: str = 'wall',
 ) -> CostTable:
     """Measures what every value of every choice takes, in milliseconds.
 
@@ -114,6 +115,7 @@ def latency_table(
         repeats: Rounds.
         check: How many whole networks, drawn from the space, to time as well.
         runtime: One of `RUNTIMES`; all but torch run on the CPU.
+        clock: As `rounds_of` takes it.
 
     Returns:
         The table; `about` has where and how it was measured, the multiply-accumulates
@@ -127,13 +129,13 @@ def latency_table(
     _check_device(device, runtime)
     check_integer('repeats', repeats)
     check_integer('check', check, at_least=0)
-    about = conditions(device, repeats, runtime)
+    about = conditions(device, repeats, runtime, clock)
     units = units_of_choices(backbone, final_backbone, shape)
     archs = _draw(backbone.space, check)
     milliseconds, wholes, about['spread_percent'] = _measured(
         units,
         [build_fixed(backbone, final_backbone, arch, device) for arch in archs],
-        *(device, repeats, runtime),
+        *(device, repeats, runtime, clock),
     )
     about['macs'] = count(backbone, final_backbone, 'macs', shape).to_json()
     costs = _rounded(units, milliseconds)
@@ -151,15 +153,18 @@ def _measured(
     device: str,
     repeats: int,
     runtime: str,
+    clock: str,
 ) -> tuple[dict[tuple, float], list[float], float]:
     """Milliseconds by kind of unit and of each network, and the spread in percent."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         pieces = _pieces(units, device, runtime)
         runs = [run for pair in pieces.values() for run in pair if run]
         image = torch.randn(units[0].input, device=device)
+        if runtime != 'torch':
+            nets = list(map(_LastLevel, nets))
         runs += [_run(net, image, runtime) for net in nets]
     with torch.inference_mode():
-        rounds = rounds_of(runs, device, repeats)
+        rounds = rounds_of(runs, device, repeats, clock)
     times = dict(zip(runs, zip(*rounds)))
     milliseconds = {
         kind: 1e3 * median(_less(times[run], times.get(before)))
@@ -196,9 +201,11 @@ def summary(table: CostTable) -> str:
     about, check = table.about, table.about['check']
     lines += [
         f'{"fixed":{width}}  {table.fixed:.3f}',
-        f'ms for one image of {table.shape[0]} x {table.shape[1]} (height x width) by '
-        f'{about["runtime"]} on {about["device"]}; threads: {about["threads"]}, load '
-        f'of the machine before: {about["load"]}, spread: {about["spread_percent"]}%.',
+        f'ms ({about["clock"]} time) for one image of {table.shape[0]} x '
+        f'{table.shape[1]} (height x width) by {about["runtime"]} on '
+        f'{about["device"]}; threads: {about["threads"]}, load of the '
+        f'machine before: {about["load"]}, '
+        f'spread: {about["spread_percent"]}%.',
     ]
     for net in check['networks']:
         arch = ', '.join(f'{name}={value}' for name, value in net['arch'].items())
@@ -236,6 +243,17 @@ class _Chain(nn.Module):
         for unit in self.units:
             features = unit.run(features)
         return features
+
+
+class _LastLevel(nn.Module):
+    """A network whose other levels stay in the runtime, as a detector's do."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)[-1]
 
 
 def _pieces(

@@ -14,6 +14,7 @@ import mmcv
 import mmdet
 import torch
 
+from mmcr.errors import UserError
 from mmcr.models.runtimes import runtime_versions
 
 QUEUED = 0.005  # seconds of work handed to a GPU at once, so that launches overlap
@@ -21,24 +22,30 @@ WARM_UP = 3  # calls of each, before the first round
 STEADY = 10  # percent that times may move by from round to round without a warning
 
 
-def rounds_of(runs: Sequence[Callable], device: str, repeats: int) -> list[list[float]]:
+def rounds_of(
+    runs: Sequence[Callable], device: str, repeats: int, clock: str = 'wall'
+) -> list[list[float]]:
     """Seconds that each takes, in rounds in which all take turns.
 
     Args:
         runs: What is called, without arguments.
         device: 'cpu', 'cuda' or 'cuda:1'.
         repeats: Rounds.
+        clock: 'wall', or 'processor': what this process computes, without the time
+            that others take from it on a busy CPU. Only of one thread is it how long
+            something takes.
     """
     is_cuda = device.startswith('cuda')
+    now = time.perf_counter if clock == 'wall' else time.process_time
     synchronize = torch.cuda.synchronize if is_cuda else torch.cpu.synchronize
 
     def seconds(run: Callable, calls: int = 1) -> float:
         synchronize(device)
-        start = time.perf_counter()
+        start = now()
         for _ in range(calls):
             run()
         synchronize(device)
-        return (time.perf_counter() - start) / calls
+        return (now() - start) / calls
 
     # the first calls choose algorithms and fill caches
     warm = [min(seconds(run) for _ in range(WARM_UP)) for run in runs]
@@ -64,7 +71,7 @@ def warnings_of(about: Mapping, device: str) -> list[str]:
     """
     said = []
     busy = (about['load'] or 0) + about['threads'] > about['cores']
-    if device == 'cpu' and busy:
+    if device == 'cpu' and about['clock'] == 'wall' and busy:
         said.append(
             f'The machine was busy: a load of {about["load"]} before, beside '
             f'{about["threads"]} threads of this measurement, on {about["cores"]} '
@@ -78,13 +85,26 @@ def warnings_of(about: Mapping, device: str) -> list[str]:
     return said
 
 
-def conditions(device: str, repeats: int, runtime: str = 'torch') -> dict:
+def conditions(
+    device: str, repeats: int, runtime: str = 'torch', clock: str = 'wall'
+) -> dict:
     """Where and how something is measured, as JSON; to be asked for beforehand.
 
     Args:
         device: As in `rounds_of`, `repeats` too.
         runtime: What runs it.
+        clock: As in `rounds_of`.
+
+    Raises:
+        UserError: The clock does not say there how long something takes.
     """
+    threads = torch.get_num_threads()
+    if clock == 'processor' and (device != 'cpu' or threads > 1):
+        raise UserError(
+            f"The processor's time tells how long something takes on the device cpu "
+            f'by one thread alone (OMP_NUM_THREADS=1), but this is {device} with '
+            f'{threads} threads.'
+        )
     is_cuda = device.startswith('cuda')
     versions = {m.__name__: str(m.__version__) for m in (torch, mmcv, mmdet)}
     if runtime != 'torch':
@@ -92,7 +112,8 @@ def conditions(device: str, repeats: int, runtime: str = 'torch') -> dict:
     return dict(
         runtime=runtime,
         device=torch.cuda.get_device_name(device) if is_cuda else cpu_name(),
-        threads=torch.get_num_threads(),
+        threads=threads,
+        clock=clock,
         cores=len(os.sched_getaffinity(0)),
         # of others: it stretches whole networks more than short pieces
         load=round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') else None,

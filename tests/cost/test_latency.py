@@ -1,6 +1,7 @@
 """Latency tables: what is timed, in which order, and how the sums are judged."""
 
 import json
+import time
 from statistics import median
 
 import pytest
@@ -12,7 +13,7 @@ from nets import SUPERNETS
 from mmcr.cost import latency, timing
 from mmcr.cost.budget import budget_space
 from mmcr.cost.latency import latency_table, summary
-from mmcr.cost.timing import rounds_of, spread_of, warnings_of
+from mmcr.cost.timing import conditions, rounds_of, spread_of, warnings_of
 from mmcr.cost.units import count, units_of_choices
 from mmcr.errors import UserError
 from mmcr.models.detector import supernet_of
@@ -153,15 +154,31 @@ def test_runtimes_are_timed(runtime, tmp_path):
 
 
 def test_conditions_that_spoil_a_table():
-    quiet = dict(load=0.5, threads=1, cores=2, spread_percent=3.0)
+    quiet = dict(load=0.5, threads=1, cores=2, clock='wall', spread_percent=3.0)
     assert warnings_of(quiet, 'cpu') == []
     (busy,) = warnings_of(dict(quiet, load=1.5), 'cpu')
     assert 'a load of 1.5' in busy
     assert warnings_of(dict(quiet, load=1.5), 'cuda') == []
+    assert warnings_of(dict(quiet, load=1.5, clock='processor'), 'cpu') == []
     (moving,) = warnings_of(dict(quiet, spread_percent=12.0), 'cuda')
     assert '12.0%' in moving
     assert spread_of([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(2 / 3)
     assert spread_of([1.0]) == 0
+
+
+def test_the_processors_time_is_without_that_of_others(monkeypatch):
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+    assert conditions('cpu', 1, clock='processor')['clock'] == 'processor'
+
+    def waits():
+        time.sleep(0.05)
+
+    ((wall,),) = rounds_of([waits], 'cpu', 1)
+    ((own,),) = rounds_of([waits], 'cpu', 1, 'processor')
+    assert own < 0.04 < wall
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    with pytest.raises(UserError, match='by one thread alone .* with 2 threads'):
+        conditions('cpu', 1, clock='processor')
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def parse_args() -> argparse.Namespace:
         'CPU (default: torch)',
     )
     parser.add_argument(
+        '--clock',
+        choices=['wall', 'processor'],
+        default='wall',
+        help='processor: the time that this process computes, for a CPU that is busy '
+        'otherwise; of one thread alone (default: wall)',
+    )
+    parser.add_argument(
         '--repeats',
         type=int,
         default=30,
@@ -59,7 +66,7 @@ def main() -> None:
     backbone, final = supernet_of(read_config(args.config, args.cfg_options))
     on_gpu = args.runtime == 'torch' and torch.cuda.is_available()
     device = args.device or ('cuda' if on_gpu else 'cpu')
-    given = shape_of(args), device, args.repeats, args.check, args.runtime
+    given = shape_of(args), device, args.repeats, args.check, args.runtime, args.clock
     table = latency_table(backbone, final, *given)
     table.write(args.out)
     print(summary(table))
