@@ -156,6 +156,7 @@ class Reallocation:
             self.baseline.cfg, self.settings.archval, self.work_dir, self.settings.seed
         )
         texts = self._detnas() if self.settings.method == 'detnas' else self._crnas()
+        self._check_choice()
         self.finals = self._make_finals()
         if self.finals.chosen_by_the_test():
             self.notes.append(SAME_IMAGES)
@@ -164,6 +165,17 @@ class Reallocation:
         gpus = self.settings.gpus
         StepRunner(self.work_dir, self.steps, None, gpus).check()
         self.notes += [f'{path} was changed by hand and stays so.' for path in edited]
+
+    def _check_choice(self) -> None:
+        """Something must be left to choose, before hours are spent on a supernet."""
+        if all(work <= 1 for work, _ in self.searches.values()):
+            raise UserError(
+                f'A search chooses between architectures, but yours, of '
+                f'{list(self.baseline.stage_blocks)} blocks, is the only one of its '
+                f'cost here (budget {self.settings.budget}). Widen the space '
+                f'(reallocation=dict(backbone=dict(stage_choices=...))), try another '
+                f'--budget or --scales, or take a deeper detector of its kind.'
+            )
 
     def _make_finals(self) -> Finals:
         return Finals(*self._of_finals())

@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html import escape
 from random import Random
 from types import SimpleNamespace
@@ -285,6 +286,24 @@ def test_all_networks_train_in_one_precision(workplace, tmp_path, monkeypatch):
     for step in ('01_stage_supernet', '03_op_supernet', *networks):
         found = read_config(tmp_path / step / 'config.py').optim_wrapper
         assert (found.type, found.loss_scale) == ('AmpOptimWrapper', 'dynamic')
+
+
+def test_a_space_of_one_is_refused_before_anything_is_trained(
+    workplace, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(workplace)
+    cfg = read_config('mine.py')
+    cfg.pop('reallocation')
+    own = dict(stage1=(2, 3), stage2=(2, 3), stage3=(2, 3), stage4=(2, 3))
+    given = settings_of(
+        dict(archval=8, width=1.0, dilations=False, backbone=dict(stage_choices=own))
+    )
+    work = Reallocation(cfg, 'mine', tmp_path / 'one', given)
+    with pytest.raises(UserError, match='the only one of its cost here'):
+        work.write()
+    # where dilations are searched as well, there is something to choose
+    both = replace(given, dilations=True)
+    Reallocation(cfg, 'mine', tmp_path / 'other', both).write()
 
 
 def test_one_method_in_a_work_dir(reallocate, workplace, capsys):
