@@ -74,11 +74,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(
-    runtime: str, shape: tuple[int, ...], repeats: int, clock: str = 'wall'
-) -> dict:
-    """Seconds of each network by round, and the conditions."""
-    about = conditions('cpu', repeats, runtime, clock)
+def measure(about: dict, shape: tuple[int, ...]) -> dict:
+    """Seconds of each network by round, and the conditions (`about`)."""
+    runtime, repeats, clock = (about[name] for name in ('runtime', 'rounds', 'clock'))
     image, runs = torch.randn(1, 3, *shape), []
     with torch.no_grad():
         for arch in NETWORKS.values():
@@ -114,8 +112,9 @@ def main() -> None:
     check_output('--out', out)
     MMLogger.get_instance('deployed_speed', log_level='ERROR')
     init_default_scope('mmdet')
-    given = shape_of(args), args.repeats, args.clock
-    results = {runtime: measure(runtime, *given) for runtime in args.runtime}
+    # before all: what a runtime does is no load of others to the next one
+    abouts = [conditions('cpu', args.repeats, r, args.clock) for r in args.runtime]
+    results = {about['runtime']: measure(about, shape_of(args)) for about in abouts}
     write_bytes(out, (json.dumps(results, indent=1) + '\n').encode())
     print(f'| runtime | {" | ".join(NETWORKS)} | spread |')
     print(f'| --- |{" ---: |" * (len(NETWORKS) + 1)}')

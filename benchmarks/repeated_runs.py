@@ -117,7 +117,12 @@ def main() -> None:
             args.out,
             'repeated_runs',
             f'{table(runs)}\n{hardware("cpu")}. {known}.\n',
-            dict(runs=runs, shapes=args.shapes, options=args.options),
+            dict(
+                runs=runs,
+                config=args.config.name,
+                shapes=args.shapes,
+                options=args.options,
+            ),
         )
     print(table(runs))
 

@@ -6,7 +6,6 @@ and behind, of sizes that depend on the image (anchors, NMS, RoIAlign), stays mm
 """
 
 import inspect
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch.export import Dim
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mmcr.errors import UserError
+from mmcr.files import read_json
 from mmcr.models.detector import has_rois
 from mmcr.models.runtimes import Session
 
@@ -91,10 +91,14 @@ def divisor_of(detector: nn.Module) -> int:
     return math.lcm(STRIDE, own)
 
 
-def padded(images: Tensor, divisor: int) -> Tensor:
-    """Images, ``N x 3 x H x W``, with zeros at the right and the bottom."""
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % divisor, 0, -height % divisor))
+def padded(images: Tensor, detector: nn.Module) -> Tensor:
+    """Images, ``N x 3 x H x W``, padded as `divisor_of` says.
+
+    At the right and the bottom, with the value that the detector pads with.
+    """
+    (height, width), divisor = images.shape[-2:], divisor_of(detector)
+    value = getattr(detector.data_preprocessor, 'pad_value', 0)
+    return F.pad(images, (0, -width % divisor, 0, -height % divisor), value=value)
 
 
 def parts_of(detector: nn.Module) -> list[Part]:
@@ -185,10 +189,10 @@ def run_by(detector: nn.Module, parts: Sequence[Part], sessions: Mapping) -> Non
         sessions: By name of the part, what takes its input and returns its outputs.
     """
     network, *heads = parts
-    divisor, has_features = divisor_of(detector), network.module.with_features
+    has_features = network.module.with_features
 
     def extract_feat(images: Tensor) -> _Levels:
-        outputs = network.nested(sessions['network'](padded(images, divisor)))
+        outputs = network.nested(sessions['network'](padded(images, detector)))
         levels = _Levels(outputs[0] if has_features else ())
         levels.raw = outputs[1:] if has_features else outputs
         return levels
@@ -208,9 +212,18 @@ def deployed(detector: nn.Module, record: str | Path) -> nn.Module:
         detector: Of the config and checkpoint that were exported, as mmdet's
             `init_detector` returns it; it is changed.
         record: The JSON that was written with the files.
+
+    Raises:
+        UserError: The files are of a detector with other parts or outputs.
     """
-    record = Path(record)
-    files = json.loads(record.read_text())['files']
-    sessions = {name: Session(record.parent / file) for name, file in files.items()}
-    run_by(detector, parts_of(detector), sessions)
+    place, record = Path(record), read_json(record, 'what an export wrote')
+    parts, exported = parts_of(detector), record['outputs']
+    own = {part.name: part.outputs for part in parts}
+    if own != exported:
+        raise UserError(
+            f'The detector must be that which was exported, but its parts give {own} '
+            f'and those of {place} {exported}. Use the config of the export.'
+        )
+    files = record['files'].items()
+    run_by(detector, parts, {name: Session(place.parent / f) for name, f in files})
     return detector

@@ -6,7 +6,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -15,9 +14,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmcr.cost.timing import cpu_name
-from mmcr.engine.launch import build_runner
+from mmcr.data.sets import inner_sets
+from mmcr.engine.launch import build_runner, kind_of
 from mmcr.errors import UserError
-from mmcr.files import check_output, write_bytes
+from mmcr.files import check_output, file_digest
 from mmcr.models.deployed import (
     Part,
     divisor_of,
@@ -37,10 +37,11 @@ from mmcr.models.runtimes import (
 )
 from mmcr.models.weights.checkpoint import read_weights, unwrapped_names
 from mmcr.models.weights.compatibility import check_weights
-from mmcr.scoring.loaders import calibration_cfg
+from mmcr.scoring.loaders import build_loader, calibration_cfg
 from mmcr.workflow.contests.finals import unrounded
 
 ROIS = 64  # of an image, to take ranges from
+PREPROCESSOR = 'data_preprocessor.'
 #: Of a config, what a test has no need of.
 NOT_TESTED = (
     *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'),
@@ -59,37 +60,60 @@ def loaded(cfg: Config, checkpoint: str, images: int | None) -> Iterator[Runner]
         images: How many of the set to test on, the first ones; ``None``: all.
 
     Raises:
-        UserError: There is nothing to test on, or the checkpoint lacks weights.
+        UserError: There is nothing to test on, or the checkpoint is of another
+            detector.
     """
+    of = scored_on(cfg)
     cfg = copy.deepcopy(cfg)
-    of = next((name for name in ('test', 'val') if _is_tested(cfg, name)), None)
-    if of is None:
-        raise UserError(
-            'An exported detector is scored by a test, but this config has no complete '
-            'one with annotations: test_dataloader, test_evaluator and test_cfg, nor '
-            'these of val. Add them.'
-        )
     for part in ('dataloader', 'evaluator'):
         cfg[f'test_{part}'] = copy.deepcopy(cfg[f'{of}_{part}'])
     cfg.test_cfg = dict(type='TestLoop')
     for name in NOT_TESTED:
         cfg[name] = None
-    if images is not None:
-        cfg.test_dataloader.dataset.indices = images
     with suppress(UserError):  # of another kind, such as VOC's
         cfg.test_evaluator = unrounded(cfg.test_evaluator, 'bbox')
-    cfg.custom_hooks, cfg.launcher, cfg.resume = [], 'none', False
-    cfg.load_from = checkpoint
+    cfg.default_hooks, cfg.custom_hooks = dict(), []
+    cfg.visualizer = dict(type='Visualizer')
+    cfg.load_from, cfg.resume, cfg.launcher = checkpoint, False, 'none'
     weights = unwrapped_names(read_weights(checkpoint))
+    # some published ones have mean and std, which are the config's
+    weights = {n: w for n, w in weights.items() if not n.startswith(PREPROCESSOR)}
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         runner = build_runner(cfg)
-        own = unwrapped(runner.model).state_dict()
-        known = {name: w for name, w in weights.items() if name in own}
-        check_weights(known, unwrapped(runner.model), checkpoint)
+        check_weights(weights, unwrapped(runner.model), checkpoint)
         runner.load_or_resume()
         runner.model.eval()
+        if images is not None:
+            _take_first(runner, images)
         yield runner
+
+
+def scored_on(cfg: Config) -> str:
+    """The set that a detector is tested on, 'test' or 'val'.
+
+    Raises:
+        UserError: There is none.
+    """
+    for name in ('test', 'val'):
+        if _is_tested(cfg, name):
+            return name
+    raise UserError(
+        'An exported detector is scored by a test, but this config has no complete one '
+        'with annotations: test_dataloader, test_evaluator and test_cfg, nor these of '
+        'val. Add them.'
+    )
+
+
+def _take_first(runner: Runner, images: int) -> None:
+    """Has the first images tested alone, whatever data set they are of."""
+    loader = runner.test_dataloader
+    first = range(min(images, len(loader.dataset)))
+    loader.batch_sampler.sampler = first
+    ids = [loader.dataset.get_data_info(i).get('img_id') for i in first]
+    for metric in runner.test_evaluator.metrics:
+        if hasattr(metric, 'img_ids'):
+            metric.img_ids = ids  # CocoMetric's recall would count all others as missed
 
 
 def _is_tested(cfg: Config, name: str) -> bool:
@@ -128,48 +152,66 @@ def export(
     """
     runtime = next((r for r, suffix in SUFFIXES.items() if suffix == out.suffix), '')
     check_runtime(runtime, precision)
-    record_file = out.with_name(f'{out.name}.json')
-    for path in out, record_file:
-        check_output('The file to write', path)
-    with loaded(cfg, checkpoint, images) as runner:
+    check_output('The file to write', out)
+    with loaded(cfg, checkpoint, images) as runner, _all_or_none(out.parent) as folder:
         detector = unwrapped(runner.model)
-        parts = parts_of(detector)
-        seen = {}
+        parts, seen = parts_of(detector), {}
+        files = _names(parts, out)
+        record = _described(runner, parts, runtime, precision)
+        record.update(files=files, set=scored_on(cfg))
+        record['images'] = len(runner.test_dataloader.batch_sampler.sampler)
+        if Path(checkpoint).expanduser().is_file():  # not at an address
+            record['checkpoint'] = file_digest(checkpoint)
         if precision == 'int8':
             seen = _inputs(detector, cfg, parts, calibration_images)
-        record = _described(detector, parts, runtime, precision)
-        record['files'] = _write(parts, out, precision, seen)
+        # before the scoring, which takes longer: not every network can be exported
+        _write(parts, files, folder, precision, seen)
         before = runner.test()
-        sessions = {n: Session(out.parent / f) for n, f in record['files'].items()}
-        run_by(detector, parts, sessions)
-        after = runner.test()
-        record['images'] = len(runner.test_dataloader.dataset)
-    record['score'] = _compared(before, after)
-    write_bytes(record_file, (json.dumps(record, indent=2) + '\n').encode())
+        run_by(detector, parts, {n: Session(folder / f) for n, f in files.items()})
+        record['score'] = _compared(before, runner.test())
+        text = json.dumps(record, indent=2, default=_name_of)
+        Path(folder, f'{out.name}.json').write_text(f'{text}\n')
     return record
 
 
-def _write(parts: Sequence[Part], out: Path, precision: str, seen: Mapping) -> dict:
-    """Writes all files or none; returns their names by part."""
-    files = {
-        part.name: out.name
-        if part.name == 'network'
-        else f'{out.stem}.{part.name}{out.suffix}'
-        for part in parts
-    }
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        for part in parts:
-            onnx = Path(folder, 'as_exported')
-            write_onnx(onnx, part.module, part.example, part.dims, part.outputs)
-            made = Path(folder, 'made', files[part.name])
-            made.parent.mkdir(exist_ok=True)
-            converted(onnx, made, precision, seen.get(part.name, ()))
-        made = list(Path(folder, 'made').iterdir())
+def _name_of(value: object) -> str:
+    """Of a class in a lazy config, what JSON has in its place."""
+    return getattr(value, '__name__', str(value))
+
+
+@contextmanager
+def _all_or_none(place: Path) -> Iterator[Path]:
+    """A folder whose files are moved to a place after the block, unless it fails."""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
+        made = sorted(Path(folder).iterdir(), key=lambda path: path.suffix == '.json')
         for path in made:
-            check_output('The file to write', out.parent / path.name)
+            check_output('The file to write', place / path.name)
         for path in made:
-            path.replace(out.parent / path.name)
+            path.replace(place / path.name)
+
+
+def _names(parts: Sequence[Part], out: Path) -> dict[str, str]:
+    """The names of files by part, of which none may be there."""
+    files = {part.name: f'{out.stem}.{part.name}{out.suffix}' for part in parts}
+    files['network'] = out.name
+    written = [out.with_name(name) for name in files.values()]
+    if out.suffix == SUFFIXES['openvino']:
+        written += [path.with_suffix('.bin') for path in written]
+    for path in (*written, out.with_name(f'{out.name}.json')):
+        check_output('The file to write', path)
     return files
+
+
+def _write(
+    parts: Sequence[Part], files: Mapping, folder: Path, precision: str, seen: Mapping
+) -> None:
+    with tempfile.TemporaryDirectory() as between:
+        for part in parts:
+            onnx = Path(between, 'as_exported')
+            write_onnx(onnx, part.module, part.example, part.dims, part.outputs)
+            made = folder / files[part.name]
+            converted(onnx, made, precision, seen.get(part.name, ()))
 
 
 @torch.no_grad()
@@ -178,8 +220,16 @@ def _inputs(
 ) -> dict[str, list[Tensor]]:
     """What the parts take when the detector runs on training images."""
     tested = cfg.get('test_dataloader') or cfg.val_dataloader
-    loader = calibration_cfg(cfg.get('train_dataloader'), dict(tested))
-    batches = Runner.build_dataloader(copy.deepcopy({**loader, 'batch_size': 1}))
+    try:
+        loader = calibration_cfg(cfg.get('train_dataloader'), dict(tested))
+    except UserError:
+        raise UserError(
+            'int8 takes the ranges of numbers from training images, but '
+            'train_dataloader of this config has no data set with a pipeline. Add one, '
+            'or take another --precision.'
+        ) from None
+    loader = copy.deepcopy({**loader, 'batch_size': 1})
+    batches = build_loader(loader, 'train_dataloader', images)
     seen = defaultdict(list)
 
     def note(part: Part):
@@ -192,10 +242,10 @@ def _inputs(
 
     hooks = [note(part) for part in parts[1:]]
     try:
-        for batch in islice(batches, images):
+        for batch in batches:
             data = detector.data_preprocessor(batch, False)
             detector.predict(data['inputs'], data['data_samples'])
-            image = padded(data['inputs'], divisor_of(detector))
+            image = padded(data['inputs'], detector)
             seen['network'].append(image.cpu())
     finally:
         for hook in hooks:
@@ -210,24 +260,45 @@ def _inputs(
 
 
 def _described(
-    detector: nn.Module, parts: Sequence[Part], runtime: str, precision: str
+    runner: Runner, parts: Sequence[Part], runtime: str, precision: str
 ) -> dict:
+    detector = unwrapped(runner.model)
     numbers = detector.data_preprocessor
-    divisor = divisor_of(detector)
+    steps = next(inner_sets(runner.cfg.test_dataloader.dataset)).get('pipeline', [])
+    is_swapped = getattr(numbers, '_channel_conversion', False)
     return dict(
         runtime=runtime,
         precision=precision,
         input=dict(
-            shape=f'N x 3 x H x W, H and W multiples of {divisor}',
-            order='RGB' if getattr(numbers, '_channel_conversion', False) else 'BGR',
+            shape=f'N x 3 x H x W, H and W multiples of {divisor_of(detector)}',
+            pipeline=steps,
+            order=channel_order(steps, is_swapped),
             mean=getattr(numbers, 'mean', torch.zeros(0)).flatten().tolist(),
             std=getattr(numbers, 'std', torch.zeros(0)).flatten().tolist(),
+            pad_value=getattr(numbers, 'pad_value', 0),
         ),
         outputs={part.name: part.outputs for part in parts},
         left_in_torch=left_in_torch(detector, parts),
         machine=cpu_name(),
         versions=dict(torch=torch.__version__, **runtime_versions(runtime)),
     )
+
+
+def channel_order(steps: Sequence[Mapping], is_swapped: bool) -> str:
+    """Of the images that a network takes, 'RGB' or 'BGR'.
+
+    Args:
+        steps: The pipeline. mmcv's loader gives BGR, but RGB by tifffile; one of
+            another kind may say it by ``channel_order``.
+        is_swapped: By the preprocessor, whose ``bgr_to_rgb`` and ``rgb_to_bgr`` do the
+            same.
+    """
+    load = next((each for each in steps if kind_of(each).startswith('LoadImage')), {})
+    as_read = 'rgb' if load.get('imdecode_backend') == 'tifffile' else 'bgr'
+    is_rgb = load.get('channel_order', as_read) == 'rgb'
+    normalizes = [each for each in steps if kind_of(each) == 'Normalize']
+    swaps = is_swapped + sum(bool(each.get('to_rgb', True)) for each in normalizes)
+    return 'RGB' if is_rgb ^ (swaps % 2) else 'BGR'
 
 
 def _compared(torchs: Mapping[str, float], runtimes: Mapping[str, float]) -> dict:

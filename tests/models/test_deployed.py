@@ -13,8 +13,15 @@ from torch.utils._pytree import tree_leaves
 
 from mmcr.data import CLASSES
 from mmcr.errors import UserError
+from mmcr.files import write_json
 from mmcr.models import runtimes
-from mmcr.models.deployed import left_in_torch, padded, parts_of, run_by
+from mmcr.models.deployed import (
+    deployed,
+    left_in_torch,
+    padded,
+    parts_of,
+    run_by,
+)
 from mmcr.models.runtimes import Session, check_runtime, converted, write_onnx
 from mmcr.registry import MODELS
 
@@ -111,7 +118,7 @@ def assert_same(ours, theirs, atol=1e-3):
 @pytest.mark.parametrize('kind', KINDS)
 def test_parts_take_the_place_of_the_network(kind):
     detector = built(kind)
-    images = padded(torch.randn(2, 3, *SHAPE), 32)
+    images = padded(torch.randn(2, 3, *SHAPE), detector)
     before = found(detector, images)
     parts = parts_of(detector)
     assert left_in_torch(detector, parts) == []
@@ -132,6 +139,20 @@ def test_parts_take_the_place_of_the_network(kind):
     assert_same(found(detector, images), before)
     assert set(calls) == {part.name for part in parts} and calls[0] == 'network'
     found(detector, torch.randn(1, 3, *SHAPE))  # it pads by itself
+
+
+def test_padding_is_the_detectors():
+    detector = built('RTMDet')
+    detector.data_preprocessor.pad_value = 5
+    image = padded(torch.ones(1, 3, 32, 33), detector)
+    assert image.shape == (1, 3, 32, 64) and image[..., 33:].unique() == 5
+
+
+def test_files_of_another_detector(tmp_path):
+    record = dict(files=dict(network='x.onnx'), outputs=dict(network=['cls_scores.0']))
+    write_json(tmp_path / 'x.onnx.json', record)
+    with pytest.raises(UserError, match='must be that which was exported'):
+        deployed(built('RetinaNet'), tmp_path / 'x.onnx.json')
 
 
 def test_names_of_outputs():
@@ -174,7 +195,8 @@ def test_runtimes_find_what_torch_finds(kind, tmp_path):
     detector = built(kind)
     parts = parts_of(detector)
     paths = {part.name: exported(part, tmp_path) for part in parts}
-    others = [padded(torch.randn(n, 3, *s), 32) for n, s in ((1, SHAPE), (2, (40, 40)))]
+    sizes = (1, 3, *SHAPE), (2, 3, 40, 40)
+    others = [padded(torch.randn(size), detector) for size in sizes]
     before = [found(detector, images) for images in others]
     run_by(detector, parts, {name: Session(path) for name, path in paths.items()})
     for images, theirs in zip(others, before):

@@ -25,3 +25,25 @@ def test_ratios_are_those_of_a_round(monkeypatch, tmp_path, capsys):
     )
     assert f'| {middle} ({low} to {high}) |' in said
     assert len(both) == 3 and result['about']['runtime'] == 'torch'
+
+
+def test_the_load_is_asked_for_before_all(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    benchmark = importlib.import_module('deployed_speed')
+    done = []
+
+    def conditions(device, repeats, runtime, clock):
+        done.append('load')
+        return dict(runtime=runtime, rounds=repeats, clock=clock, warnings=[])
+
+    def measure(about, shape):
+        done.append(about['runtime'])
+        seconds = dict.fromkeys(benchmark.NETWORKS, [1.0])
+        return dict(about=dict(about, spread_percent=0), seconds=seconds)
+
+    monkeypatch.setattr(benchmark, 'conditions', conditions)
+    monkeypatch.setattr(benchmark, 'measure', measure)
+    monkeypatch.setattr(benchmark, 'check_runtime', lambda runtime: None)
+    monkeypatch.setattr(sys, 'argv', ['deployed_speed.py', '--out', str(tmp_path)])
+    benchmark.main()
+    assert done == ['load'] * 3 + ['torch', 'onnxruntime', 'openvino']

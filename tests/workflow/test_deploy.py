@@ -12,9 +12,13 @@ from scripts import ROOT
 from tiny import build_detector, loader_cfg, metric_cfg, runner_cfg
 
 from mmcr.data import CLASSES
+from mmcr.errors import UserError
+from mmcr.files import file_digest
 from mmcr.models import runtimes
 from mmcr.models.deployed import deployed
 from mmcr.models.weights.checkpoint import write_weights
+from mmcr.workflow import deploy
+from mmcr.workflow.deploy import loaded
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
@@ -67,7 +71,11 @@ def test_an_export_scores_as_torch_does(run, trained, tmp_path):
     record = json.loads((tmp_path / 'found.onnx.json').read_text())
     score = record['score']
     assert record['files'] == dict(network=out.name, bbox_head='found.bbox_head.onnx')
-    assert record['images'] == 5 and record['input']['order'] == 'RGB'
+    assert record['images'] == 5 and record['set'] == 'test'
+    assert record['checkpoint'] == file_digest(trained / 'best.pth')
+    given = record['input']
+    assert given['order'] == 'RGB' and given['pad_value'] == 0
+    assert given['pipeline'][0]['type'] == 'LoadImageFromFile'
     assert score['metric'] == 'coco/bbox_mAP' and score['torch'] > 0.01
     assert abs(score['difference']) < 1e-3
     assert f'torch {score["torch"]:.4f}' in said and 'difference' in said
@@ -84,6 +92,88 @@ def test_an_export_scores_as_torch_does(run, trained, tmp_path):
     ours = found(deployed(detector, tmp_path / 'found.onnx.json'))
     torch.testing.assert_close(ours.bboxes, theirs.bboxes, atol=1e-2, rtol=0)
     torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-4, rtol=0)
+
+
+def test_a_test_takes_any_set_and_nothing_that_writes(trained):
+    cfg = Config.fromfile(trained / 'config.py')
+    whole = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[whole])
+    cfg.visualizer = dict(type='NoSuchVisualizer')
+    cfg.default_hooks = dict(visualization=dict(type='NoSuchHook'))
+    with loaded(cfg, str(trained / 'best.pth'), 3) as runner:
+        data = runner.test_dataloader.dataset
+        runner.test()
+        (metric,) = runner.test_evaluator.metrics
+        assert len(runner.test_dataloader.batch_sampler.sampler) == 3 < len(data)
+        assert metric.img_ids == [data.get_data_info(i)['img_id'] for i in range(3)]
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    """No package is needed, and what an export writes is text."""
+
+    def write(parts, files, folder, precision, seen):
+        seen_by.append(seen)
+        for name in files.values():
+            (folder / name).write_text(precision)
+
+    seen_by = []
+    monkeypatch.setattr(deploy, '_write', write)
+    for name in 'check_runtime', 'runtime_versions':
+        monkeypatch.setattr(deploy, name, lambda *given: {})
+    return seen_by
+
+
+def test_a_scoring_that_fails_leaves_nothing(runtime, trained, tmp_path, monkeypatch):
+    def session(path):
+        assert path.read_text() == 'fp32'
+        raise KeyboardInterrupt
+
+    cfg = Config.fromfile(trained / 'config.py')
+    monkeypatch.setattr(deploy, 'Session', session)
+    given = str(trained / 'best.pth'), tmp_path / 'x.onnx', 'fp32', 1
+    with pytest.raises(KeyboardInterrupt):
+        deploy.export(cfg, *given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranges_come_from_a_draw_of_training_images(
+    runtime, trained, tmp_path, monkeypatch
+):
+    cfg = Config.fromfile(trained / 'config.py')
+    drawn, build = [], deploy.build_loader
+
+    def noted(*given):
+        drawn.append(build(*given))
+        return drawn[-1]
+
+    monkeypatch.setattr(deploy, 'build_loader', noted)
+    monkeypatch.setattr(deploy, 'Session', lambda path: None)
+    monkeypatch.setattr(deploy, 'run_by', lambda *given: None)
+    checkpoint = str(trained / 'best.pth')
+    record = deploy.export(cfg, checkpoint, tmp_path / 'x.onnx', 'int8', 1, 3)
+    assert record['precision'] == 'int8' and len(runtime[0]['network']) == 3
+    assert len(set(drawn[0].sampler)) == 3 and set(drawn[0].sampler) != {0, 1, 2}
+    assert 'archtrain' in drawn[0].dataset.get_data_info(0)['img_path']
+    cfg.train_dataloader = None
+    with pytest.raises(UserError, match='Add one, or take another --precision'):
+        deploy.export(cfg, checkpoint, tmp_path / 'y.onnx', 'int8', 1, 3)
+
+
+@pytest.mark.parametrize(
+    'load, normalize, is_swapped, order',
+    [
+        (dict(), False, False, 'BGR'),
+        (dict(), False, True, 'RGB'),
+        (dict(), True, True, 'BGR'),
+        (dict(imdecode_backend='tifffile'), False, True, 'BGR'),
+        (dict(channel_order='rgb'), False, False, 'RGB'),
+    ],
+)
+def test_order_of_channels(load, normalize, is_swapped, order):
+    steps = [dict(type='mmdet.LoadImageFromFile', **load)]
+    steps += [dict(type='Normalize', mean=[0], std=[1])] * normalize
+    assert deploy.channel_order(steps, is_swapped) == order
 
 
 @pytest.mark.slow
@@ -120,6 +210,10 @@ def test_mistakes_are_one_message(run, trained, tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_detector(run, trained, tmp_path):
     cfg = Config.fromfile(trained / 'config.py')
     weights = build_detector(dict(stage_blocks=(1, 2, 1, 1))).state_dict()
+    write_weights(trained / 'deeper.pth', weights)
+    with pytest.raises(UserError, match='layer2.1.* is unknown'):
+        with loaded(cfg, str(trained / 'deeper.pth'), 1):
+            pass
     del weights['roi_head.bbox_head.fc_cls.weight']
     write_weights(trained / 'other.pth', weights)
     assert cfg.model.backbone.stage_blocks == (1, 1, 1, 1)
