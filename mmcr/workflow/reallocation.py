@@ -419,6 +419,7 @@ class Reallocation:
         )
         if self.settings.method == 'crnas':  # what its own rank is, too
             write_report(self.runner.folder('02_stage_search'), self.own)
+        screen.say('Drawing the pictures of the page ...')
         page.finish(self.finals.trained)
         return text
 
