@@ -262,8 +262,8 @@ def _pieces(
     """By kind of unit, what to time, and what to take off its time if anything."""
     inputs, pieces = {}, {}
     joined = set() if runtime == 'torch' else _joined(units)
-    for i, unit in enumerate(units):
-        if unit.kind in pieces:
+    for i in sorted(range(len(units)), key=lambda i: i not in joined):
+        if (unit := units[i]).kind in pieces:
             continue
         lead = [units[i - 1]] if i in joined else []
         size = [*lead, unit][0].input

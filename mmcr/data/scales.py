@@ -6,15 +6,17 @@ from math import ceil
 
 from mmengine.config import Config
 
-from mmcr.checks import is_integer, is_list
+from mmcr.checks import is_list, is_number
 from mmcr.errors import UserError
 
 #: Arguments of transforms, and of what resizes batches, that are sizes in pixels.
 SIZES = {
     *('scale', 'scales', 'img_scale', 'size', 'crop_size', 'max_size', 'border'),
-    *('width', 'height', 'random_size_range'),
+    *('width', 'height', 'random_size_range', 'max_shift_px', 'cutout_shape'),
 }
+STRIDE = 32  # sizes that are its multiples stay such, as what halves them wants it
 LOADERS = 'train_dataloader', 'val_dataloader', 'test_dataloader'
+LOOPS = 'val_cfg', 'test_cfg'  # of searches, which calibrate norms
 MIXED = 'MultiImageMixDataset'
 
 
@@ -28,21 +30,25 @@ def at_scale(cfg: Config, factor: float) -> Config:
     Raises:
         UserError: A loader that is there names no size in pixels.
     """
-    cfg = copy.deepcopy(cfg)
+    before, cfg = cfg, copy.deepcopy(cfg)
     if factor == 1:
         return cfg
     for name in LOADERS:
-        if dataset := (cfg.get(name) or {}).get('dataset'):
-            if rescaled(dataset, factor) == dataset:
+        if dataset := (before.get(name) or {}).get('dataset'):
+            other = rescaled(dataset, factor)
+            if other == dataset:
                 raise UserError(
                     f'Image scales are changed where the pipelines name sizes in '
                     f'pixels (Resize with scale=(1333, 800), for example), but those '
                     f'of {name} name none. Add such a step, or leave scales out.'
                 )
-            cfg[name].dataset = rescaled(dataset, factor)
+            cfg[name] = {**before[name], 'dataset': other}
+    for name in LOOPS:
+        if loader := (before.get(name) or {}).get('calibration_dataloader'):
+            dataset = rescaled(loader['dataset'], factor)
+            cfg[name]['calibration_dataloader'] = {**loader, 'dataset': dataset}
     _in_hooks(cfg, lambda pipeline: rescaled(pipeline, factor))
-    preprocessor = cfg.model.get('data_preprocessor') or {}
-    for augment in preprocessor.get('batch_augments') or ():
+    for augment in _batch_augments(cfg):
         augment.update(rescaled(augment, factor))
     return cfg
 
@@ -56,9 +62,17 @@ def sampled_scales(cfg: Config, factors: Sequence[float]) -> Config:
 
     Raises:
         UserError: The training's pipeline names no size in pixels, or mixes images
-            that its data set hands to it.
+            that its data set hands to it, or batches are brought to a size of their
+            own.
     """
     cfg = copy.deepcopy(cfg)
+    for augment in _batch_augments(cfg):
+        if rescaled(augment, 2) != augment:
+            raise UserError(
+                f'A supernet learns several image scales, but {augment.get("type")} in '
+                f'batch_augments of the data_preprocessor brings all images to sizes '
+                f'of its own. Remove it, or leave scales out.'
+            )
     cfg.train_dataloader.dataset = _with_pipelines(
         cfg.train_dataloader.dataset, lambda pipeline: _drawn(pipeline, factors)
     )
@@ -67,18 +81,16 @@ def sampled_scales(cfg: Config, factors: Sequence[float]) -> Config:
 
 
 def scaled_shape(shape: tuple[int, int], factor: float, cfg: Config) -> tuple[int, int]:
-    """Height and width at another scale as a detector pads it to, in pixels.
+    """Height and width at a scale as a detector pads it to, in pixels.
 
     Args:
-        shape: Of an image at the config's own scale, for which it stays as it is.
+        shape: Of an image at the config's own scale.
         factor: In scales of the config.
         cfg: The detector's.
     """
-    if factor == 1:
-        return shape
     preprocessor = cfg.model.get('data_preprocessor') or {}
     divisor = preprocessor.get('pad_size_divisor', 1)
-    return tuple(ceil(round(side * factor) / divisor) * divisor for side in shape)
+    return tuple(ceil(_times(side, factor) / divisor) * divisor for side in shape)
 
 
 def marked(name: str, factor: float) -> str:
@@ -89,11 +101,13 @@ def marked(name: str, factor: float) -> str:
 def rescaled(obj: object, factor: float) -> object:
     """A part of a config, the sizes of whose transforms are those at another scale.
 
-    A size is an integer, or lists of such, as the argument of what has a ``type``;
-    parts of an image (``crop_size=(0.3, 0.7)``) are none.
+    A size is a whole number, or lists of such, as the argument of what has a ``type``;
+    parts of an image (``crop_type='relative'``) are none.
     """
     if isinstance(obj, Mapping):
         sized = SIZES if 'type' in obj else set()
+        if str(obj.get('crop_type', '')).startswith('relative'):
+            sized = sized - {'crop_size'}
         return {
             key: _times(value, factor) if key in sized else rescaled(value, factor)
             for key, value in obj.items()
@@ -106,9 +120,15 @@ def rescaled(obj: object, factor: float) -> object:
 def _times(size: object, factor: float) -> object:
     if is_list(size):
         return type(size)(_times(each, factor) for each in size)
-    if not is_integer(size):
+    if not is_number(size) or size != int(size) or size == -1:  # -1: as it comes
         return size
-    return round(size * factor) if size < 0 else max(1, round(size * factor))
+    unit = STRIDE if size > 0 and size % STRIDE == 0 else 1
+    times = round(size * factor / unit) * unit
+    return max(unit, times) if size > 0 else times
+
+
+def _batch_augments(cfg: Config) -> list[Mapping]:
+    return (cfg.model.get('data_preprocessor') or {}).get('batch_augments') or []
 
 
 def _drawn(pipeline: Sequence[Mapping], factors: Sequence[float]) -> list[Mapping]:

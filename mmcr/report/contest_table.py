@@ -13,6 +13,8 @@ from mmcr.report.score_figure import WIDTH
 from mmcr.report.sketch import COLOURS, INK, QUIET, RULE
 
 ROW = 0.36  # of the figure, in inches
+#: How names end of what is tested beside a contest (`workflow.contests.warm_finals`).
+BESIDE = '_given', '_extracted', '_alone'
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,15 @@ class ContestTable:
         return figure
 
 
+def trainings_of(folder: Path) -> list[Path]:
+    """The folders of a contest's trainings, without those of what is beside it."""
+    return [
+        training
+        for training in sorted(folder.glob('*_seed*'))
+        if not training.name.rpartition('_seed')[0].endswith(BESIDE)
+    ]
+
+
 def read_contest(folder: Path, metric: str, baseline: str) -> ContestTable:
     """What the tests of a contest have said, as far as they are done.
 
@@ -91,7 +102,7 @@ def read_contest(folder: Path, metric: str, baseline: str) -> ContestTable:
         baseline: Name of the network that the others are compared with.
     """
     aps: dict[str, dict[int, float]] = {}
-    for training in sorted(folder.glob('*_seed*')):
+    for training in trainings_of(folder):
         name, _, seed = training.name.rpartition('_seed')
         said = sorted(training.glob('test/*/*.json'))
         if said and seed.isdecimal() and read_state(training / 'step.json').get('done'):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from itertools import accumulate
 from pathlib import Path
 
 from mmengine.registry import VISUALIZERS
@@ -17,11 +16,12 @@ def write_curves(
     journals: Mapping[str, Path],
     contests: Mapping[str, ContestTable],
 ) -> None:
-    """Tells the backends of a visualizer all scores, in points of 100.
+    """Tells the backends of a visualizer all scores, AP in points of 100.
 
-    Of each search ``NAME/score`` and ``NAME/best``, the best so far, in the order of
-    its journal; of each contest ``NAME/NETWORK`` and ``NAME/NETWORK_ahead``, of the
-    baseline, with the seed as the step.
+    Of each search ``NAME/score`` in the order of its journal, and ``NAME/best``, the
+    best so far of complete architectures on all of archval; of each contest
+    ``NAME/NETWORK`` and ``NAME/NETWORK_ahead``, of the baseline, with the seed as the
+    step.
 
     Args:
         visualizer: Config of one.
@@ -29,12 +29,21 @@ def write_curves(
         journals: Of the searches by name.
         contests: By name.
     """
-    made = VISUALIZERS.build({**deepcopy(visualizer), 'save_dir': str(folder)})
+    made = VISUALIZERS.build(
+        {'name': 'curves', **deepcopy(visualizer), 'save_dir': str(folder)}
+    )
     for name, journal in journals.items():
-        _, trials = read_journal(journal)
-        scores = [100 * trial['score'] for trial in trials]
-        for step, pair in enumerate(zip(scores, accumulate(scores, max)), start=1):
-            made.add_scalars(dict(zip((f'{name}/score', f'{name}/best'), pair)), step)
+        header, trials = read_journal(journal)
+        unit = 100 if 'mAP' in header.get('score', 'score') else 1
+        choices, best = len(header['space']['choices']), None
+        for step, trial in enumerate(trials, start=1):
+            scalars = {f'{name}/score': unit * trial['score']}
+            complete = len(trial['candidate']['arch']) == choices
+            if complete and trial['portion'] == [0, 1]:
+                best = max(trial['score'], trial['score'] if best is None else best)
+            if best is not None:
+                scalars[f'{name}/best'] = unit * best
+            made.add_scalars(scalars, step)
     for name, table in contests.items():
         own = table.aps.get(table.baseline, {})
         for network, row in table.aps.items():

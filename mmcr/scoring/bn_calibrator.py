@@ -93,8 +93,8 @@ class BNCalibrator:
             run_heads: Runs neck and heads, given a batch and the backbone's outputs
                 for it; where there are `head_norms`.
         """
-        self.backbone.train()
-        for norm in self.head_norms:
+        self.backbone.eval()  # stochastic depth would draw anew each time
+        for norm in self._adapting.union(self.head_norms):
             norm.train()
         if not archs or not self.needed:
             return

@@ -160,6 +160,7 @@ def _normalised(kind: type, arguments: Mapping) -> dict:
         kept['norm_cfg'] = {k: v for k, v in norm.items() if k != 'requires_grad'}
         if kept['norm_cfg'] == dict(type='BN'):
             del kept['norm_cfg']
-    if kept.get('base_width') == max(1, kept.get('base_channels', 64) // 16):
-        del kept['base_width']  # follows base_channels
+    four_of_64 = max(1, kept.get('base_channels', 64) // 16)
+    if 'groups' in defaults and kept.get('base_width') == four_of_64:
+        del kept['base_width']  # ResNeXt's follows base_channels
     return kept

@@ -189,7 +189,7 @@ class Reallocation:
         draft, final = recipe.stage_draft(base, options)
         self.own = own = draft.space.member(base.stage_blocks)
         budget = self._equal_budget(draft, final, own)
-        self.space = budget_space(draft, final, budget, base.cfg.model)
+        self.space = budget_space(draft, final, budget, self._counted())
         if self.settings.budget == 'blocks' and _can_be_exhausted(self.space):
             self.notes += self._macs_apart(draft, final)
         stage = self._stage_supernet()
@@ -226,6 +226,10 @@ class Reallocation:
             '04_op_search': text_of(op_search, *of_stage),
             'networks/full_cr': _found_text(found, '04_op_search'),
         }
+
+    def _counted(self) -> Mapping:
+        """The detector, for budgets of the whole of it."""
+        return self.baseline.cfg.model
 
     def _searcher(self, space: SearchSpace) -> dict:
         kind = 'ExhaustiveSearcher' if _can_be_exhausted(space) else 'GreedySearcher'
@@ -415,6 +419,7 @@ class Reallocation:
         )
         if self.settings.method == 'crnas':  # what its own rank is, too
             write_report(self.runner.folder('02_stage_search'), self.own)
+        screen.say('Drawing the pictures of the page ...')
         page.finish(self.finals.trained)
         return text
 

@@ -158,7 +158,7 @@ class Settings:
             )
         for name, value, others in (
             ('method', self.method, ('crnas',)),
-            ('budget', self.budget, (None, 'blocks', 'macs')),
+            ('budget', self.budget, (None, 'macs')),
             ('front', self.front, (None,)),
         ):
             if value not in others:

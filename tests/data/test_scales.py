@@ -29,11 +29,13 @@ def cfg(pipeline=(LOAD, RESIZE, FLIP), **more):
         (RESIZE, dict(RESIZE, scale=(32, 24))),
         (
             dict(type='RandomChoiceResize', scales=[(64, 32), (64, 48)]),
-            dict(type='RandomChoiceResize', scales=[(32, 16), (32, 24)]),
+            dict(type='RandomChoiceResize', scales=[(32, 32), (32, 24)]),
         ),
+        (dict(RESIZE, scale=(1333, 640)), dict(RESIZE, scale=(666, 320))),
+        (dict(RESIZE, scale=(1344.0, -1)), dict(RESIZE, scale=(672, -1))),
         (
-            dict(type='RandomCrop', crop_type='relative', crop_size=(0.3, 1.0)),
-            dict(type='RandomCrop', crop_type='relative', crop_size=(0.3, 1.0)),
+            dict(type='RandomCrop', crop_type='relative', crop_size=(1, 1.0)),
+            dict(type='RandomCrop', crop_type='relative', crop_size=(1, 1.0)),
         ),
         (
             dict(type='RandomAffine', border=(-32, -31), max_rotate_degree=10),
@@ -64,13 +66,16 @@ def test_a_detector_at_another_scale():
     before.model.data_preprocessor.batch_augments = [
         dict(type='BatchSyncRandomResize', random_size_range=(480, 800), interval=10)
     ]
+    before.test_cfg = dict(calibration_dataloader=before.test_dataloader)
     after = at_scale(before, 0.5)
     for part in ('train', 'test'):
         load, resize, flip = after[f'{part}_dataloader'].dataset.pipeline
         assert (load, flip) == (LOAD, FLIP) and resize.scale == (32, 24)
     assert after.custom_hooks[0].switch_pipeline[0].scale == (32, 24)
     (augment,) = after.model.data_preprocessor.batch_augments
-    assert augment.random_size_range == (240, 400) and augment.interval == 10
+    assert augment.random_size_range == (256, 384) and augment.interval == 10
+    of_norms = after.test_cfg.calibration_dataloader.dataset
+    assert of_norms.pipeline[1].scale == (32, 24)
     assert before.train_dataloader.dataset.pipeline[1].scale == (64, 48)
     assert at_scale(before, 1.0).to_dict() == before.to_dict()
     with pytest.raises(UserError, match='train_dataloader name none'):
@@ -103,9 +108,15 @@ def test_a_training_that_draws_scales():
         sampled_scales(wrapped, [1.0, 0.5])
     with pytest.raises(UserError, match='this one names none'):
         sampled_scales(cfg((LOAD,)), [1.0, 0.5])
+    own_size = cfg()
+    own_size.model.data_preprocessor.batch_augments = [
+        dict(type='BatchFixedSizePad', size=(64, 64))
+    ]
+    with pytest.raises(UserError, match='BatchFixedSizePad'):
+        sampled_scales(own_size, [1.0, 0.5])
 
 
 def test_shapes_are_those_that_a_detector_pads_to():
-    assert scaled_shape((800, 1333), 1.0, cfg()) == (800, 1333)
+    assert scaled_shape((800, 1333), 1.0, cfg()) == (800, 1344)
     assert scaled_shape((800, 1333), 0.75, cfg()) == (608, 1024)
     assert scaled_shape((100, 100), 0.5, Config(dict(model=dict()))) == (50, 50)

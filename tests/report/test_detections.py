@@ -75,7 +75,7 @@ def dataset(shapes, quiet_mmdet):
 def test_the_images_that_differ_most_come_first(dataset, monkeypatch):
     monkeypatch.setattr('mmcr.report.pages.detections.SHOWN', 3)
     detectors = dict(baseline=Told(dataset, 1), found=Told(dataset, 99))
-    images = compared(detectors, dataset)
+    images = compared(detectors, dict.fromkeys(detectors, dataset))
     counts = [len(image.objects) for image in images]
     assert len(images) == len(dataset) and len(set(counts)) > 1
     seen = shown(images, dataset)
@@ -97,13 +97,14 @@ def test_the_images_that_differ_most_come_first(dataset, monkeypatch):
 
 def test_what_does_not_differ_is_not_shown(dataset):
     detectors = dict(baseline=Told(dataset, 0), found=Told(dataset, 9, score=0.2))
-    seen = shown(compared(detectors, dataset), dataset)
+    sets = dict.fromkeys(detectors, dataset)
+    seen = shown(compared(detectors, sets), dataset)
     assert seen['shown'] == [] and seen['counts']['found'] == [0, 0]
 
 
 def test_images_are_taken_evenly(dataset, monkeypatch):
     monkeypatch.setattr('mmcr.report.pages.detections.LOOKED_AT', 3)
-    images = compared(dict(baseline=Told(dataset, 0)), dataset)
+    images = compared(dict(baseline=Told(dataset, 0)), dict(baseline=dataset))
     last = len(dataset) - 1
     paths = [dataset.get_data_info(i)['img_path'] for i in (0, last // 2, last)]
     assert [image.path for image in images] == paths

@@ -22,7 +22,7 @@ from mmcr.workflow.variants.warm import wanted
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 SMALL = '02_stage_search_x0.67'
-CHOICES = dict(stage1=(1, 2, 6), stage2=(1, 2, 4, 8), stage3=(2, 6), stage4=(2, 3))
+CHOICES = dict(stage1=(1, 2, 7, 8), stage2=(2, 8), stage3=(2, 3, 8), stage4=(2, 3, 4))
 
 
 @pytest.fixture
@@ -54,6 +54,7 @@ def work(tmp_path, monkeypatch):
         (dict(scales=[0, 2]), 'above 0'),
         (dict(scales='2'), 'above 0'),
         (dict(scales=[0.5], budget='params'), "budget='params'"),
+        (dict(scales=[0.5], budget='blocks'), "budget='blocks'"),
         (dict(scales=[0.5], method='detnas'), "method='detnas'"),
         (dict(scales=[0.5], front=[0.5, 1]), 'front='),
     ],
@@ -82,11 +83,11 @@ def test_every_scale_is_searched_at_the_detectors_own_cost(work):
         next(s.scale for s in c.test_dataloader.dataset.pipeline if 'scale' in s)
         for c in (own, small)
     ]
-    assert sizes == [(192, 192), (129, 129)]
+    assert sizes == [(192, 192), (128, 128)]
     cost = own.test_cfg.budget.value
     # what RoIs cost is counted for as many as there may be
     assert cost == pytest.approx(measure(made.plain, (192, 192)).macs, rel=0.01)
-    for cfg, shape in ((own, (192, 192)), (small, (160, 160))):
+    for cfg, shape in ((own, (192, 192)), (small, (128, 128))):
         assert cfg.test_cfg.budget.value == cost
         assert tuple(cfg.test_cfg.budget.shape) == shape
     assert made.searches[SMALL][0] > 0
@@ -94,6 +95,19 @@ def test_every_scale_is_searched_at_the_detectors_own_cost(work):
     pipeline = stage.train_dataloader.dataset.pipeline
     assert [step.type for step in pipeline].count('RandomChoice') == 1
     assert stage.model.backbone.stage_choices.stage2 == CHOICES['stage2']
+    assert 'Dilations are not searched where scales are.' in made.notes
+
+
+def test_a_supernet_of_half_the_width(work):
+    deep = {f'stage{i}': tuple(range(1, 9)) for i in (1, 2, 3, 4)}
+    made = work(width=0.5, backbone=dict(stage_choices=deep))
+    made.write()
+    assert made.searches[SMALL][0] == 56
+    full = work(backbone=dict(stage_choices=deep))
+    full.work_dir = full.work_dir.with_name('full')
+    full.write()
+    # what counts are the networks to be found, which are as wide either way
+    assert made.total == full.total and full.searches[SMALL][0] == 56
 
 
 def test_a_scale_that_no_architecture_can_pay_is_refused(work):
@@ -124,12 +138,12 @@ def test_the_verdict_is_on_a_network_of_another_scale(work, monkeypatch):
         next(s.scale for s in cfg[f'{p}_dataloader'].dataset.pipeline if 'scale' in s)
         for p in ('train', 'test')
     ]
-    assert sizes == [(129, 129)] * 2
+    assert sizes == [(128, 128)] * 2
     rows = json.loads(Path('work/result/comparison.json').read_text())['networks']
     baseline, found = rows
     assert found['macs'] == measure(cfg, scaled_shape((192, 192), 0.67, cfg)).macs
     assert found['macs'] == pytest.approx(baseline['macs'], rel=0.02)
-    assert 'Found takes images of 160 x 160, 0.67 times yours of 192 x 192' in text
+    assert 'Found takes images of 128 x 128, 0.67 times yours of 192 x 192' in text
 
 
 def _best_of(searches, *args):

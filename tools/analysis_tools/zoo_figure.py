@@ -20,6 +20,7 @@ from mmcr.errors import UserError
 from mmcr.files import check_output, read_json
 from mmcr.report.sketch import COLOURS, INK, QUIET, RULE
 
+FORMATS = '.png', '.svg', '.pdf'
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = 'Published (Liang et al., ICLR 2020)'  # a model's entry in a metafile
 LOOKS = dict(
@@ -82,7 +83,8 @@ def compared(work_dirs: Sequence[str]) -> dict[str, tuple[Point, Point]]:
         both = [(each['macs'] / 1e9, each['points']['AP']) for each in networks]
         if None in (ap for _, ap in both):
             raise UserError(f'Networks are drawn by their AP, but {path} has none.')
-        pairs[Path(work_dir).resolve().name] = tuple(both)
+        name = Path(work_dir).resolve().name
+        pairs[str(work_dir) if name in pairs else name] = tuple(both)
     return pairs
 
 
@@ -118,6 +120,10 @@ def figure(pairs: dict[str, tuple[Point, Point]]) -> Figure:
 def main() -> None:
     args = parse_args()
     check_output('--out', args.out)
+    if Path(args.out).suffix not in FORMATS:
+        raise UserError(
+            f'--out must end in one of {", ".join(FORMATS)}, but got {args.out}.'
+        )
     pairs = compared(args.runs) if args.runs else published(args.detector)
     figure(pairs).savefig(args.out, dpi=160)
 

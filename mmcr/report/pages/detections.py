@@ -49,13 +49,16 @@ class Image:
 
 
 @torch.no_grad()
-def compared(detectors: Mapping[str, nn.Module], dataset: Dataset) -> list[Image]:
+def compared(
+    detectors: Mapping[str, nn.Module], sets: Mapping[str, Dataset]
+) -> list[Image]:
     """`LOOKED_AT` images of a data set, as detectors see them.
 
     Args:
         detectors: By name, in eval mode.
-        dataset: Of mmdet, with the pipeline of a test.
+        sets: By detector the data set, of mmdet, with the pipeline of its test.
     """
+    dataset = next(iter(sets.values()))
     count = min(LOOKED_AT, len(dataset))
     images = []
     for index in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():
@@ -63,7 +66,7 @@ def compared(detectors: Mapping[str, nn.Module], dataset: Dataset) -> list[Image
         objects, said = _objects(known['instances']), {}
         for name, detector in detectors.items():
             # anew for each: detectors write into what they are given
-            (sample,) = detector.test_step(pseudo_collate([dataset[index]]))
+            (sample,) = detector.test_step(pseudo_collate([sets[name][index]]))
             found = sample.pred_instances.cpu()
             bboxes = get_box_tensor(found.bboxes)
             said[name] = InstanceData(
@@ -116,7 +119,9 @@ def shown(images: list[Image], dataset: Dataset) -> dict:
     most = sorted(images, key=lambda each: each.differ, reverse=True)
     visualizer = DetLocalVisualizer('differences', line_width=2)
     # a set's own palette may have too few colours for its classes
-    visualizer.dataset_meta = dict(dataset.metainfo, palette='random')
+    # and matplotlib takes what is between dollars for a formula
+    names = [name.replace('$', r'\$') for name in dataset.metainfo['classes']]
+    visualizer.dataset_meta = dict(dataset.metainfo, classes=names, palette='random')
     return dict(
         images=len(images),
         of=len(dataset),
@@ -153,7 +158,7 @@ def _pictures(image: Image, visualizer: DetLocalVisualizer) -> dict[str, str]:
         sample, are_objects = DetDataSample(), boxes is objects
         kind = 'gt_instances' if are_objects else 'pred_instances'
         boxes = boxes.clone()
-        boxes.bboxes *= scale
+        boxes.bboxes = boxes.bboxes * scale
         setattr(sample, kind, boxes)
         visualizer.add_datasample(
             *(name, pixels, sample),

@@ -80,6 +80,10 @@ def _fields(trained: Mapping[str, tuple[Path, str]]) -> dict:
 
 
 def _detections(trained: Mapping[str, tuple[Path, str]]) -> dict:
-    config, _ = next(iter(trained.values()))
-    dataset = DATASETS.build(read_config(config).test_dataloader.dataset)
-    return shown(compared(_detectors(trained), dataset), dataset)
+    # each with its own pipeline, which may have another image scale
+    sets = {
+        name: DATASETS.build(read_config(config).test_dataloader.dataset)
+        for name, (config, _) in trained.items()
+    }
+    first = next(iter(sets.values()))
+    return shown(compared(_detectors(trained), sets), first)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from mmcr.files import read_state, write_bytes
 from mmcr.report.comparison import COCO_COLUMNS, in_short, macs_text, params_text
-from mmcr.report.contest_table import ContestTable, read_contest
+from mmcr.report.contest_table import ContestTable, read_contest, trainings_of
 from mmcr.report.curves import write_curves
 from mmcr.report.erf import SHARES
 from mmcr.report.front import COLUMNS, Front
@@ -113,7 +113,7 @@ def progress(plan: Plan) -> list[Progress]:
     found = []
     for name, title in plan.titles.items():
         folder, of = plan.work_dir / name, plan.trainings.get(name)
-        folders = [folder] if of is None else sorted(folder.glob('*_seed*'))
+        folders = [folder] if of is None else trainings_of(folder)
         states = [read_state(each / 'step.json') for each in folders]
         done = [state['seconds'] for state in states if state.get('done')]
         jobs = 1 if of is None else plan.jobs

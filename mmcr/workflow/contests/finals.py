@@ -298,9 +298,12 @@ class Finals:
     def _row(
         self, title: str, cfg: Config, metrics: Mapping, scale: float = 1.0
     ) -> Row:
+        shape = self.shape
+        if self.settings.scales:  # as they are padded, which differs between scales
+            shape = scaled_shape(shape, scale, cfg)
         return Row(
             name=title,
-            complexity=measure(cfg, scaled_shape(self.shape, scale, cfg)),
+            complexity=measure(cfg, shape),
             metrics=metrics,
             **_shown(cfg.model.backbone, self.baseline),
         )

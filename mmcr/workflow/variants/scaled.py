@@ -5,6 +5,7 @@ multiply-accumulates of the whole detector. One supernet learns all scales; the 
 are searched at each, and the best of all searches meet in the run-off.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 from mmcr.cost.budget import budget_space, read_budget
 from mmcr.data.scales import at_scale, marked, sampled_scales, scaled_shape
 from mmcr.errors import UserError
+from mmcr.models.detector import refitted
 from mmcr.space import Arch, BudgetError, SearchSpace
 from mmcr.workflow import recipe
 from mmcr.workflow.estimate import Estimate
@@ -38,8 +40,11 @@ class ScaledReallocation(Reallocation):
     def __init__(
         self, cfg: Config, name: str, work_dir: str | Path, settings: Settings
     ) -> None:
+        searched = settings.dilations
         settings = replace(settings, budget='macs', dilations=False)
         super().__init__(cfg, name, work_dir, settings)
+        if searched:
+            self.notes.append('Dilations are not searched where scales are.')
         self.scales = sorted({1.0, *settings.scales} - {1.0})
         search = self.steps[-1]
         self.steps += [
@@ -51,42 +56,47 @@ class ScaledReallocation(Reallocation):
             )
             for scale in self.scales
         ]
-        for scale in self.scales:  # before anything is written
+        sampled_scales(self.baseline.cfg, self.scales)  # before anything is written
+        for scale in self.scales:
             at_scale(self.baseline.cfg, scale)
 
+    def _budget(self, scale: float, value: float) -> dict:
+        """Of the whole detector, since neck and heads see other images, too."""
+        shape = scaled_shape(self.shape, scale, self.baseline.cfg)
+        options = dict(type='macs', of='detector', shape=shape)
+        return dict(options, value=value, tolerance=TOLERANCE)
+
     def _equal_budget(self, draft: nn.Module, final: Mapping, own: Arch) -> dict:
-        """The whole detector's own, since neck and heads see other images, too."""
-        options = dict(type='macs', of='detector', shape=self.shape)
-        budget = read_budget(dict(options, limit=1))
-        table = budget.table(draft, final, self.baseline.cfg.model)
-        return dict(options, value=table.total(own), tolerance=TOLERANCE)
+        table = read_budget(self._budget(1.0, 1)).table(draft, final, self._counted())
+        self.total = table.total(own)
+        return self._budget(1.0, self.total)
+
+    def _counted(self) -> Mapping:
+        """The detector as wide as the supernet, whose networks are then counted."""
+        draft, _ = recipe.stage_draft(self.baseline, self.settings.options)
+        model = copy.deepcopy(self.baseline.cfg.model)
+        full = self.baseline.network.out_channels
+        model.update(refitted(model, full, draft.out_channels))
+        return model
 
     def _stage_supernet(self) -> Config:
         """With every choice, as members of all scales take them."""
         free = SearchSpace(self.space.choices)
         options = self.settings.options
         cfg = recipe.supernet(self.baseline, self.data, options, 'stage', free)
-        return sampled_scales(cfg, [1.0, *self.scales])
+        self.supernet = sampled_scales(cfg, [1.0, *self.scales])
+        return self.supernet
 
     def _crnas(self) -> dict[str, str]:
         texts = super()._crnas()
-        (_, own_search) = self.searches[SEARCH]
-        draft, final = recipe.stage_draft(self.baseline, self.settings.options)
         for scale in self.scales:
-            budget = own_search.test_cfg.budget.to_dict()
-            budget['shape'] = scaled_shape(self.shape, scale, self.baseline.cfg)
-            try:
-                space = budget_space(draft, final, budget, self.baseline.cfg.model)
-            except BudgetError as error:
-                raise UserError(
-                    f'At {scale:g} times the image scale no architecture of the space '
-                    f'costs as much as yours ({error}). Leave that scale out, or widen '
-                    f'the space: reallocation=dict(backbone=dict(stage_choices=...)).'
-                ) from error
-            name, cfg = marked(SEARCH, scale), at_scale(own_search, scale)
-            cfg.train_dataloader = own_search.train_dataloader  # where others are drawn
-            cfg.test_cfg.budget = budget
-            cfg.test_cfg.searcher = self._searcher(space)
+            space, budget = self._space(scale)
+            searcher, options = self._searcher(space), self.settings.options
+            cfg = recipe.search(self.supernet, self.baseline, options, searcher, budget)
+            cfg = at_scale(cfg, scale)
+            cfg.train_dataloader = self.supernet.train_dataloader  # of all scales
+            cfg.test_cfg.setdefault('gate', self.settings.gate)
+            name = marked(SEARCH, scale)
             self.searches[name] = work_of(cfg, space, self.settings.fast)
             texts[name] = text_of(cfg)
             height, width = budget['shape']
@@ -96,6 +106,19 @@ class ScaledReallocation(Reallocation):
                 f'cost as much.'
             )
         return texts
+
+    def _space(self, scale: float) -> tuple[SearchSpace, dict]:
+        """The architectures of the baseline's cost at a scale, and that budget."""
+        draft, final = recipe.stage_draft(self.baseline, self.settings.options)
+        budget = self._budget(scale, self.total)
+        try:
+            return budget_space(draft, final, budget, self._counted()), budget
+        except BudgetError as error:
+            raise UserError(
+                f'At {scale:g} times the image scale no architecture of the space '
+                f'costs as much as yours ({error}). Leave that scale out, or widen '
+                f'the space: reallocation=dict(backbone=dict(stage_choices=...)).'
+            ) from error
 
     def _estimated(self, step: Step, timed: Estimate) -> tuple[float, int]:
         seconds, memory = super()._estimated(step, timed)
