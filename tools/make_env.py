@@ -148,8 +148,7 @@ def make():
             step(log, 'venv', sys.executable, '-m', 'venv', VENV)
         STAMP.write_text('unfinished')
         step(log, 'torch', *PIP, 'install', '-r', 'torch.txt')
-        names = 'build', 'runtime', 'tests', 'deploy'
-        packages = [word for name in names for word in ('-r', f'{name}.txt')]
+        packages = ('-r', 'build.txt', '-r', 'runtime.txt', '-r', 'tests.txt')
         step(log, 'packages', *PIP, 'install', *packages)
         wheel = mmcv_wheel(log, compiler)
         step(log, 'mmcv', *PIP, 'install', '--no-deps', '--force-reinstall', wheel)
