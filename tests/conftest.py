@@ -1,6 +1,20 @@
 """Fixtures that several test modules share; imports nothing heavy by itself."""
 
+import sys
+from threading import RLock
+
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _free_lock():
+    """mmengine keeps its lock when what it makes or looks for raises.
+
+    The next thread of the same process that wants it, as that of a step which runs in
+    this process, would wait for good.
+    """
+    if manager := sys.modules.get('mmengine.utils.manager'):
+        manager._lock = RLock()
 
 
 @pytest.fixture(scope='session')
