@@ -64,7 +64,7 @@ def test_reallocate_weights(tool, tmp_path, capsys, kind):
     net.load_state_dict(written['state_dict'], strict=True)
     assert equal(outputs(net), outputs(source(R50)))
     said = capsys.readouterr().out
-    assert 'layer4           3     4       3         1         0' in said
+    assert 'layer4           3     4       3     1         0' in said
     assert written['meta']['reallocation'] in said
 
     tool('reallocate_weights', save_classifier(tmp_path, R50), config, 'again.pth')
