@@ -40,7 +40,8 @@ def write_curves(
             scalars = {f'{name}/score': unit * trial['score']}
             complete = len(trial['candidate']['arch']) == choices
             if complete and trial['portion'] == [0, 1]:
-                best = max(trial['score'], trial['score'] if best is None else best)
+                score = trial['score']
+                best = score if best is None else max(best, score)
             if best is not None:
                 scalars[f'{name}/best'] = unit * best
             made.add_scalars(scalars, step)

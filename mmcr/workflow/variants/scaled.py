@@ -8,6 +8,7 @@ are searched at each, and the best of all searches meet in the run-off.
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config
@@ -71,9 +72,14 @@ class ScaledReallocation(Reallocation):
         self.total = table.total(own)
         return self._budget(1.0, self.total)
 
+    @cached_property
+    def _drafted(self) -> tuple[nn.Module, dict]:
+        """As of `recipe.stage_draft`."""
+        return recipe.stage_draft(self.baseline, self.settings.options)
+
     def _counted(self) -> Mapping:
         """The detector as wide as the supernet, whose networks are then counted."""
-        draft, _ = recipe.stage_draft(self.baseline, self.settings.options)
+        draft, _ = self._drafted
         model = copy.deepcopy(self.baseline.cfg.model)
         full = self.baseline.network.out_channels
         model.update(refitted(model, full, draft.out_channels))
@@ -109,7 +115,7 @@ class ScaledReallocation(Reallocation):
 
     def _space(self, scale: float) -> tuple[SearchSpace, dict]:
         """The architectures of the baseline's cost at a scale, and that budget."""
-        draft, final = recipe.stage_draft(self.baseline, self.settings.options)
+        draft, final = self._drafted
         budget = self._budget(scale, self.total)
         try:
             return budget_space(draft, final, budget, self._counted()), budget
