@@ -29,9 +29,9 @@ def write_curves(
         journals: Of the searches by name.
         contests: By name.
     """
-    made = VISUALIZERS.build(
-        {'name': 'curves', **deepcopy(visualizer), 'save_dir': str(folder)}
-    )
+    # mmengine hands out one visualizer for a name: a runner's has files of its own.
+    own = dict(name=f'curves of {folder}', save_dir=str(folder))
+    made = VISUALIZERS.build({**deepcopy(visualizer), **own})
     for name, journal in journals.items():
         header, trials = read_journal(journal)
         unit = 100 if 'mAP' in header.get('score', 'score') else 1
