@@ -19,6 +19,7 @@ from mmdet.registry import LOOPS as MMDET_LOOPS
 from mmdet.registry import METRICS as MMDET_METRICS
 from mmdet.registry import MODEL_WRAPPERS as MMDET_MODEL_WRAPPERS
 from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMDET_CONSTRUCTORS
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmdet.registry import WEIGHT_INITIALIZERS as MMDET_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
@@ -30,6 +31,12 @@ MODELS = Registry('model', parent=MMDET_MODELS, scope='mmcr', locations=['mmcr.m
 MODEL_WRAPPERS = Registry(
     'model_wrapper',
     parent=MMDET_MODEL_WRAPPERS,
+    scope='mmcr',
+    locations=['mmcr.training'],
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=MMDET_CONSTRUCTORS,
     scope='mmcr',
     locations=['mmcr.training'],
 )
@@ -56,6 +63,7 @@ WEIGHT_INITIALIZERS = Registry(
 for _registry in (
     MODELS,
     MODEL_WRAPPERS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
     HOOKS,
     LOOPS,
     METRICS,

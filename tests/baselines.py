@@ -18,8 +18,8 @@ def source(cfg):
 
 def reallocated(cfg, **more):
     """The CR backbone for a baseline; its norms are not neutral before."""
-    ours = cfg['type'].replace('mmdet.', 'mmcr.CR').removesuffix('Transformer')
-    cfg = dict(cfg, type=ours, **more)
+    name = cfg['type'].rpartition('.')[2].removesuffix('Transformer')
+    cfg = dict(cfg, type=f'mmcr.CR{name}', **more)
     return in_mode(randomised(MODELS.build(cfg), seed=1), False)
 
 

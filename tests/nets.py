@@ -1,6 +1,7 @@
 """Small helpers for tests that compare networks."""
 
 import random
+from importlib.util import find_spec
 
 import torch
 from mmdet.registry import MODELS
@@ -34,6 +35,13 @@ SWIN = dict(  # no stage is as large as whole windows
     mlp_ratio=2,
     drop_path_rate=0.0,  # no draws, which would tell equal networks apart
 )
+CONVNEXT = dict(
+    type='mmcr.CRConvNeXt',
+    arch=dict(depths=(2, 2, 3, 1), channels=(8, 16, 32, 64)),
+    out_indices=(0, 1, 2, 3),
+    gap_before_final_norm=False,
+    layer_scale_init_value=1.0,
+)
 DETNAS = dict(type='mmcr.DetNASNet', stem_channels=4, stage_channels=(8, 16, 32, 64))
 
 # Add a backbone of mmdet's here, and all contract suites run on it.
@@ -49,7 +57,10 @@ FAMILIES = {
     'cspnext': dict(CSP, type='mmcr.CRCSPNeXt'),
     'swin': SWIN,
 }
-NO_DILATIONS = NO_BATCH_NORMS = ('swin',)
+if find_spec('mmpretrain'):
+    FAMILIES['convnext'] = CONVNEXT
+NO_DILATIONS = ('swin',)
+NO_BATCH_NORMS = ('swin', 'convnext')
 
 # The arguments of a found network that is built wider than its supernet here.
 WIDER = {
@@ -62,6 +73,7 @@ WIDER = {
     'mmcr.CRCSPDarknet': dict(widen_factor=0.25),
     'mmcr.CRCSPNeXt': dict(widen_factor=0.25),
     'mmcr.CRSwin': dict(embed_dims=16),
+    'mmcr.CRConvNeXt': dict(widen_factor=2.0),
     'mmcr.DetNASNet': dict(stage_channels=(8, 20, 36, 64)),
 }
 
@@ -94,7 +106,8 @@ WITH_BATCH_NORMS = [n for n in SUPERNETS if n.split('-')[0] not in NO_BATCH_NORM
 
 def mmdets(cfg: dict) -> dict:
     """mmdet's own backbone."""
-    theirs = cfg['type'].replace('mmcr.CR', 'mmdet.')
+    package = 'mmpretrain.' if cfg['type'] == 'mmcr.CRConvNeXt' else 'mmdet.'
+    theirs = cfg['type'].replace('mmcr.CR', package)
     return dict(cfg, type=theirs.replace('mmdet.Swin', 'mmdet.SwinTransformer'))
 
 

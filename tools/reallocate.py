@@ -65,7 +65,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--latency-table',
         metavar='FILE',
-        help='of tools/analysis_tools/latency_table.py, for --budget latency',
+        help='of tools/analysis_tools/latency_table.py, for --budget latency; with '
+        '--scales those of the others are FILE_x0.75.json and so on, beside it',
     )
     parser.add_argument(
         '--front',
@@ -82,7 +83,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='SCALE',
         help='image scales, in that of your config, to search beside it, at equal '
-        'multiply-accumulates of the whole detector; crnas only, without --from',
+        'cost of the whole detector (macs or latency); crnas only, without --from',
     )
     parser.add_argument(
         '--width',

@@ -200,7 +200,8 @@ def summary(table: CostTable) -> str:
     ]
     about, check = table.about, table.about['check']
     lines += [
-        f'{"fixed":{width}}  {table.fixed:.3f}',
+        f'{"fixed":{width}}  {table.fixed:.3f}'
+        + (f', neck and heads {ms:.3f}' if (ms := about.get('neck_and_heads')) else ''),
         f'ms ({about["clock"]} time) for one image of {table.shape[0]} x '
         f'{table.shape[1]} (height x width) by {about["runtime"]} on '
         f'{about["device"]}; threads: {about["threads"]}, load of the '

@@ -36,7 +36,7 @@ class ForwardStep(NamedTuple):
         modules: Those that `run` uses.
         choices: Names of the choices that decide inside.
         channels: Of what `run` returns, and of the output.
-        stride: Likewise, against the image; sizes are rounded up.
+        stride: Likewise, against the image; sizes are rounded up, ConvNeXt's down.
         output: What the backbone gives out here, from what `run` returned (a norm of
             it, where the next step does not see the norm); ``None``: nothing.
         output_modules: Those that `output` uses.
@@ -68,6 +68,7 @@ class SearchableBackbone:
     first_stage = 1  # its number in the names of choices
     first_output = 0  # its number in `out_indices`, where the stem may be one
     default_budget = 'blocks'  # in which a reallocation holds the cost
+    original: str | None = None  # its network's name in configs, if not mmdet's
     supernet: str | None
     space: SearchSpace | None
 
@@ -78,6 +79,13 @@ class SearchableBackbone:
     def _stages(self) -> Iterable[tuple[nn.Module, int, int]]:
         """Each stage with its channels and its stride, as `out_indices` counts them."""
         raise NotImplementedError
+
+    def _before(self, stage: int) -> tuple[Callable, tuple[nn.Module, ...]] | None:
+        """What runs between a stage and the one before it, and its modules."""
+
+    def _output(self, stage: int) -> tuple[Callable, tuple[nn.Module, ...]]:
+        """What makes an output of a stage's result, and its modules."""
+        return unchanged, ()
 
     def _arguments_of(self, arch: Arch) -> dict:
         """The constructor's arguments that tell `arch` from the others."""
@@ -123,12 +131,15 @@ class SearchableBackbone:
         """The forward, cut wherever a choice decides: by stage, or by block."""
         steps = [self._stem_step()]
         stages = enumerate(self._stages(), self.first_output)
-        for i, (stage, channels, stride) in stages:
+        for i, (stage, *size) in stages:
+            if before := self._before(i):
+                steps.append(ForwardStep(*before, (), *size))
             parts = self._parts(stage)
             for part in parts:
                 is_output = i in self.out_indices and part is parts[-1]
-                more = channels, stride, unchanged if is_output else None
-                steps.append(ForwardStep(part, (part,), _choices_in(part), *more))
+                output = self._output(i) if is_output else ()
+                choices = _choices_in(part)
+                steps.append(ForwardStep(part, (part,), choices, *size, *output))
         return steps
 
     def _parts(self, stage: nn.Module) -> Sequence[nn.Module]:

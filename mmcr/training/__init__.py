@@ -2,6 +2,7 @@
 
 from mmcr.training.active_path_ddp import ActivePathDDP
 from mmcr.training.checkpoint_hook import WholeCheckpointHook
+from mmcr.training.layer_decay import LayerDecay
 from mmcr.training.paired_init_hook import PairedInitHook
 from mmcr.training.path_log_hook import PathLogHook
 from mmcr.training.resume_hook import ExactResumeHook
@@ -18,6 +19,7 @@ __all__ = [
     'ArchSamplingHook',
     'CostUniformSampler',
     'ExactResumeHook',
+    'LayerDecay',
     'PairedInitHook',
     'PathLogHook',
     'PathSampler',

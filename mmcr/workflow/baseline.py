@@ -16,6 +16,7 @@ from mmcr.registry import MODELS, config_errors
 
 #: What says how a backbone starts and what of it stays as it started.
 START = ('init_cfg', 'pretrained', 'convert_weights', 'frozen_stages', 'norm_eval')
+LAYER_DECAY = 'LearningRateDecayOptimizerConstructor'  # mmdet's
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,11 @@ def understand(cfg: Config) -> Baseline:
             'model.backbone, but this one has none.'
         )
     type_ = str(backbone.pop('type', None))
-    name = type_.rpartition('.')[2]
+    package, name = type_.partition('.')[0], type_.rpartition('.')[2]
     kinds = searchable_kinds()
-    if name not in kinds or type_.partition('.')[0] not in ('mmdet', 'mmcr', type_):
+    if package not in ('mmdet', 'mmcr', type_):
+        name = f'{package}.{name}'
+    if name not in kinds:
         raise UserError(
             f"The backbone must be one that mmcr can search, one of mmdet's "
             f'{", ".join(sorted(k for k in kinds if not k.startswith("CR")))}, but '
@@ -86,6 +89,9 @@ def understand(cfg: Config) -> Baseline:
     if checkpoint := checkpoint_of(cfg):
         cfg.model.pop('init_cfg', None)
     cfg.load_from, cfg.resume = None, False
+    optimized = cfg.get('optim_wrapper') or {}
+    if str(optimized.get('constructor')).endswith(LAYER_DECAY):
+        optimized['constructor'] = 'mmcr.LayerDecay'  # the same, of any blocks
     arguments = _normalised(kind, backbone)
     network = build(dict(arguments, type=f'mmcr.{kind.__name__}'))
     if network.supernet is None and not hasattr(network, 'stage_blocks'):
@@ -102,14 +108,14 @@ def checkpoint_of(cfg: Config) -> str | None:
 
 
 def searchable_kinds() -> dict[str, type[SearchableBackbone]]:
-    """The searchable backbones by their own and by mmdet's name of the same network."""
+    """The searchable backbones by their own and the same network's name elsewhere."""
     MODELS.import_from_location()
     kinds = {}
     for kind in MODELS.module_dict.values():
         if isinstance(kind, type) and issubclass(kind, SearchableBackbone):
             ancestors = [c.__name__ for c in kind.__mro__]
             theirs = [n for n in ancestors if n in MMDET_MODELS.module_dict]
-            if theirs:
+            if theirs := [kind.original] if kind.original else theirs:
                 kinds[kind.__name__] = kind
                 kinds[theirs[0]] = kind
     return kinds

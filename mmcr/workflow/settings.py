@@ -40,7 +40,8 @@ class Settings:
             that is held out already; ``None``: a tenth.
         budget: What networks have in common with the baseline, one of `BUDGETS`;
             ``None``: blocks, where those of all stages cost alike, else macs.
-        latency_table: For a budget of latency.
+        latency_table: For a budget of latency; where scales are searched, those of
+            the others lie beside it (`workflow.variants.scaled`).
         front: Costs, in those of the baseline, that a network is named for: one search
             goes from the least to the greatest. ``None``: at the baseline's own cost.
         scales: Of images, in those of the config, that are searched beside that one
@@ -158,14 +159,14 @@ class Settings:
             )
         for name, value, others in (
             ('method', self.method, ('crnas',)),
-            ('budget', self.budget, (None, 'macs')),
+            ('budget', self.budget, (None, 'macs', 'latency')),
             ('front', self.front, (None,)),
         ):
             if value not in others:
                 raise UserError(
                     f'Scales of images are searched by crnas, from nothing and at '
-                    f'equal multiply-accumulates, but got {name}={value!r}. Leave '
-                    f'one of them out.'
+                    f'equal multiply-accumulates or within a latency, but got '
+                    f'{name}={value!r}. Leave one of them out.'
                 )
 
     def _check_front(self) -> None:

@@ -88,6 +88,8 @@ def test_counts_are_those_of_the_built_backbone(name, more):
         ('x50-stage', dict(base_channels=64, groups=32), (3, 4, 6, 3), 4.23),
         ('mobilenetv2-stage', dict(widen_factor=1.0), (2, 3, 4, 3, 3), 0.300),
         ('swin-stage', SWIN_T, (2, 2, 6, 2), 4.5),
+        *[('convnext-stage', dict(arch='tiny'), (3, 3, 9, 3), 4.46)]
+        * ('convnext-stage' in SUPERNETS),
     ],
 )
 def test_published_counts(name, final, blocks, gmacs):

@@ -8,15 +8,19 @@ import pytest
 import torch
 from config_files import CONFIGS, read
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from nets import SUPERNETS
+from tiny import STAGE, detector_cfg
 
 from mmcr.cost import latency, timing
+from mmcr.cost.beside import with_neck_and_heads
 from mmcr.cost.budget import budget_space
+from mmcr.cost.complexity import measure
 from mmcr.cost.latency import latency_table, summary
 from mmcr.cost.timing import conditions, rounds_of, spread_of, warnings_of
 from mmcr.cost.units import count, units_of_choices
 from mmcr.errors import UserError
-from mmcr.models.detector import supernet_of
+from mmcr.models.detector import refitted, supernet_of
 from mmcr.space import Arch
 from mmcr.space.table import CostTable
 
@@ -24,6 +28,7 @@ pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 SHAPE = (66, 40)
 SECONDS_PER_MAC = 1e-6
+STAGE_NET = dict(SUPERNETS['r18-stage'], **STAGE)
 NAMES = ['r18-stage', 'r50-operation', 'x50-stage', 'mobilenetv2-stage']
 NAMES += ['mobilenetv2-operation', 'cspnext-stage', 'cspdarknet-operation']
 
@@ -65,6 +70,25 @@ def test_every_value_gets_the_time_of_its_blocks(conv_clock, name):
     assert len(table.about['check']['networks']) == min(3, net.space.size)
     assert table.about['check']['largest_error_percent'] < 0.5
     assert CostTable.from_json(table.about['macs']) == macs
+
+
+def test_neck_and_heads_are_added_once(conv_clock):
+    """Those of the found network, which is wider than the supernet."""
+    net, final = MODELS.build(STAGE_NET), dict(base_channels=16)
+    table = latency_table(net, final, (64, 64), repeats=1, check=0)
+    of_detector = with_neck_and_heads(table, detector_cfg(STAGE_NET), net, final)
+    assert of_detector.costs == table.costs and of_detector.about['of'] == 'detector'
+    wide = refitted(detector_cfg(STAGE_NET), [8, 16, 32, 64], [16, 32, 64, 128])
+    found = dict(wide, backbone={**net.arch_cfg(net.arch), **final})
+    parts = measure(Config(dict(model=found)), of_detector.shape).parts
+    macs = sum(parts[part].macs for part in ('neck', 'rpn_head'))
+    ms = of_detector.fixed - table.fixed
+    # the RPN's ReLU and upsampling are in the count, linear layers have no time here
+    assert ms == pytest.approx(1e3 * SECONDS_PER_MAC * macs, rel=0.01)
+    assert f'neck and heads {ms:.3f}' in summary(of_detector)
+    broken = dict(detector_cfg(STAGE_NET), neck=dict(type='FPN'))
+    with pytest.raises(UserError, match='prediction of the FasterRCNN: .*FPN'):
+        with_neck_and_heads(table, broken, net, {})
 
 
 def test_the_sum_is_compared_with_whole_networks():

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 RESNETS = ('r18', 'r50', 'x50', 'regnet')
 CSP = ('cspdarknet', 'cspnext')
 #: Names of the convolutions that dilate, inside of a block.
-DILATES = re.compile(r'(.*\.)?(depthwise_conv\.conv|conv2|conv2\.conv|convs\.\d)$')
+DILATES = re.compile(r'(.*\.)?(depthwise_conv(\.conv)?|conv2|conv2\.conv|convs\.\d)$')
 DILATIONS = ((2,), (1, 3), (2,), (3, 1))
 DILATIONS_OF_SEVEN = ((2,), (2,), (1, 3), (2,), (3,), (1, 2), (3,))
 DCN = dict(
@@ -105,6 +105,11 @@ OPTIONS = {
     ],
     'cspdarknet': [dict(spp_kernal_sizes=(3, 5))],
     'cspnext': [dict(expand_ratio=0.25), dict(channel_attention=False)],
+    'convnext': [
+        dict(with_cp=True, frozen_stages=2, out_indices=(1, 3)),
+        dict(use_grn=True, layer_scale_init_value=0.0, linear_pw_conv=False),
+        dict(in_channels=4, stem_patch_size=2, arch='atto'),
+    ],
     'swin': [
         dict(with_cp=True),
         dict(frozen_stages=2, out_indices=(1, 3)),
@@ -117,7 +122,7 @@ CASES = [
     pytest.param(family, options, id='-'.join([family, *options]))
     for family in FAMILIES
     for options in OPTIONS['all']
-    + (OPTIONS['convs'] if family not in NO_DILATIONS else [])
+    + (OPTIONS['convs'] if family not in NO_BATCH_NORMS else [])
     + (OPTIONS['resnets'] if family in RESNETS else [])
     + (OPTIONS['csp'] if family in CSP else [])
     + OPTIONS[family]

@@ -1,5 +1,7 @@
 """A detector's config in, the configs of a reallocation out."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from config_files import read
@@ -34,6 +36,10 @@ HOSTS = (
     'faster_rcnn/faster-rcnn_x101-32x4d_fpn_1x_coco.py',
     'res2net/faster-rcnn_res2net-101_fpn_2x_coco.py',
     'swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py',
+    pytest.param(
+        'convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py',
+        marks=pytest.mark.skipif(not find_spec('mmpretrain'), reason='is optional'),
+    ),
 )
 
 

@@ -1,6 +1,7 @@
 """A reallocation over several scales of images."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,14 @@ from config_files import read, write_workplace
 from in_process import in_this_process
 from tiny import IOU_THRESHOLDS
 
+from mmcr.cost.budget import budget_space
 from mmcr.cost.complexity import measure
+from mmcr.cost.units import count
 from mmcr.data.scales import scaled_shape
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
+from mmcr.models.detector import supernet_of
+from mmcr.space.table import CostTable
 from mmcr.workflow import reallocation, settings
 from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.settings import settings_of
@@ -114,6 +119,45 @@ def test_a_scale_that_no_architecture_can_pay_is_refused(work):
     narrow = dict(stage_choices=dict(stage1=(1, 2), stage2=(2,), stage3=(2,)))
     with pytest.raises(UserError, match='At 0.3 times the image scale no'):
         work(scales=[0.3], backbone=narrow).write()
+
+
+def test_every_scale_has_a_latency_table_of_its_own(work):
+    made = work()
+    made.write()
+    net, final = supernet_of(read_config('work/02_stage_search/config.py'))
+    tables = {}
+    for side, name in ((192, 'ms.json'), (128, 'ms_x0.67.json')):
+        macs = count(net, final, 'macs', (side, side))
+        rows = {
+            name: {value: cost / 1e6 for value, cost in row.items()}
+            for name, row in macs.costs.items()
+        }
+        about = dict(of='detector', macs=macs.to_json())
+        tables[name] = CostTable('latency', 'ms', rows, side, (side, side), about)
+    timed = dict(budget='latency', latency_table='ms.json')
+    tables['ms.json'].write('ms.json')
+    with pytest.raises(UserError, match='ms_x0.67.json.*--shape 128 128 --out'):
+        work(**timed).write()
+    for wrong in (dict(about=macs.about), dict(shape=(96, 96))):
+        replace(tables['ms_x0.67.json'], **wrong).write('ms_x0.67.json')
+        with pytest.raises(UserError, match='of the whole detector at 128 x 128'):
+            work(**timed).write()
+    tables['ms_x0.67.json'].write('ms_x0.67.json')
+    made = work(**timed)
+    made.work_dir = made.work_dir.with_name('timed')
+    made.write()
+    own, small = (
+        read_config(f'timed/{name}/config.py').test_cfg.budget
+        for name in ('02_stage_search', SMALL)
+    )
+    assert [Path(each.table).name for each in (own, small)] == list(tables)
+    assert own.limit == small.limit == tables['ms.json'].total(made.own)
+    space = budget_space(net, final, small)
+    assert made.searches[SMALL][0] > 0
+    assert space.size == sum(
+        tables['ms_x0.67.json'].total(arch) <= own.limit for arch in net.space
+    )
+    assert any('cost as much (equal latency)' in note for note in made.notes)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import argparse
 import torch
 
 from mmcr.cli import place, user_errors
+from mmcr.cost.beside import with_neck_and_heads
 from mmcr.cost.latency import RUNTIMES, latency_table, summary
 from mmcr.engine.launch import add_cfg_options, add_shape, read_config, shape_of
 from mmcr.files import check_output
@@ -36,6 +37,13 @@ def parse_args() -> argparse.Namespace:
         'CPU (default: torch)',
     )
     parser.add_argument(
+        '--of',
+        choices=['backbone', 'detector'],
+        default='backbone',
+        help='detector: with its neck and heads, as reallocations over image scales '
+        'want it; by torch (default: backbone)',
+    )
+    parser.add_argument(
         '--clock',
         choices=['wall', 'processor'],
         default='wall',
@@ -56,18 +64,24 @@ def parse_args() -> argparse.Namespace:
         help='how many whole backbones to time beside the blocks (default: 5)',
     )
     add_cfg_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.of == 'detector' and args.runtime != 'torch':
+        parser.error('--of detector is timed by torch: leave --runtime out.')
+    return args
 
 
 @user_errors()
 def main() -> None:
     args = parse_args()
     check_output('--out', args.out)
-    backbone, final = supernet_of(read_config(args.config, args.cfg_options))
+    cfg = read_config(args.config, args.cfg_options)
+    backbone, final = supernet_of(cfg)
     on_gpu = args.runtime == 'torch' and torch.cuda.is_available()
     device = args.device or ('cuda' if on_gpu else 'cpu')
     given = shape_of(args), device, args.repeats, args.check, args.runtime, args.clock
     table = latency_table(backbone, final, *given)
+    if args.of == 'detector':
+        table = with_neck_and_heads(table, cfg.model, backbone, final, device)
     table.write(args.out)
     print(summary(table))
     print(f'Written to {args.out}.')

@@ -1,5 +1,6 @@
 """Searchable backbones."""
 
+from mmcr.models.backbones.convnext import CRConvNeXt
 from mmcr.models.backbones.csp import CRCSPDarknet, CRCSPNeXt
 from mmcr.models.backbones.detnas import DetNASInit, DetNASNet
 from mmcr.models.backbones.mobilenet_v2 import CRMobileNetV2
@@ -12,6 +13,7 @@ from mmcr.models.backbones.swin import CRSwin
 __all__ = [
     'CRCSPDarknet',
     'CRCSPNeXt',
+    'CRConvNeXt',
     'CRMobileNetV2',
     'CRRegNet',
     'CRRes2Net',

@@ -1,12 +1,13 @@
 """Swin Transformer with its computation reallocated, or searchable (CR-NAS, Sec. 3)."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from operator import mul
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmdet.models.backbones.swin import SwinBlock, SwinTransformer
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModule, Sequential
@@ -35,16 +36,41 @@ class MapBlock(SwinBlock):
         return f'shift_size={self.attn.shift_size}'
 
 
-class _NumbersOnCPU(TorchFunctionMode):
-    """torch.linspace has numbers, which mmdet's constructor wants, on meta too."""
+class NumbersOnCPU(TorchFunctionMode):
+    """torch.linspace has numbers, which constructors want, on meta too."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         on_cpu = dict(device='cpu') if func is torch.linspace else {}
         return func(*args, **{**(kwargs or {}), **on_cpu})
 
 
+class DroppingPaths(ReallocatedBackbone):
+    """Mixin: stochastic depth.
+
+    The rates rise evenly from 0 at a network's first block to `drop_path_rate` at its
+    last. So they do along the path of a supernet: a shared block has the rate that it
+    has in the fixed network of that path.
+    """
+
+    drop_path_rate: float
+
+    def set_arch(self, arch: Arch) -> None:
+        """Makes a member of the space the path of every forward from now on."""
+        super().set_arch(arch)
+        self._spread_drop_path()
+
+    def _spread_drop_path(self) -> None:
+        stages = [stage for stage, *_ in self._stages()]
+        blocks = [b for part in stages for b in getattr(part, 'active_option', part)]
+        rates = torch.linspace(0, self.drop_path_rate, len(blocks), device='cpu')
+        for block, rate in zip(blocks, rates.tolist()):
+            for module in block.modules():
+                if isinstance(module, DropPath):
+                    module.drop_prob = rate
+
+
 @MODELS.register_module()
-class CRSwin(ReallocatedBackbone, SwinTransformer):
+class CRSwin(DroppingPaths, SwinTransformer):
     """mmdet's `SwinTransformer`, reallocated or searchable.
 
     Options are those of `ReallocatedBackbone` but for dilations, since there is no 3x3
@@ -56,16 +82,12 @@ class CRSwin(ReallocatedBackbone, SwinTransformer):
     Patch merging comes before the blocks of the stage that it leads to. Outputs are
     normed, which the next stage does not see.
 
-    Stochastic depth: the rates rise evenly from 0 at a network's first block to
-    `drop_path_rate` at its last. So they do along the path of a supernet: a shared
-    block has the rate that it has in the fixed network of that path.
-
     Forward takes ``N x in_channels x H x W`` images and returns a tuple with one
     ``N x out_channels[i] x H/s x W/s`` tensor per output stage, s = ``out_strides[i]``.
 
     Args:
         depths: Of the four stages, as in mmdet; decide the default of `stage_blocks`.
-        drop_path_rate: As above.
+        drop_path_rate: As in `DroppingPaths`.
     """
 
     modes = ('stage',)
@@ -90,7 +112,7 @@ class CRSwin(ReallocatedBackbone, SwinTransformer):
         if self.supernet:
             longest = [max(choice.values) for choice in self.space.choices]
         self.drop_path_rate = drop_path_rate
-        with _NumbersOnCPU():
+        with NumbersOnCPU():
             super().__init__(depths=longest, drop_path_rate=drop_path_rate, **mmdets)
         self.embed_dims = self.num_features[0]
         self._strides = tuple(accumulate(options.get('strides', (4, 2, 2, 2)), mul))
@@ -98,22 +120,10 @@ class CRSwin(ReallocatedBackbone, SwinTransformer):
             _check_heads(i + 1, stage.blocks[0].attn.w_msa)
             for block in stage.blocks:
                 block.__class__ = MapBlock  # mmdet's stage builds its own kind alone
-            build = partial(_first, stage.blocks)
+            build = partial(first, stage.blocks)
             stage.blocks = self._build_stage(i + 1, stage_blocks[i], build)
         self._complete()
         self._spread_drop_path()
-
-    def set_arch(self, arch: Arch) -> None:
-        """Makes a member of the space the path of every forward from now on."""
-        super().set_arch(arch)
-        self._spread_drop_path()
-
-    def _spread_drop_path(self) -> None:
-        parts = [stage.blocks for stage in self.stages]
-        blocks = [b for part in parts for b in getattr(part, 'active_option', part)]
-        rates = torch.linspace(0, self.drop_path_rate, len(blocks), device='cpu')
-        for block, rate in zip(blocks, rates.tolist()):
-            block.attn.drop.drop_prob = block.ffn.dropout_layer.drop_prob = rate
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         outs = []
@@ -123,21 +133,15 @@ class CRSwin(ReallocatedBackbone, SwinTransformer):
                 outs.append(step.output(x))
         return tuple(outs)
 
-    def steps(self) -> list[ForwardStep]:
-        """The forward: patch embedding, then stages, with patch merging in between."""
-        stem, *stages = super().steps()
-        steps = [stem]
-        for i, step in enumerate(stages):
-            if i > 0:
-                merging = self.stages[i - 1].downsample
-                run, size = partial(_merge, merging), (step.channels, step.stride)
-                steps.append(ForwardStep(run, (merging,), (), *size))
-            if step.is_output:
-                norm = getattr(self, f'norm{i}')
-                output = partial(_normed, norm)
-                step = step._replace(output=output, output_modules=(norm,))
-            steps.append(step)
-        return steps
+    def _before(self, stage: int) -> tuple[Callable, tuple[nn.Module, ...]] | None:
+        if stage == 0:
+            return None
+        merging = self.stages[stage - 1].downsample
+        return partial(_merge, merging), (merging,)
+
+    def _output(self, stage: int) -> tuple[Callable, tuple[nn.Module, ...]]:
+        norm = getattr(self, f'norm{stage}')
+        return partial(_normed, norm), (norm,)
 
     def _stem_step(self) -> ForwardStep:
         modules = self.patch_embed, self.drop_after_pos
@@ -198,7 +202,7 @@ def _check_heads(stage: int, attention: nn.Module) -> None:
         )
 
 
-def _first(blocks: nn.ModuleList, count: int) -> Sequential:
+def first(blocks: nn.ModuleList, count: int) -> Sequential:
     """A stage of so many of its first blocks; of fewer than all copies."""
     part = blocks[:count]
     return Sequential(*(part if count == len(blocks) else copy.deepcopy(part)))

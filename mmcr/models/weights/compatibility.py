@@ -16,7 +16,7 @@ from mmcr.models.weights.checkpoint import (
 
 #: How the names of a block's weights begin, or of what is beside it in its stage.
 BLOCK = re.compile(
-    r'(?:(?:layer|stage)\d+\.\d+\.(?:blocks\.\d+\.)?|stages\.\d+\.blocks\.\d+\.)'
+    r'(?:(?:layer|stage)\d+\.\d+\.(?:blocks\.\d+\.)?|stages\.\d+\.(?:blocks\.)?\d+\.)'
 )
 
 

@@ -11,7 +11,7 @@ from mmcr.models.weights.checkpoint import CheckpointError, unwrapped_names
 
 FIRST_BLOCK = re.compile(
     r'(.*?)(?:layer1\.0|features\.0\.0|stage1\.1\.main_conv|'
-    r'(?:stages|layers)\.0\.blocks\.0)\.'
+    r'(?:stages|layers)\.0\.blocks\.0|stages\.0\.0)\.'
 )
 OPTION = re.compile(r'\.options\.\w+')
 
@@ -27,7 +27,7 @@ def backbone_weights(
     """The backbone's part of a network's weights, named as mmdet names them.
 
     Understands torchvision's, mmpretrain's and mmdet's, of ResNets and MobileNetV2, and
-    of Swin Transformers mmpretrain's, mmdet's and their authors'.
+    of Swin Transformers and ConvNeXt mmpretrain's, mmdet's and their authors'.
 
     Args:
         weights: Of a classifier, a detector or a backbone alone.
@@ -50,8 +50,8 @@ def backbone_weights(
         some = ', '.join(list(weights)[:3])
         raise CheckpointError(
             f'{origin} must hold a ResNet, ResNeXt, RegNet, MobileNetV2, CSPDarknet, '
-            f'CSPNeXt or Swin Transformer, but no weight is named like their first '
-            f'block (layer1.0..., stage1.1.main_conv..., stages.0.blocks.0...): '
+            f'CSPNeXt, ConvNeXt or Swin Transformer, but no weight is named like their '
+            f'first block (layer1.0..., stage1.1.main_conv..., stages.0...): '
             f'{some}, ...'
         )
     if prefix is None and len(found) > 1:
@@ -110,5 +110,7 @@ MMDET_NAMES = _mobilenet_names()
 
 
 def _mmdet_name(name: str) -> str:
-    layer, _, leaf = name.rpartition('.')
+    # of ConvNeXt's authors
+    name = name.replace('.dwconv.', '.depthwise_conv.')
+    layer, _, leaf = name.replace('.pwconv', '.pointwise_conv').rpartition('.')
     return f'{MMDET_NAMES.get(layer, layer)}.{leaf}' if layer else name

@@ -27,9 +27,8 @@ from mmcr.models.weights.names import OPTION, backbone_weights
 from mmcr.models.weights.report import ChainReport, WeightReport
 from mmcr.registry import WEIGHT_INITIALIZERS
 
-# of a chain of blocks: a stage, or one branch of it in a stage supernet; in the layers
-# of CSPDarknet and CSPNeXt
-CHAIN = r'layer\d+|stage\d+\.\d+\.blocks|stages\.\d+\.blocks'
+# of a chain of blocks: a stage or a branch of it, inside layers of CSP networks
+CHAIN = r'layer\d+|stage\d+\.\d+\.blocks|stages\.\d+(?:\.blocks)?'
 BLOCK = re.compile(rf'(({CHAIN})(?:\.options\.\w+)?)\.(\d+)\.')
 # what old and plain networks lack; the counter matters to no forward, the offsets of a
 # deformable conv start at zero, and an index follows from the size of a window
@@ -37,7 +36,7 @@ MAY_LACK = (
     *('num_batches_tracked', 'conv_offset.weight', 'conv_offset.bias'),
     'relative_position_index',
 )
-# of a Swin Transformer that is no classifier; it starts neutral
+# of a Swin Transformer or ConvNeXt that is no classifier; it starts neutral
 OUTPUT_NORM = re.compile(r'norm\d\.')
 
 
@@ -103,7 +102,7 @@ def reallocate(
     A new block has random convs (Kaiming, as mmdet's ResNet starts) and, where it has
     a shortcut, a last norm with weight and bias 0: its residual branch adds nothing,
     and the ReLU after the addition changes nothing, since its input is never negative.
-    Of Swin Transformers the last linear layers of attention and MLP are 0.
+    Of Swin Transformers and ConvNeXt the last linear layer of each branch is 0.
 
     Args:
         weights: A state dict, as `backbone_weights` takes it.
@@ -254,8 +253,8 @@ def _check_fit(
             f'{len(differences)} weights do not fit: {"; ".join(differences[:3])}. '
             f'Give a checkpoint of its baseline: ResNet-18 or -34 for basic blocks, '
             f'ResNet-50 or deeper for bottlenecks, ResNeXt of the same groups, '
-            f'RegNet, MobileNetV2, CSPDarknet, CSPNeXt, Swin of the same windows; or '
-            f'set depth, deep_stem and the like to what the checkpoint has.'
+            f'RegNet, MobileNetV2, CSPDarknet, CSPNeXt, ConvNeXt, Swin of the same '
+            f'windows; or set depth, deep_stem and the like to what the checkpoint has.'
         )
 
 
@@ -319,6 +318,8 @@ def _ends(block: nn.Module) -> list[nn.Parameter | None]:
     if hasattr(block, 'attn'):
         last = block.attn.w_msa.proj, block.ffn.layers[1]
         return [parameter for layer in last for parameter in layer.parameters()]
+    if hasattr(block, 'pointwise_conv2'):  # of ConvNeXt
+        return list(block.pointwise_conv2.parameters())
     return [norm.weight for norm in _norms(_last_norm(block))]
 
 

@@ -1,11 +1,13 @@
 """A reallocation that chooses the scale of the images, too.
 
 What a network saves by smaller images it can spend on more blocks, at equal
-multiply-accumulates of the whole detector. One supernet learns all scales; the stages
-are searched at each, and the best of all searches meet in the run-off.
+multiply-accumulates of the whole detector, or in the time that it takes on a device.
+One supernet learns all scales; the stages are searched at each, and the best of all
+searches meet in the run-off.
 """
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -19,6 +21,7 @@ from mmcr.data.scales import at_scale, marked, sampled_scales, scaled_shape
 from mmcr.errors import UserError
 from mmcr.models.detector import refitted
 from mmcr.space import Arch, BudgetError, SearchSpace
+from mmcr.space.table import CostTable
 from mmcr.workflow import recipe
 from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.reallocation import Reallocation, work_of
@@ -33,6 +36,10 @@ TOLERANCE = 2  # percent; blocks come in whole numbers
 class ScaledReallocation(Reallocation):
     """All steps of a reallocation over several scales of images; arguments as there.
 
+    A budget of latency takes a table of whole detectors for each scale: of the config's
+    own the one that is named (``latency.json``), of others those beside it
+    (``latency_x0.75.json``).
+
     Raises:
         UserError: The pipelines name no sizes, or no architecture has the baseline's
             cost at a scale.
@@ -42,7 +49,8 @@ class ScaledReallocation(Reallocation):
         self, cfg: Config, name: str, work_dir: str | Path, settings: Settings
     ) -> None:
         searched = settings.dilations
-        settings = replace(settings, budget='macs', dilations=False)
+        budget = settings.budget or 'macs'
+        settings = replace(settings, budget=budget, dilations=False)
         super().__init__(cfg, name, work_dir, settings)
         if searched:
             self.notes.append('Dilations are not searched where scales are.')
@@ -64,8 +72,36 @@ class ScaledReallocation(Reallocation):
     def _budget(self, scale: float, value: float) -> dict:
         """Of the whole detector, since neck and heads see other images, too."""
         shape = scaled_shape(self.shape, scale, self.baseline.cfg)
+        if self.settings.budget == 'latency':
+            table = self._table_at(scale, shape)
+            return dict(type='latency', table=table, limit=value)
         options = dict(type='macs', of='detector', shape=shape)
         return dict(options, value=value, tolerance=TOLERANCE)
+
+    def _table_at(self, scale: float, shape: tuple[int, int]) -> str:
+        """The file of a scale's table, looked at."""
+        path = Path(os.path.abspath(self.settings.latency_table))
+        path = path.with_name(marked(path.stem, scale) + path.suffix)
+        height, width = shape
+        remedy = (
+            f'Measure it: tools/analysis_tools/latency_table.py CONFIG --of detector '
+            f'--shape {height} {width} --out {path}, where CONFIG is '
+            f'{SEARCH}/config.py of this reallocation with --budget macs --write-only.'
+        )
+        if not path.is_file():
+            raise UserError(
+                f'Every image scale has a latency table of its own, but for '
+                f'{scale:g} there is no file {path}. {remedy}'
+            )
+        table = CostTable.read(path)
+        found = table.shape, table.about.get('of')
+        if found != (shape, 'detector'):
+            raise UserError(
+                f'The latency table of image scale {scale:g} must be of the whole '
+                f'detector at {height} x {width}, but {path} is of the '
+                f'{found[1] or "backbone"} at {found[0]}. {remedy}'
+            )
+        return str(path)
 
     def _equal_budget(self, draft: nn.Module, final: Mapping, own: Arch) -> dict:
         table = read_budget(self._budget(1.0, 1)).table(draft, final, self._counted())
@@ -105,11 +141,11 @@ class ScaledReallocation(Reallocation):
             name = marked(SEARCH, scale)
             self.searches[name] = work_of(cfg, space, self.settings.fast)
             texts[name] = text_of(cfg)
-            height, width = budget['shape']
+            height, width = scaled_shape(self.shape, scale, self.baseline.cfg)
             size = f'{space.size:,}' if space.countable else 'too many to count'
             self.notes.append(
                 f'At {scale:g} times the image scale ({height} x {width}): {size} that '
-                f'cost as much.'
+                f'{self._kept()}.'
             )
         return texts
 
