@@ -2,12 +2,14 @@
 
 from mmcr.training.active_path_ddp import ActivePathDDP
 from mmcr.training.checkpoint_hook import WholeCheckpointHook
+from mmcr.training.in_place_distillation_hook import InPlaceDistillationHook
 from mmcr.training.paired_init_hook import PairedInitHook
 from mmcr.training.path_log_hook import PathLogHook
 from mmcr.training.resume_hook import ExactResumeHook
 from mmcr.training.samplers import (
     CostUniformSampler,
     PathSampler,
+    SandwichSampler,
     StrictlyFairSampler,
     UniformSampler,
 )
@@ -18,9 +20,11 @@ __all__ = [
     'ArchSamplingHook',
     'CostUniformSampler',
     'ExactResumeHook',
+    'InPlaceDistillationHook',
     'PairedInitHook',
     'PathLogHook',
     'PathSampler',
+    'SandwichSampler',
     'StrictlyFairSampler',
     'UniformSampler',
     'WholeCheckpointHook',

@@ -273,7 +273,7 @@ def test_settings_are_refused(given, words):
     'warm, words',
     [
         (dict(rate=0), 'rate of warm'),
-        (dict(epochs=3), 'rate, length and tune'),
+        (dict(epochs=3), 'rate, length, tune, sampler, distillation'),
     ],
 )
 def test_warm_options_are_refused(warm, words):
@@ -323,7 +323,10 @@ def work(tmp_path, monkeypatch):
 
 
 def test_the_steps_of_a_warm_reallocation(work, tmp_path):
-    made = work(checkpoint='mine.pth')
+    sampler = dict(type='mmcr.SandwichSampler', paths=3)
+    warm = dict(sampler=sampler, distillation=2.0)
+    changes = dict(optim_wrapper=dict(accumulative_counts=3))
+    made = work(checkpoint='mine.pth', warm=warm, supernet=changes)
     made.write()
     assert [step.name for step in made.steps] == [
         '01_stage_supernet',
@@ -335,6 +338,12 @@ def test_the_steps_of_a_warm_reallocation(work, tmp_path):
     )
     assert stage.model.backbone.base_channels == 16
     assert stage.optim_wrapper.optimizer.lr == 0.01
+    assert stage.optim_wrapper.accumulative_counts == 3
+    assert stage.custom_hooks[0] == dict(
+        type='mmcr.ArchSamplingHook', seed=0, sampler=sampler
+    )
+    teacher = dict(type='mmcr.InPlaceDistillationHook', weight=2.0)
+    assert stage.custom_hooks[-1] == teacher
     assert read_config('work/02_stage_search/config.py').model == stage.model
     # another detector under the same name is another start
     runner = StepRunner('work', made.steps, None)

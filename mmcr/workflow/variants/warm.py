@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
 
+from mmcr.engine.launch import add_hooks
 from mmcr.errors import UserError
 from mmcr.models import reallocate_detector
 from mmcr.models.weights.checkpoint import read_weights
@@ -87,9 +88,14 @@ def warm_supernet(
     """
     how = Continuation.of(options)
     longer = replace(baseline, cfg=continued(baseline.cfg, how.length, how.rate))
-    full = replace(options, width=1.0)
+    full = replace(options, width=1.0, supernet={})
     cfg = recipe.supernet(longer, data, full, 'stage', space)
-    return started(cfg, checkpoint, reallocated=True)
+    if how.sampler is not None:
+        cfg.custom_hooks[0]['sampler'] = how.sampler
+    if how.distillation is not None:
+        kind = 'mmcr.InPlaceDistillationHook'
+        add_hooks(cfg, dict(type=kind, weight=how.distillation))
+    return started(recipe.merged(cfg, options.supernet), checkpoint, reallocated=True)
 
 
 def unlike(baseline: Baseline, checkpoint: str) -> list[str]:
