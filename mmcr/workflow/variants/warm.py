@@ -15,7 +15,8 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
 
-from mmcr.engine.launch import add_hooks
+from mmcr.cost.complexity import measure
+from mmcr.engine.launch import add_hooks, read_config
 from mmcr.errors import UserError
 from mmcr.models import reallocate_detector
 from mmcr.models.weights.checkpoint import read_weights
@@ -205,7 +206,23 @@ class WarmReallocation(Reallocation):
             is_whole=self.is_whole,
             space=self.space,
             own=self.own,
+            marked=self._marked(),
         )
+
+    def _marked(self) -> dict[str, tuple[float, float]]:
+        """By name, cost and AP of the user's trained networks, as a front has them."""
+
+        def cost(cfg: Config) -> int:
+            backbone = measure(cfg, self.shape).parts['backbone']
+            return getattr(backbone, self.settings.budget)
+
+        return {
+            each['name']: (
+                cost(read_config(each['config'])) / cost(self.plain),
+                each['ap'],
+            )
+            for each in self.settings.trained
+        }
 
     def _kept(self) -> str:
         if not (front := self.settings.front):
