@@ -63,8 +63,8 @@ class Front:
         costs: For which a network is recommended, in those of the baseline.
         unit: That a cost is in.
         own: Of the points the baseline's path.
-        trained: Networks to be marked, by name their cost, in those of the baseline,
-            and AP in points of 100.
+        trained: The user's networks to be marked, by name their cost, in those of the
+            baseline, and AP in points of 100.
     """
 
     points: Sequence[Point]
@@ -155,6 +155,9 @@ def write_front_page(folder: str | Path, front: Front) -> str:
     columns = ['front/', 'architecture', 'cost', 'AP', 'expected', '']
     table = markdown_table(columns, cells, words=(1, 5))
     text = f'{table}\n{COLUMNS.format(unit=front.unit)}\n'
+    if front.trained:
+        marked = (f'{n} {c:.2f}, {ap:.2f}' for n, (c, ap) in front.trained.items())
+        text += f'\nTrained by you, cost and AP: {"; ".join(marked)}.\n'
     advice = front.recommended.items()
     record = dict(
         unit=front.unit,

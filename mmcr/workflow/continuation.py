@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -26,11 +26,16 @@ class Continuation:
         length: Of the supernet's training, in trainings by that recipe; the baseline
             is trained on for as long.
         tune: Of the training of a path that was taken out of the supernet, likewise.
+        sampler: Config of that of the supernet's paths; ``None``: strictly fair.
+        distillation: Weight of the loss by which the supernet's largest path teaches
+            the others; ``None``: there is none.
     """
 
     rate: float = 0.5
     length: float = 1.0
     tune: float = 1 / 12
+    sampler: Mapping | None = None
+    distillation: float | None = None
 
     def __post_init__(self) -> None:
         for name in ('rate', 'length', 'tune'):
@@ -43,7 +48,8 @@ class Continuation:
     @classmethod
     def of(cls, options: Options) -> 'Continuation':
         """That of a user's options."""
-        with config_errors('warm must be a dict of rate, length and tune, but'):
+        names = ', '.join(field.name for field in fields(cls))
+        with config_errors(f'warm must be a dict of {names}, but'):
             return cls(**options.warm)
 
 
