@@ -241,8 +241,9 @@ def warm_rows(args: argparse.Namespace) -> list[dict]:
         size = SMALL if repeat < 0 else (args.batch_size, *args.size)
         for (trainee, arch), found in zip(trainees, seconds):
             before = time.process_time()
-            trainee.timed(batch_of(*size), arch)
-            found += [time.process_time() - before] * (repeat >= 0)
+            wall, _ = trainee.timed(batch_of(*size), arch)
+            spent = time.process_time() - before if args.device == 'cpu' else wall
+            found += [spent] * (repeat >= 0)
     return [
         dict(net=which, with_cp=with_cp, mib=mib, seconds=found)
         | dict(ratio=mib / taken[0], ratios=[a / b for a, b in zip(found, seconds[0])])

@@ -108,7 +108,12 @@ class Front:
         for name, (cost, ap) in self.trained.items():
             axes.scatter([cost], [ap], marker='x', color=QUIET, zorder=4)
             axes.annotate(
-                name, (cost, ap), xytext=(4, 4), textcoords='offset points', fontsize=8
+                name,
+                (cost, ap),
+                xytext=(4, 4),
+                textcoords='offset points',
+                fontsize=8,
+                parse_math=False,
             )
         axes.set_xlabel(f'{self.unit}, in those of the baseline', parse_math=False)
         axes.set_ylabel('AP on archval (points)', color=INK)

@@ -37,9 +37,11 @@ class InPlaceDistillationHook(Hook):
     """
 
     def __init__(self, weight: float = 1.0) -> None:
-        check_number('weight', weight)
+        check_number('weight of a distillation', weight)
         if weight <= 0:
-            raise UserError(f'weight must be above 0, but got {weight}.')
+            raise UserError(
+                f'weight of a distillation must be above 0, but got {weight}.'
+            )
         self.weight = weight
 
     def before_train(self, runner: Runner) -> None:

@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmcr.checks import check_number
 from mmcr.errors import UserError
 from mmcr.registry import config_errors
+from mmcr.training import ArchSamplingHook, InPlaceDistillationHook
 from mmcr.workflow.recipe import Options
 
 WARM_UP = 'LinearLR', 'ConstantLR'
@@ -44,6 +45,11 @@ class Continuation:
                 raise UserError(
                     f'{name} of warm must be above 0 and at most 10, but got {value}.'
                 )
+        if self.sampler is not None:
+            with config_errors(f'sampler of warm: {self.sampler!r}'):
+                ArchSamplingHook(sampler=self.sampler)
+        if self.distillation is not None:
+            InPlaceDistillationHook(self.distillation)
 
     @classmethod
     def of(cls, options: Options) -> 'Continuation':

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from numbers import Real
 
 import torch
 
@@ -176,17 +175,19 @@ class Settings:
                 )
 
     def _check_trained(self) -> None:
-        kinds = dict(name=str, config=str, ap=Real)
         each_fits = is_list(self.trained) and all(
             isinstance(each, Mapping)
-            and each.keys() == kinds.keys()
-            and all(isinstance(each[name], kinds[name]) for name in kinds)
+            and each.keys() == {'name', 'config', 'ap'}
+            and all(isinstance(each[name], str) for name in ('name', 'config'))
+            and is_number(each['ap'])
+            and 1 <= each['ap'] <= 100
             for each in self.trained
         )
-        if not each_fits:
+        if not each_fits or len({e['name'] for e in self.trained}) < len(self.trained):
             raise UserError(
                 f"trained must be a list like [dict(name='R18', config='r18.py', "
-                f'ap=31.2)], but got {self.trained!r}.'
+                f'ap=31.2)], of names of their own and AP from 1 to 100, but got '
+                f'{self.trained!r}.'
             )
         if self.front is None or self.budget not in (None, 'blocks', 'macs', 'params'):
             raise UserError(

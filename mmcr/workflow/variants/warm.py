@@ -216,12 +216,11 @@ class WarmReallocation(Reallocation):
             backbone = measure(cfg, self.shape).parts['backbone']
             return getattr(backbone, self.settings.budget)
 
+        trained = self.settings.trained
+        own = cost(self.plain) if trained else 1
         return {
-            each['name']: (
-                cost(read_config(each['config'])) / cost(self.plain),
-                each['ap'],
-            )
-            for each in self.settings.trained
+            each['name']: (cost(read_config(each['config'])) / own, each['ap'])
+            for each in trained
         }
 
     def _kept(self) -> str:
