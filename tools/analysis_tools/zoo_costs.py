@@ -33,8 +33,9 @@ SPEED = """\
 ## Time on a CPU
 
 Equal multiply-accumulates need not be equal time. Backbone and FPN with ResNet-50 at
-800 x 1333, one image, one thread: seconds of the baseline, then ratios to it, the median and
-the range over five rounds ([how and on what](../benchmarks/results/deployed_speed.md)).
+800 x 1333, one image, one thread: seconds of the baseline, then ratios to it, the
+median and the range over five rounds
+([how and on what](../benchmarks/results/deployed_speed.md)).
 """
 
 
