@@ -28,8 +28,8 @@ class LayerDecay(LearningRateDecayOptimizerConstructor):
         if 'ConvNeXt' not in kind or not self.paramwise_cfg.get('num_layers'):
             raise UserError(
                 f'Layer-wise decay is that of a ConvNeXt with num_layers in '
-                f'paramwise_cfg, but got a {kind} and {dict(self.paramwise_cfg)}. Leave '
-                f'constructor and paramwise_cfg of optim_wrapper out.'
+                f'paramwise_cfg, but got a {kind} and {dict(self.paramwise_cfg)}. '
+                f'Leave constructor and paramwise_cfg of optim_wrapper out.'
             )
         last = 3 * (self.paramwise_cfg['num_layers'] - 3) - 1
 

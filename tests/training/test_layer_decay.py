@@ -6,20 +6,16 @@ from torch import nn
 
 from mmcr.errors import UserError
 
-THEIRS = 'LearningRateDecayOptimizerConstructor'
+THEIRS = 'mmdet.LearningRateDecayOptimizerConstructor'
 
 
 class ConvNeXtStandIn(nn.Module):
     """The names that mmdet's constructor reads."""
 
-    def __init__(self, blocks, options=0):
+    def __init__(self, blocks):
         super().__init__()
         self.downsample_layers = nn.ModuleList(nn.Linear(1, 1) for _ in blocks)
-        made = [nn.ModuleList(nn.Linear(1, 1) for _ in range(n)) for n in blocks]
-        for i in range(options):  # a choice of as many numbers of blocks
-            made[2] = nn.ModuleDict(
-                dict(options=nn.ModuleDict({str(blocks[2] - i): made[2]}))
-            )
+        made = (nn.ModuleList(nn.Linear(1, 1) for _ in range(n)) for n in blocks)
         self.stages = nn.ModuleList(made)
 
 

@@ -66,13 +66,12 @@ def backbone_weights(
             f'{", ".join(map(repr, found))}, but got {prefix!r}.'
         )
     inside = {
-        # ConvNeXt V2's authors keep them as 1 x 1 x 1 x C, mmpretrain as C
-        _mmdet_name(name[len(prefix) :]): weight.flatten()
-        if '.grn.' in name
-        else weight
+        _mmdet_name(name[len(prefix) :]): weight
         for name, weight in weights.items()
         if name.startswith(prefix)
     }
+    # of ConvNeXt V2, which its authors keep as 1 x 1 x 1 x C
+    inside |= {n: w.flatten() for n, w in inside.items() if '.grn.' in n}
     others = Counter(
         name.split('.')[0] for name in weights if not name.startswith(prefix)
     )
