@@ -3,10 +3,10 @@
     python benchmarks/judge.py benchmarks/ranking_shapes.py --arch 7-5-2-2 \
         --seeds 2 3 4 5 6 7 --out judged
 
-No supernet and no search: the contest of `reallocate.py` alone, with the recipe of found
-networks. Initial weights come from the network with all blocks of the config's stage
-space (`mmcr.PairedInitHook`). Started again, it goes on where it was; more seeds train
-what is new. Writes judge.md and judge.json.
+No supernet, no search: the contest of `reallocate.py` alone, with the recipe of found
+networks. Initial weights come from one network for all (`mmcr.PairedInitHook`): that of
+--large, or with all blocks of the config's stage space. Started again, it goes on where
+it was; more seeds train what is new. Writes judge.md and judge.json.
 """
 
 import argparse
@@ -53,6 +53,9 @@ def parse_args() -> argparse.Namespace:
         '--arch', type=blocks, nargs='+', required=True, help='blocks, as 7-5-2-2'
     )
     parser.add_argument('--seeds', type=int, nargs='+', required=True)
+    parser.add_argument(
+        '--large', type=blocks, help='blocks of the network that initial weights are of'
+    )
     parser.add_argument('--out', type=Path, required=True, help='folder for all of it')
     parser.add_argument('--jobs', type=int, default=1, help='side by side, on a CPU')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
@@ -71,6 +74,8 @@ def judged(args: argparse.Namespace, lock: int) -> tuple[ContestTable, dict]:
         network.test_evaluator = unrounded(network.test_evaluator, 'bbox')
         return network
 
+    large = args.large or most_blocks(draft)['stage_blocks']
+    large = dict(_delete_=True, **of(list(large)).model.backbone)
     networks = {}
     for values in [list(base.stage_blocks), *args.arch]:
         if len(values) != len(base.stage_blocks):
@@ -79,7 +84,6 @@ def judged(args: argparse.Namespace, lock: int) -> tuple[ContestTable, dict]:
                 f'{"-".join(map(str, values))} has {len(values)}.'
             )
         networks[name_of(draft.space.member(values))] = of(values)
-    large = dict(_delete_=True, **of(most_blocks(draft)).model.backbone)
     contest = Contest(args.out, networks, large, Screen([]), jobs=args.jobs)
     contest.run([(name, seed) for seed in args.seeds for name in networks], lock)
     aps = {
@@ -123,8 +127,11 @@ def main() -> None:
         args.out,
         'judge',
         f'{text}\n{hardware("cpu")}. {known}.\n',
-        dict(aps={name: list(row.values()) for name, row in table.aps.items()},
-             seeds=args.seeds, config=Path(args.config).name),
+        dict(
+            aps={name: list(row.values()) for name, row in table.aps.items()},
+            seeds=args.seeds,
+            config=Path(args.config).name,
+        ),
     )
     print(text)
 

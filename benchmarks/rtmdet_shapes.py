@@ -53,12 +53,12 @@ model = dict(
     ),
 )
 
-max_epochs = 12
+max_epochs = 8
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [_base_.warm_up, dict(_base_.cosine, end=max_epochs)]
 
 # As the demo's, over 17 architectures that are far apart.
-longer = 24
+longer = 16
 reallocation = dict(
     backbone=dict(
         stage_choices=dict(

@@ -214,9 +214,14 @@ def deployed(detector: nn.Module, record: str | Path) -> nn.Module:
         record: The JSON that was written with the files.
 
     Raises:
-        UserError: The files are of a detector with other parts or outputs.
+        UserError: It is another JSON, or of a detector with other parts or outputs.
     """
     place, record = Path(record), read_json(record, 'what an export wrote')
+    if not isinstance(record, dict) or not {'outputs', 'files'} <= record.keys():
+        raise UserError(
+            f'{place} must be what an export wrote beside its files, with outputs and '
+            f'files, but it is another JSON. Name that of tools/deployment/export.py.'
+        )
     parts, exported = parts_of(detector), record['outputs']
     own = {part.name: part.outputs for part in parts}
     if own != exported:

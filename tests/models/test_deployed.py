@@ -155,6 +155,13 @@ def test_files_of_another_detector(tmp_path):
         deployed(built('RetinaNet'), tmp_path / 'x.onnx.json')
 
 
+@pytest.mark.parametrize('other', [{}, [1], dict(files={}), 'found'])
+def test_files_of_something_else(tmp_path, other):
+    write_json(tmp_path / 'x.json', other)
+    with pytest.raises(UserError, match='x.json must be what an export wrote'):
+        deployed(built('RetinaNet'), tmp_path / 'x.json')
+
+
 def test_names_of_outputs():
     network, head = parts_of(built('FasterRCNN'))
     assert network.outputs[:6] == [*(f'features.{i}' for i in range(5)), 'cls_scores.0']
