@@ -68,23 +68,25 @@ def judged(args: argparse.Namespace, lock: int) -> tuple[ContestTable, dict]:
     options = settings_of(cfg.pop('reallocation', {})).options
     base = understand(cfg)
     draft, _ = recipe.stage_draft(base, options)
+    large = args.large or most_blocks(draft)['stage_blocks']
+
+    for values in [*args.arch, large]:
+        if len(values) != len(base.stage_blocks):
+            raise UserError(
+                f'The detector has {len(base.stage_blocks)} stages, but '
+                f'{"-".join(map(str, values))} has {len(values)}.'
+            )
 
     def of(values: list[int]) -> Config:
         network = recipe.network(base, dict(stage_blocks=values), options)
         network.test_evaluator = unrounded(network.test_evaluator, 'bbox')
         return network
 
-    large = args.large or most_blocks(draft)['stage_blocks']
-    large = dict(_delete_=True, **of(list(large)).model.backbone)
+    largest = dict(_delete_=True, **of(list(large)).model.backbone)
     networks = {}
     for values in [list(base.stage_blocks), *args.arch]:
-        if len(values) != len(base.stage_blocks):
-            raise UserError(
-                f'The detector has {len(base.stage_blocks)} stages, but --arch '
-                f'{"-".join(map(str, values))} has {len(values)}.'
-            )
         networks[name_of(draft.space.member(values))] = of(values)
-    contest = Contest(args.out, networks, large, Screen([]), jobs=args.jobs)
+    contest = Contest(args.out, networks, largest, Screen([]), jobs=args.jobs)
     contest.run([(name, seed) for seed in args.seeds for name in networks], lock)
     aps = {
         name: {seed: contest.ap(name, seed) for seed in args.seeds} for name in networks

@@ -10,6 +10,11 @@ those above what is there between steps.
 
 tells what a stage supernet takes with either `share`, with and without `with_cp`.
 
+    python benchmarks/supernet_step.py warm --out DIR
+
+compares a step of a supernet as wide as its detector with one of mmdet's plain detector
+(frozen stage, norms in evaluation mode), in turn, by the time of the processor.
+
 On a CPU every peak is one of resident memory, in a forked process of its own whose
 allocator gives memory back at once (Linux); on a GPU it is torch's own count.
 """
@@ -17,6 +22,7 @@ allocator gives memory back at once (Linux); on a GPU it is torch's own count.
 import argparse
 import json
 import sys
+import time
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
@@ -24,6 +30,8 @@ from random import Random
 from statistics import median
 
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from speed_results import hardware, versions
@@ -31,6 +39,7 @@ from training_steps import (
     SUPERNETS,
     Trainee,
     batch_of,
+    detector_cfg,
     fixed_of,
     in_own_process,
     supernet_of,
@@ -55,12 +64,16 @@ def parse_args() -> argparse.Namespace:
     memory = kinds.add_parser('memory', help='both ways to share blocks')
     memory.add_argument('--nets', nargs='+', choices=STAGE, default=['r50-stage'])
     memory.add_argument('--path', nargs='+', choices=PATHS, default=PATHS)
-    for kind, size in ((step, [256, 320]), (memory, [800, 1333])):
+    warm = kinds.add_parser('warm', help='full width against the plain detector')
+    warm.add_argument('--path', nargs='+', choices=PATHS, default=PATHS)
+    warm.add_argument('--repeats', type=int, default=3, help='steps of each')
+    sizes = (step, [256, 320], 2), (memory, [800, 1333], 2), (warm, [800, 1333], 1)
+    for kind, size, count in sizes:
         kind.add_argument('--out', required=True, help='folder for the figures')
         kind.add_argument(
             '--size', type=int, nargs=2, default=size, help='height and width in pixels'
         )
-        kind.add_argument('--batch-size', type=int, default=2)
+        kind.add_argument('--batch-size', type=int, default=count)
         kind.add_argument('--device', choices=['cpu', 'cuda'], default=best_device())
         kind.add_argument('--amp', action='store_true')
     return parser.parse_args()
@@ -189,6 +202,69 @@ def memory_cells(row: dict) -> list[str]:
     ]
 
 
+def warm_trainee(
+    which: str, with_cp: bool, args: argparse.Namespace
+) -> tuple[Trainee, Arch | None]:
+    """A ResNet-50's supernet of full width and a path, or mmdet's plain detector."""
+    cfg = detector_cfg('r50-stage', share='prefix', base_channels=64, with_cp=with_cp)
+    cfg.neck.in_channels = [256, 512, 1024, 2048]
+    if which == 'plain':
+        path, _ = Config._get_cfg_path(
+            'mmdet::_base_/models/faster-rcnn_r50_fpn.py', ''
+        )
+        cfg.backbone = {**Config.fromfile(path).model.backbone, 'init_cfg': None}
+    torch.manual_seed(0)
+    trainee = Trainee(MODELS.build(cfg), args.device, args.amp)
+    if which == 'plain':
+        return trainee, None
+    deepest = [max(c.values) for c in trainee.model.backbone.space.choices]
+    return trainee, stage_arch([3, 4, 6, 3] if which == 'baseline' else deepest)
+
+
+def warm_mib(which: str, with_cp: bool, args: argparse.Namespace) -> float:
+    """Weights, the momentum of all paths, and the peak of a step; in a new process."""
+    trainee, arch = warm_trainee(which, with_cp, args)
+    batch, small = batch_of(args.batch_size, *args.size), batch_of(*SMALL)
+    peak = trainee.step_bytes(batch, small, arch)
+    learns = [p for p in trainee.model.parameters() if p.requires_grad]
+    held = [*trainee.model.parameters(), *trainee.model.buffers(), *learns]
+    return (peak + sum(tensor.nbytes for tensor in held)) / 2**20
+
+
+def warm_rows(args: argparse.Namespace) -> list[dict]:
+    """Of the plain detector, then of every path with and without `with_cp`."""
+    cases = [('plain', False), *product(args.path, (False, True))]
+    taken = [in_own_process(args.device, warm_mib, *case, args) for case in cases]
+    trainees = [warm_trainee(*case, args) for case in cases]
+    seconds = [[] for _ in cases]
+    for repeat in range(-1, args.repeats):  # the first one warms up, on a small image
+        size = SMALL if repeat < 0 else (args.batch_size, *args.size)
+        for (trainee, arch), found in zip(trainees, seconds):
+            before = time.process_time()
+            wall, _ = trainee.timed(batch_of(*size), arch)
+            spent = time.process_time() - before if args.device == 'cpu' else wall
+            found += [spent] * (repeat >= 0)
+    return [
+        dict(net=which, with_cp=with_cp, mib=mib, seconds=found)
+        | dict(ratio=mib / taken[0], ratios=[a / b for a, b in zip(found, seconds[0])])
+        for (which, with_cp), mib, found in zip(cases, taken, seconds)
+    ]
+
+
+def warm_cells(row: dict) -> list[str]:
+    """A line of the table of warm supernets."""
+    least, ratio, most = (of(row['ratios']) for of in (min, median, max))
+    return [
+        row['net'],
+        'yes' if row['with_cp'] else 'no',
+        f'{median(row["seconds"]):.1f} s',
+        f'{ratio:.2f} ({least:.2f} to {most:.2f})',
+        f'{row["mib"]:.0f} MiB',
+        f'{row["ratio"]:.2f}',
+    ]
+
+
+CELLS = dict(step=step_cells, memory=memory_cells, warm=warm_cells)
 HEADS = dict(
     step=(
         'Training step of a supernet and of its fixed networks',
@@ -200,13 +276,18 @@ HEADS = dict(
         ['supernet', 'share', 'with_cp', 'path', 'parameters', 'weights']
         + ['momentum', 'peak of a step', 'together'],
     ),
+    warm=(
+        'A supernet as wide as its detector, and the plain detector',
+        ['path', 'with_cp', 'step', 'ratio (range of the repeats)']
+        + ['memory', 'ratio'],
+    ),
 )
 
 
 def table(kind: str, setting: dict, rows: list[dict]) -> str:
     """The figures as Markdown."""
     title, heads = HEADS[kind]
-    cells = [(step_cells if kind == 'step' else memory_cells)(row) for row in rows]
+    cells = [CELLS[kind](row) for row in rows]
     packages = (f'{name} {number}' for name, number in setting['versions'].items())
     height, width = setting['size']
     return '\n'.join(
@@ -250,21 +331,20 @@ def main() -> None:
         versions=versions(),
         **vars(args),
     )
-    if args.kind == 'step':
+    if args.kind == 'warm':
+        rows = warm_rows(args)
+    elif args.kind == 'step':
         # first: once a process has run threads, it should fork no more
         taken = {name: peaks(name, args) for name in args.nets}
         rows = [dict(compare(name, args), step_mib=taken[name]) for name in args.nets]
     else:
         cases = product(args.nets, ('branch', 'prefix'), (False, True), args.path)
         rows = [in_own_process(args.device, sharing, *case, args) for case in cases]
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    stem = 'supernet_step' if args.kind == 'step' else 'supernet_memory'
-    (out / f'{stem}.json').write_text(
-        json.dumps(dict(setting=setting, rows=rows), indent=2)
-    )
-    (out / f'{stem}.md').write_text(table(args.kind, setting, rows))
-    print(table(args.kind, setting, rows))
+    (out := Path(args.out)).mkdir(parents=True, exist_ok=True)
+    page, record = table(args.kind, setting, rows), dict(setting=setting, rows=rows)
+    (out / f'supernet_{args.kind}.json').write_text(json.dumps(record, indent=2))
+    (out / f'supernet_{args.kind}.md').write_text(page)
+    print(page)
 
 
 if __name__ == '__main__':

@@ -10,9 +10,16 @@ alone by the recipe, under the same seeds; beside them the baseline as it was gi
 trained on for as long as supernet and path. Everything is tested as the config tests.
 Started again, it goes on where it was. A `train_cfg` and `param_scheduler` of
 `reallocation.supernet`, which are for cold supernets, are left out.
+
+    python benchmarks/warm.py CONFIG --out other --from DETECTOR \
+        --alone warm/warm.json --cfg-options reallocation.warm.distillation=1
+
+trains a warm supernet and no other network: its paths are scored as they are, on
+archval and on the test's images, beside an earlier run's AP of the networks alone.
 """
 
 import argparse
+import copy
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -27,7 +34,8 @@ from speed_results import hardware, versions
 from mmcr.cli import user_errors
 from mmcr.engine.extract import is_path, opened, write_path
 from mmcr.engine.launch import read_config
-from mmcr.files import file_digest, read_state, write_json
+from mmcr.errors import UserError
+from mmcr.files import file_digest, read_json, read_state, write_json
 from mmcr.models.weights.checkpoint import only_weights, write_weights
 from mmcr.registry import MODELS
 from mmcr.report.tables import markdown_table, write_results
@@ -81,13 +89,16 @@ class Comparison:
         )
         work.write()
         self.work, self.how = work, work.how
-        self.runner = StepRunner(work.work_dir, work.steps, self.screen)
-        self.screen.expect(step.name for step in work.steps)
+        steps = work.steps[:1] if self.args.alone else work.steps
+        self.runner = StepRunner(work.work_dir, steps, self.screen)
+        self.screen.expect(step.name for step in steps)
         self.runner.run(lock)
-        self._train_cold()
         others = [arch for arch in work.space if arch != work.own]
         count = min(self.args.paths - 1, len(others))
         self.archs = [work.own, *spread(others, count)]
+        if self.args.alone:
+            return self._untrained()
+        self._train_cold()
         scores = self._scores()
         self._compete(checkpoint)
         return self._write(scores)
@@ -128,9 +139,10 @@ class Comparison:
             scores['warm'] = self._scored(read_config(config), warm)
         return scores
 
-    def _scored(self, cfg: Config, checkpoint: str) -> list[float]:
+    def _scored(self, cfg: Config, checkpoint: str, on: str = '') -> list[float]:
         """Kept in a file; the architectures and the checkpoint tell them apart."""
-        file, key = self.out / 'scores.json', f'{file_digest(checkpoint)} {self.archs}'
+        file = self.out / 'scores.json'
+        key = f'{file_digest(checkpoint)} {self.archs}{on}'
         state = read_state(file)
         if key not in state:
             cfg.model.pop('init_cfg', None)
@@ -141,6 +153,34 @@ class Comparison:
             state[key] = [trial.score for trial in trials]
             write_json(file, state)
         return state[key]
+
+    def _untrained(self) -> str:
+        """The page of a supernet whose paths are not trained further."""
+        known = read_json(Path(self.args.alone), 'the results of an earlier run')
+        alone = {n: row['alone'] for n, row in zip(known['archs'], known['rows'])}
+        names = [name_of(arch) for arch in self.archs]
+        if not alone.keys() >= set(names):
+            raise UserError(f'{self.args.alone} must be of this config and its paths.')
+        supernet = self.runner.checkpoint(SUPERNET)
+        archval = read_config(self.out / f'warm/{SEARCH}/config.py')
+        tested = copy.deepcopy(archval)
+        tested.test_evaluator = self.plain.test_evaluator
+        tested.test_dataloader = dict(
+            self.plain.test_dataloader, batch_size=archval.test_dataloader.batch_size
+        )
+        scores = self._scored(archval, supernet), self._scored(tested, supernet, 'test')
+        rows = [
+            dict(score=100 * score, extracted=100 * ap, alone=alone[name])
+            for name, score, ap in zip(names, *scores)
+        ]
+        aps = [row['extracted'] for row in rows]
+        record = dict(archs=names, rows=rows, taus=taus_of(rows))
+        text = (
+            f'{table_of(record)}\nExtracted: mean {fmean(aps):.2f}, least '
+            f'{min(aps):.2f}, baseline {aps[0]:.2f}. {said_of(record["taus"])}'
+        )
+        write_results(self.out, 'warm', text, record)
+        return text
 
     def _compete(self, checkpoint: str) -> None:
         paths = self._extracted()
@@ -200,16 +240,10 @@ class Comparison:
             row['tuned'] = self._mean(self.warm, 'ap', f'{name}_tuned')
             row['alone'] = self._mean(self.alone, 'ap', name)
             rows.append(row)
-        alone = [row['alone'] for row in rows]
-        taus = {
-            column: tau([row[column] for row in rows], alone)
-            for column in rows[0]
-            if column != 'alone'
-        }
         record = dict(
             archs=names,
             rows=rows,
-            taus=taus,
+            taus=taus_of(rows),
             baseline={
                 way: self._mean(self.warm, 'ap', f'baseline_{way}')
                 for way in ('given', 'longer')
@@ -239,22 +273,41 @@ def tau(first: Sequence[float], second: Sequence[float]) -> float | None:
     return None if isnan(value) else value
 
 
-def page(record: dict) -> str:
-    """The results for people."""
+def taus_of(rows: Sequence[dict]) -> dict[str, float | None]:
+    """By column, that with the last."""
+    *columns, alone = rows[0]
+    return {
+        column: tau([row[column] for row in rows], [row[alone] for row in rows])
+        for column in columns
+    }
+
+
+def said_of(taus: dict[str, float | None]) -> str:
+    """A line about the rankings."""
+    found = '; '.join(
+        f'{name} {"-" if value is None else f"{value:.2f}"}'
+        for name, value in taus.items()
+    )
+    return f'Tau with the AP alone: {found}.\n'
+
+
+def table_of(record: dict) -> str:
+    """A row for each path."""
     columns = list(record['rows'][0])
     cells = [
         [name, *(f'{row[column]:.2f}' for column in columns)]
         for name, row in zip(record['archs'], record['rows'])
     ]
+    return markdown_table(['blocks', *columns], cells, words=(0,))
+
+
+def page(record: dict) -> str:
+    """The results for people."""
     behind = [row['alone'] - row['extracted'] for row in record['rows']]
     tuned = [row['alone'] - row['tuned'] for row in record['rows']]
-    taus = '; '.join(
-        f'{name} {"-" if value is None else f"{value:.2f}"}'
-        for name, value in record['taus'].items()
-    )
     costs = '; '.join(f'{n} {cost:.2f}' for n, cost in record['trainings'].items())
     return (
-        f'{markdown_table(["blocks", *columns], cells, words=(0,))}\n'
+        f'{table_of(record)}\n'
         f'AP in points of 100, the first row the baseline. Scores on archval in the '
         f'warm supernet, at its start, in the cold one; then the tests: the path as '
         f'extracted, after a short training, and trained alone.\n\n'
@@ -263,7 +316,7 @@ def page(record: dict) -> str:
         f'- Training alone minus as extracted: {fmean(behind):+.2f} on average, '
         f'{max(behind):+.2f} at the most; minus tuned: {fmean(tuned):+.2f} and '
         f'{max(tuned):+.2f}.\n'
-        f'- Tau with the AP alone: {taus}.\n'
+        f'- {said_of(record["taus"])}'
         f'- In trainings alone: {costs}.\n'
     )
 
@@ -275,6 +328,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='of a detector')
     parser.add_argument('--out', required=True, help='folder for all of it')
     parser.add_argument('--from', dest='checkpoint', help='of the detector, trained')
+    parser.add_argument('--alone', help='warm.json of an earlier run')
     parser.add_argument('--paths', type=int, default=12)
     parser.add_argument('--seeds', type=int, default=1)
     parser.add_argument('--jobs', type=int, default=1, help='side by side, on a CPU')

@@ -1,7 +1,6 @@
 """Small helpers for tests that compare networks."""
 
 import random
-from importlib.util import find_spec
 
 import torch
 from mmdet.registry import MODELS
@@ -10,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcr.models import inherit_weights, path_state_dict
+from mmcr.models.backbones.convnext import MISSING
 
 FEW = dict(stage1=(1, 3), stage2=(2, 1), stage3=(1, 2, 3), stage4=(1, 2))
 FEW_OF_FIVE = dict(
@@ -57,7 +57,7 @@ FAMILIES = {
     'cspnext': dict(CSP, type='mmcr.CRCSPNeXt'),
     'swin': SWIN,
 }
-if find_spec('mmpretrain'):
+if not MISSING:
     FAMILIES['convnext'] = CONVNEXT
 NO_DILATIONS = ('swin',)
 NO_BATCH_NORMS = ('swin', 'convnext')

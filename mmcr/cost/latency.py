@@ -154,8 +154,8 @@ def _measured(
     repeats: int,
     runtime: str,
     clock: str,
-) -> tuple[dict[tuple, float], list[float], float]:
-    """Milliseconds by kind of unit and of each network, and the spread in percent."""
+) -> tuple[dict[tuple, float], list[list[float]], float]:
+    """Milliseconds by kind of unit; of each network by round; the spread in percent."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         pieces = _pieces(units, device, runtime)
         runs = [run for pair in pieces.values() for run in pair if run]
@@ -165,12 +165,12 @@ def _measured(
         runs += [_run(net, image, runtime) for net in nets]
     with torch.inference_mode():
         rounds = rounds_of(runs, device, repeats, clock)
-    times = dict(zip(runs, zip(*rounds)))
+    times, zeros = dict(zip(runs, zip(*rounds))), [0] * repeats
     milliseconds = {
-        kind: 1e3 * median(_less(times[run], times.get(before)))
+        kind: 1e3 * median(a - b for a, b in zip(times[run], times.get(before, zeros)))
         for kind, (run, before) in pieces.items()
     }
-    wholes = [1e3 * median(times[run]) for run in runs[len(runs) - len(nets) :]]
+    wholes = [[1e3 * s for s in times[run]] for run in runs[len(runs) - len(nets) :]]
     spread = 100 * median(map(spread_of, times.values()))
     return milliseconds, wholes, round(spread, 2)
 
@@ -219,7 +219,8 @@ def summary(table: CostTable) -> str:
             f'Error of the sum over {len(check["networks"])} whole backbones: median '
             f'{check["median_error_percent"]:.2f}%, largest '
             f'{check["largest_error_percent"]:.2f}%; rank correlation '
-            f'{check["rank_correlation"]}.'
+            f'{check["rank_correlation"]}; of these measured in odd rounds with even '
+            f'ones {check["rank_correlation_of_rounds"]}.'
         )
     lines += [f'Warning: {warning}' for warning in about['warnings']]
     return '\n'.join(lines)
@@ -299,10 +300,6 @@ def _run(net: nn.Module, image: Tensor, runtime: str) -> Callable:
     return partial(runs, image)
 
 
-def _less(times: Sequence[float], others: Sequence[float] | None) -> list[float]:
-    return [a - b for a, b in zip(times, others or [0] * len(times))]
-
-
 def _draw(space: SearchSpace, number: int) -> list[Arch]:
     rng, archs = Random(0), {}
     while len(archs) < min(number, space.size):
@@ -326,7 +323,8 @@ def _rounded(
     }
 
 
-def _errors(table: CostTable, archs: list[Arch], measured: list[float]) -> dict:
+def _errors(table: CostTable, archs: list[Arch], wholes: list[list[float]]) -> dict:
+    measured = list(map(median, wholes))
     networks = [
         dict(
             arch=arch.to_json(),
@@ -337,13 +335,15 @@ def _errors(table: CostTable, archs: list[Arch], measured: list[float]) -> dict:
         for arch, ms in zip(archs, measured)
     ]
     sizes = [abs(network['error_percent']) for network in networks]
-    ranks = None
-    if len(networks) > 2:
-        sums = [network['sum'] for network in networks]
-        ranks = round(float(spearmanr(sums, measured).statistic), 3)
+    odd, even = ([median(w[i::2]) for w in wholes if len(w) > 1] for i in (0, 1))
     return dict(
         median_error_percent=median(sizes) if sizes else None,
         largest_error_percent=max(sizes) if sizes else None,
-        rank_correlation=ranks,
+        rank_correlation=_ranks([net['sum'] for net in networks], measured),
+        rank_correlation_of_rounds=_ranks(odd, even),
         networks=networks,
     )
+
+
+def _ranks(ours: list[float], theirs: list[float]) -> float | None:
+    return round(float(spearmanr(ours, theirs).statistic), 3) if len(ours) > 2 else None

@@ -25,7 +25,12 @@ from mmcr.space.arch import Arch
 
 PREDICTS = 'test', 'val'  # where a config may say how paths are scored
 #: What trains supernets alone.
-OF_SUPERNETS = 'ArchSamplingHook', 'PathLogHook', 'ActivePathDDP'
+OF_SUPERNETS = (
+    'ArchSamplingHook',
+    'InPlaceDistillationHook',
+    'PathLogHook',
+    'ActivePathDDP',
+)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from mmcr.data.checks import check_config
 from mmcr.data.coco import forget
 from mmcr.data.images import SAMPLE, image_count
 from mmcr.errors import UserError
-from mmcr.models.backbones.convnext import INSTALL
+from mmcr.models.backbones.convnext import INSTALL, MISSING
 from mmcr.models.detector import check_levels
 from mmcr.models.weights.checkpoint import (
     check_finite,
@@ -151,7 +151,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         cfg.merge_from_dict(options or {})
     # a config is Python: it may raise anything
     except (Exception, SystemExit) as error:
-        hint = f'. {INSTALL}' if 'mmpretrain' in str(error) else ''
+        hint = f'. {INSTALL}' if MISSING and 'mmpretrain' in str(error) else ''
         raise UserError(
             f'{path} is not a config that mmengine can read: '
             f'{type(error).__name__}: {error}{hint}'

@@ -63,8 +63,8 @@ class Front:
         costs: For which a network is recommended, in those of the baseline.
         unit: That a cost is in.
         own: Of the points the baseline's path.
-        trained: Networks to be marked, by name their cost, in those of the baseline,
-            and AP in points of 100.
+        trained: The user's networks to be marked, by name their cost, in those of the
+            baseline, and AP in points of 100.
     """
 
     points: Sequence[Point]
@@ -108,7 +108,12 @@ class Front:
         for name, (cost, ap) in self.trained.items():
             axes.scatter([cost], [ap], marker='x', color=QUIET, zorder=4)
             axes.annotate(
-                name, (cost, ap), xytext=(4, 4), textcoords='offset points', fontsize=8
+                name,
+                (cost, ap),
+                xytext=(4, 4),
+                textcoords='offset points',
+                fontsize=8,
+                parse_math=False,
             )
         axes.set_xlabel(f'{self.unit}, in those of the baseline', parse_math=False)
         axes.set_ylabel('AP on archval (points)', color=INK)
@@ -155,6 +160,9 @@ def write_front_page(folder: str | Path, front: Front) -> str:
     columns = ['front/', 'architecture', 'cost', 'AP', 'expected', '']
     table = markdown_table(columns, cells, words=(1, 5))
     text = f'{table}\n{COLUMNS.format(unit=front.unit)}\n'
+    if front.trained:
+        marked = (f'{n} {c:.2f}, {ap:.2f}' for n, (c, ap) in front.trained.items())
+        text += f'\nTrained by you, cost and AP: {"; ".join(marked)}.\n'
     advice = front.recommended.items()
     record = dict(
         unit=front.unit,

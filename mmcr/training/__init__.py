@@ -2,6 +2,7 @@
 
 from mmcr.training.active_path_ddp import ActivePathDDP
 from mmcr.training.checkpoint_hook import WholeCheckpointHook
+from mmcr.training.in_place_distillation_hook import InPlaceDistillationHook
 from mmcr.training.layer_decay import LayerDecay
 from mmcr.training.paired_init_hook import PairedInitHook
 from mmcr.training.path_log_hook import PathLogHook
@@ -9,6 +10,7 @@ from mmcr.training.resume_hook import ExactResumeHook
 from mmcr.training.samplers import (
     CostUniformSampler,
     PathSampler,
+    SandwichSampler,
     StrictlyFairSampler,
     UniformSampler,
 )
@@ -19,10 +21,12 @@ __all__ = [
     'ArchSamplingHook',
     'CostUniformSampler',
     'ExactResumeHook',
+    'InPlaceDistillationHook',
     'LayerDecay',
     'PairedInitHook',
     'PathLogHook',
     'PathSampler',
+    'SandwichSampler',
     'StrictlyFairSampler',
     'UniformSampler',
     'WholeCheckpointHook',

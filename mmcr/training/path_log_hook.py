@@ -109,7 +109,9 @@ class PathLogHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         arch = find_backbone(runner.model).arch
-        self.record.add(arch, outputs['loss'].item())
+        # what the largest path teaches it does not learn itself: not comparable
+        taught = outputs.get('loss_distillation', 0.0)
+        self.record.add(arch, float(outputs['loss'] - taught))
         if self.every_n_train_iters(runner, self.interval):
             drawn = {f'path/{name}': value for name, value in arch.items()}
             runner.visualizer.add_scalars(

@@ -5,7 +5,7 @@ So all ranks draw the same path, and a resumed training needs nothing but the se
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -102,6 +102,59 @@ class CostUniformSampler(PathSampler):
         rng = Random(f'{seed}/{iteration}')
         parts = cost_bins(space, self.bins, self.low, self.high)
         return rng.choice(parts).sample(rng)
+
+
+@dataclass(frozen=True)
+class SandwichSampler(PathSampler):
+    """Both ends and paths in between (Universally Slimmable Networks, ICCV 2019).
+
+    Of every `paths` iterations the first trains the largest path, the second the
+    smallest, the others what is drawn uniformly. The weights are updated once for all
+    of them where the optimizer's ``accumulative_counts`` is `paths`, as published.
+
+    Args:
+        paths: Of a round, both ends among them.
+
+    Raises:
+        UserError: `paths` is below 3.
+    """
+
+    paths: int = 4
+
+    def __post_init__(self):
+        check_integer('paths', self.paths, at_least=3)
+
+    def draw(self, space: SearchSpace, seed: int, iteration: int) -> Arch:
+        _check_unbounded(space, self)
+        smallest, largest = ends(space)
+        position = iteration % self.paths
+        if position < 2:
+            return (largest, smallest)[position]
+        return space.sample(Random(f'{seed}/{iteration}'))
+
+
+def ends(space: SearchSpace) -> tuple[Arch, Arch]:
+    """The members that cost least and most of a space without a budget.
+
+    Raises:
+        UserError: Its choices cost nothing, so that it has no such ends.
+    """
+    if space.cost is None:
+        raise UserError(
+            'The smallest and the largest path are those that cost least and most, but '
+            'the choices of this space, dilations for example, have no cost: use '
+            'mmcr.UniformSampler, and no distillation'
+        )
+
+    def end(pick: Callable) -> Arch:
+        return Arch(
+            {
+                c.name: pick(c.values, key=lambda v, c=c: exact(space.cost(c.name, v)))
+                for c in space.choices
+            }
+        )
+
+    return end(min), end(max)
 
 
 @lru_cache(maxsize=8)  # of spaces by identity: a training draws from one

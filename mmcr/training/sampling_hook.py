@@ -18,11 +18,12 @@ from mmcr.space.space import SearchSpace
 from mmcr.training.samplers import (
     CostUniformSampler,
     PathSampler,
+    SandwichSampler,
     StrictlyFairSampler,
     UniformSampler,
 )
 
-for kind in (UniformSampler, StrictlyFairSampler, CostUniformSampler):
+for kind in (UniformSampler, StrictlyFairSampler, CostUniformSampler, SandwichSampler):
     TASK_UTILS.register_module(module=kind)
 
 COSTS = 'blocks', 'macs'

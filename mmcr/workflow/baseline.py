@@ -90,7 +90,8 @@ def understand(cfg: Config) -> Baseline:
         cfg.model.pop('init_cfg', None)
     cfg.load_from, cfg.resume = None, False
     optimized = cfg.get('optim_wrapper') or {}
-    if str(optimized.get('constructor')).endswith(LAYER_DECAY):
+    scope, _, constructor = str(optimized.get('constructor')).rpartition('.')
+    if constructor == LAYER_DECAY and scope.partition('.')[0] in ('', 'mmdet'):
         optimized['constructor'] = 'mmcr.LayerDecay'  # the same, of any blocks
     arguments = _normalised(kind, backbone)
     network = build(dict(arguments, type=f'mmcr.{kind.__name__}'))

@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmcr.checks import check_number
 from mmcr.errors import UserError
 from mmcr.registry import config_errors
+from mmcr.training import ArchSamplingHook, InPlaceDistillationHook
 from mmcr.workflow.recipe import Options
 
 WARM_UP = 'LinearLR', 'ConstantLR'
@@ -26,11 +27,16 @@ class Continuation:
         length: Of the supernet's training, in trainings by that recipe; the baseline
             is trained on for as long.
         tune: Of the training of a path that was taken out of the supernet, likewise.
+        sampler: Config of that of the supernet's paths; ``None``: strictly fair.
+        distillation: Weight of the loss by which the supernet's largest path teaches
+            the others; ``None``: there is none.
     """
 
     rate: float = 0.5
     length: float = 1.0
     tune: float = 1 / 12
+    sampler: Mapping | None = None
+    distillation: float | None = None
 
     def __post_init__(self) -> None:
         for name in ('rate', 'length', 'tune'):
@@ -39,11 +45,17 @@ class Continuation:
                 raise UserError(
                     f'{name} of warm must be above 0 and at most 10, but got {value}.'
                 )
+        if self.sampler is not None:
+            with config_errors(f'sampler of warm: {self.sampler!r}'):
+                ArchSamplingHook(sampler=self.sampler)
+        if self.distillation is not None:
+            InPlaceDistillationHook(self.distillation)
 
     @classmethod
     def of(cls, options: Options) -> 'Continuation':
         """That of a user's options."""
-        with config_errors('warm must be a dict of rate, length and tune, but'):
+        names = ', '.join(field.name for field in fields(cls))
+        with config_errors(f'warm must be a dict of {names}, but'):
             return cls(**options.warm)
 
 

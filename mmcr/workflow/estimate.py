@@ -24,6 +24,8 @@ from mmengine.runner import Runner
 
 from mmcr.engine.launch import build_runner, read_config
 from mmcr.errors import UserError
+from mmcr.registry import HOOKS
+from mmcr.training import InPlaceDistillationHook
 from mmcr.workflow.steps import tool_environment
 
 TIMED = 3  # iterations after the first
@@ -94,6 +96,7 @@ def estimate(config: Path) -> Estimate:
 def measure(cfg: Config) -> Estimate:
     """Times a few iterations of the config's training and test in this process."""
     cfg.default_hooks = dict()
+    hooks = [hook.copy() for hook in cfg.get('custom_hooks') or []]
     cfg.custom_hooks = []
     cfg.visualizer = dict(type='Visualizer')
     val_loader, val_cfg = cfg.get('val_dataloader'), cfg.get('val_cfg')
@@ -107,6 +110,9 @@ def measure(cfg: Config) -> Estimate:
     model = runner.model
     backbone = getattr(getattr(model, 'module', model), 'backbone', None)
     space, rng = getattr(backbone, 'space', None), Random(0)
+    for hook in hooks:
+        if str(hook.get('type')).endswith(InPlaceDistillationHook.__name__):
+            HOOKS.build(hook).before_train(runner)  # its forwards take time, too
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     optimizer = runner.build_optim_wrapper(cfg.optim_wrapper)
     batches = _endless(loader)

@@ -239,6 +239,8 @@ class Reallocation:
         """What its members have in common, for people."""
         if self.settings.method == 'detnas':
             return 'meet the limit'
+        if self.settings.budget == 'latency':
+            return 'take at most as long'
         return f'cost as much (equal {self.settings.budget})'
 
     def _stage_supernet(self) -> Config:

@@ -44,6 +44,8 @@ class Settings:
             the others lie beside it (`workflow.variants.scaled`).
         front: Costs, in those of the baseline, that a network is named for: one search
             goes from the least to the greatest. ``None``: at the baseline's own cost.
+        trained: Networks to be marked on the front, dicts of ``name``, ``config`` and
+            ``ap`` on archval, in points of 100.
         scales: Of images, in those of the config, that are searched beside that one
             (`workflow.variants.scaled`); ``None``: none.
         fast: Whether searches take the quicker form of their method.
@@ -67,6 +69,7 @@ class Settings:
     budget: str | None = None
     latency_table: str | None = None
     front: Sequence[float] | None = None
+    trained: Sequence[Mapping] = ()
     scales: Sequence[float] | None = None
     fast: bool = False
     scale_lr: bool = True
@@ -100,6 +103,8 @@ class Settings:
         self._check_numbers()
         if self.front is not None:
             self._check_front()
+        if self.trained:
+            self._check_trained()
         if self.scales is not None:
             self._check_scales()
         if self.method == 'detnas':
@@ -168,6 +173,28 @@ class Settings:
                     f'equal multiply-accumulates or within a latency, but got '
                     f'{name}={value!r}. Leave one of them out.'
                 )
+
+    def _check_trained(self) -> None:
+        each_fits = is_list(self.trained) and all(
+            isinstance(each, Mapping)
+            and each.keys() == {'name', 'config', 'ap'}
+            and all(isinstance(each[name], str) for name in ('name', 'config'))
+            and is_number(each['ap'])
+            and 1 <= each['ap'] <= 100
+            for each in self.trained
+        )
+        if not each_fits or len({e['name'] for e in self.trained}) < len(self.trained):
+            raise UserError(
+                f"trained must be a list like [dict(name='R18', config='r18.py', "
+                f'ap=31.2)], of names of their own and AP from 1 to 100, but got '
+                f'{self.trained!r}.'
+            )
+        if self.front is None or self.budget not in (None, 'blocks', 'macs', 'params'):
+            raise UserError(
+                f'Trained networks are marked on a front, by multiply-accumulates or '
+                f'parameters, but got front={self.front} and budget={self.budget!r}. '
+                f'Leave trained out.'
+            )
 
     def _check_front(self) -> None:
         parts = list(self.front) if is_list(self.front) else []

@@ -241,9 +241,12 @@ class StepRunner:
             conditions['--gpus'] = self.gpus or 1
         init = self.config(step).get('model', {}).get('init_cfg')
         start = init.get('checkpoint') if isinstance(init, Mapping) else None
+        # the limit of a search at another scale comes from the first one's table
+        table = step.scale != 1 and conditions.get('test_cfg.budget.table')
         for name, path in (
             ('model.init_cfg.checkpoint', start),
             ('checkpoint that is tested', step.weights),
+            ('latency table of the scale', table),
         ):  # by its contents, so that a work dir may be moved
             if path and os.path.isfile(path):
                 conditions[name] = file_digest(path)

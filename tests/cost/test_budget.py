@@ -156,7 +156,9 @@ def latency_file(path, net, final, **more):
     return str(path)
 
 
-@pytest.mark.parametrize('name', ['r50-stage', 'mobilenetv2-operation'])
+@pytest.mark.parametrize(
+    'name', ['r50-stage', 'r18-operation', 'mobilenetv2-operation']
+)
 def test_latency(tmp_path, name):
     net = supernet(name)
     path = latency_file(tmp_path / 'latency.json', net, wider(net))

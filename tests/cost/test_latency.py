@@ -118,6 +118,7 @@ def test_the_table_serves_as_a_budget(tmp_path):
         median_error_percent=None,
         largest_error_percent=None,
         rank_correlation=None,
+        rank_correlation_of_rounds=None,
         networks=[],
     )
     path = tmp_path / 'latency.json'
@@ -159,7 +160,23 @@ def test_layouts_at_both_ends_are_counted_once(conv_clock, monkeypatch):
     assert table.about['versions']['onnxruntime'] == '1'
     assert table.about['check']['largest_error_percent'] < 0.5
     assert table.about['check']['rank_correlation'] == 1
+    assert table.about['check']['rank_correlation_of_rounds'] is None  # of one round
     assert 'by onnxruntime on' in summary(table)
+
+
+def test_how_well_whole_networks_rank_alike(monkeypatch):
+    """Of five rounds, those between disturb the first network."""
+    net = MODELS.build(SUPERNETS['r18-stage'])
+
+    def rounds_of(runs, *_):
+        wholes = [[1.0, 2.0, 3.0], [9.0, 2.0, 3.0]]
+        units = [1.0] * (len(runs) - 3)
+        return [[*units, *wholes[i % 2]] for i in range(5)]
+
+    monkeypatch.setattr(latency, 'rounds_of', rounds_of)
+    table = latency_table(net, {}, SHAPE, repeats=5, check=3)
+    assert table.about['check']['rank_correlation_of_rounds'] == -0.5
+    assert 'in odd rounds with even ones -0.5.' in summary(table)
 
 
 @pytest.mark.slow

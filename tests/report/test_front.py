@@ -40,6 +40,7 @@ def test_the_page_tells_recommended_from_the_runs_best(tmp_path):
     assert lines[5] == (
         "| 5 | 19 50 | 1.90 | 50.00 | 42.00 | recommended up to 2; the run's best |"
     )
+    assert lines[-1] == 'Trained by you, cost and AP: R34 1.80, 43.00.'
     record = json.loads((tmp_path / 'new/front.json').read_text())
     assert list(record['recommended']) == ['0.5', '1', '2']
     assert record['recommended']['1']['place'] == 2

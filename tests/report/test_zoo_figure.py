@@ -47,3 +47,26 @@ def test_own_runs(draw, tmp_path, capsys):
             draw('--runs', run, '--out', 'other.png')
         assert reason in capsys.readouterr().err
         path.write_text(path.read_text().replace('30.0', 'null'))
+
+
+def test_top1(draw, tmp_path, capsys):
+    tool = draw('--top1', str(TOOL.parents[2] / 'docs/top1.csv'), '--out', 'top1.svg')
+    rows = [
+        {'name': 'a', 'top-1': 70, 'AP': 30.5},
+        {'name': 'a', 'top-1': 71, 'AP': 31},
+    ]
+    (tmp_path / 'mine.json').write_text(json.dumps(rows))
+    table = tool['table_of']('mine.json')
+    assert table == {'': [('a', (70, 30.5)), ('a', (71, 31))]}
+    (axes,) = tool['top1_figure'](table).axes
+    assert [text.get_text() for text in axes.texts] == ['a', 'a']
+    assert list(axes.lines[0].get_xdata()) == [70, 71] and axes.get_legend() is None
+    for text, reason in (
+        ('name,top-1,AP\na,70,30\nb,71\n', "row 2 of bad.csv is {'name': 'b'"),
+        ('name,top-1,AP\na,70,nan\n', 'from 0 to 100, but row 1'),
+        ('name,top-1,AP\n', 'bad.csv has none'),
+    ):
+        (tmp_path / 'bad.csv').write_text(text)
+        with pytest.raises(SystemExit):
+            draw('--top1', 'bad.csv', '--out', 'other.png')
+        assert reason in capsys.readouterr().err

@@ -95,6 +95,8 @@ def test_costs_page():
         '| -1.00 | 2.00 |\n'
     ) in page
     assert 'Input 800 x 1088' in page and 'Mask R-CNN' not in page
+    measured = TOOL.SPEED_FILE.read_text()
+    assert page.split(TOOL.SPEED)[1].strip() in measured and '| torch |' in page
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch.profiler import profile
 
 from mmcr.errors import UserError
 from mmcr.models.detector import find_backbone
-from mmcr.training import ActivePathDDP, active_path_ddp
+from mmcr.training import ActivePathDDP, InPlaceDistillationHook, active_path_ddp
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
@@ -24,6 +25,12 @@ TOLERANCE = 1e-9  # of the largest gradient, in float64
 SECONDS = 240  # a hang ends here
 SMALL = dict(bucket_cap_mb=2**-4)  # MiB, so that some buckets are not on a path
 PROCESSES = 2, pytest.param(4, marks=pytest.mark.slow)
+
+
+def taught(model):
+    """With the largest path as a teacher."""
+    InPlaceDistillationHook().before_train(SimpleNamespace(model=model))
+    return model
 
 
 CASES = dict(
@@ -36,6 +43,7 @@ CASES = dict(
 OF_DDP = dict(
     amp=dict(wrapper=CPUAmp, clip_grad=dict(max_norm=0.01), accumulative_counts=2),
     norms=dict(training=True, name='r18-prefix-stage'),
+    taught=dict(training=True, convert=taught, accumulative_counts=2),
 )
 
 

@@ -59,6 +59,9 @@ def cfg_of(
     cfg = train_cfg(root, folder, backbone)
     cfg.train_cfg = loop
     cfg.optim_wrapper.accumulative_counts = accumulated
+    if accumulated > 1 and backbone is STAGE:
+        cfg.custom_hooks[0].sampler = dict(type='mmcr.SandwichSampler', paths=3)
+        cfg.custom_hooks.append(dict(type='mmcr.InPlaceDistillationHook'))
     cfg.train_dataloader.update(
         num_workers=workers,
         persistent_workers=workers > 0 and loop is not BY_ITERATION,

@@ -15,6 +15,7 @@ from mmcr.cost.units import count
 from mmcr.errors import UserError
 from mmcr.registry import TASK_UTILS
 from mmcr.space import (
+    Arch,
     Budget,
     Choice,
     SearchSpace,
@@ -26,6 +27,7 @@ from mmcr.training import ArchSamplingHook
 from mmcr.training.samplers import (
     GRID,
     CostUniformSampler,
+    SandwichSampler,
     StrictlyFairSampler,
     UniformSampler,
     cost_bins,
@@ -40,7 +42,12 @@ SMALL, TENTHS = (
     SearchSpace([Choice('a', (0, 1, 4)), Choice('b', (0, 5))], cost)
     for cost in (lambda name, value: value, lambda name, value: value / 10)
 )
-SAMPLERS = [UniformSampler(), StrictlyFairSampler(), CostUniformSampler(bins=5)]
+SAMPLERS = [
+    UniformSampler(),
+    StrictlyFairSampler(),
+    CostUniformSampler(bins=5),
+    SandwichSampler(),
+]
 
 
 def draws(sampler, space, number, seed=0):
@@ -83,6 +90,17 @@ def test_choices_are_shuffled_independently():
     pairs = Counter((arch['stage1.0'], arch['stage2.0']) for arch in stream)
     assert len(pairs) == 9
     assert all(70 <= number <= 130 for number in pairs.values())
+
+
+def test_a_round_of_a_sandwich_has_both_ends():
+    prices = dict(a={1: 5, 2: 9, 3: 0}, b={4: 1, 5: 1})
+    space = SearchSpace(UNEVEN.choices[:2], lambda name, value: prices[name][value])
+    stream = draws(SandwichSampler(paths=5), space, 200)
+    assert {*stream[0::5]} == {Arch(dict(a=2, b=4))} and {*stream[1::5]} == {
+        Arch(dict(a=3, b=4))
+    }
+    rest = [arch for i, arch in enumerate(stream) if i % 5 > 1]
+    assert {*rest} == {*space}
 
 
 @pytest.mark.parametrize(
@@ -161,6 +179,8 @@ def test_a_space_that_nobody_can_enumerate():
         (CostUniformSampler(2, 1), TENTHS, 'from 1 to None, but'),
         (CostUniformSampler(), UNEVEN.under(Budget(7, 9)), 'between 7 and 9'),
         (StrictlyFairSampler(), UNEVEN.under(Budget(7, 9)), 'between 7 and 9'),
+        (SandwichSampler(), UNEVEN.under(Budget(7, 9)), 'between 7 and 9'),
+        (SandwichSampler(), operation_space((1, 1)), 'have no cost'),
     ],
 )
 def test_streams_that_cannot_be(sampler, space, words):
@@ -210,6 +230,7 @@ def test_costs_are_blocks_or_macs():
         (dict(bins=3), 'type'),
         (dict(type='mmcr.Nope'), 'mmcr.Nope.*not in'),
         (dict(type='mmcr.UniformSampler', bins=3), "argument 'bins'"),
+        (dict(type='mmcr.SandwichSampler', paths=2), 'paths must be .* at least 3'),
         (
             dict(type='mmcr.CostUniformSampler', bins=0),
             'bins must be an integer of at least 1',

@@ -46,6 +46,23 @@ def test_memory_of_both_ways_to_share(tmp_path):
     assert '| mobilenetv2-stage | prefix | yes | [4, 5, 7, 6, 6] |' in table
 
 
+def test_a_step_at_full_width_and_the_plain_detectors(tmp_path):
+    which = ('--path', 'baseline', '--repeats', 1)
+    done = run('warm', '--out', tmp_path, *which, *SMALL)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / 'supernet_warm.json').read_text())['rows']
+    assert [(row['net'], row['with_cp']) for row in rows] == [
+        ('plain', False),
+        ('baseline', False),
+        ('baseline', True),
+    ]
+    plain, *supernets = rows
+    assert plain['ratio'] == 1 and plain['ratios'] == [1]
+    # of weights and momentum alone it has more than twice as much
+    assert all(row['ratio'] > 2 and row['ratios'][0] > 0 for row in supernets)
+    assert '| baseline | yes |' in (tmp_path / 'supernet_warm.md').read_text()
+
+
 def test_mixed_precision_on_a_cpu_is_refused(tmp_path):
     done = run('step', '--out', tmp_path, '--amp', *SMALL)
     assert done.returncode == 1

@@ -117,7 +117,7 @@ def test_a_supernet_of_half_the_width(work):
 
 def test_a_scale_that_no_architecture_can_pay_is_refused(work):
     narrow = dict(stage_choices=dict(stage1=(1, 2), stage2=(2,), stage3=(2,)))
-    with pytest.raises(UserError, match='At 0.3 times the image scale no'):
+    with pytest.raises(UserError, match='At 0.3 times the image scale there is none'):
         work(scales=[0.3], backbone=narrow).write()
 
 
@@ -157,7 +157,7 @@ def test_every_scale_has_a_latency_table_of_its_own(work):
     assert space.size == sum(
         tables['ms_x0.67.json'].total(arch) <= own.limit for arch in net.space
     )
-    assert any('cost as much (equal latency)' in note for note in made.notes)
+    assert any('take at most as long' in note for note in made.notes)
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from mmcr.workflow.variants.warm import (
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 
 ROOT = CONFIGS.parent
+R18 = dict(name='R18', config='r18.py', ap=31.2)
 FROZEN = dict(
     frozen_stages=1, norm_eval=True, norm_cfg=dict(type='BN', requires_grad=False)
 )
@@ -262,6 +263,9 @@ def test_detectors_that_draw_weights_anew_are_refused():
         (dict(front=[1.5, 2]), 'cost below that of your backbone'),
         (dict(front=[0.5, 0.9]), 'and one of 1 or more'),
         (dict(front=[0.5, 2], fast=True), 'Leave --fast out'),
+        (dict(front=[0.5, 2], trained=[dict(name='R18')]), 'trained must be a list'),
+        (dict(trained=[R18]), 'marked on a front'),
+        (dict(front=[0.5, 2], trained=[R18], budget='latency'), "budget='latency'"),
     ],
 )
 def test_settings_are_refused(given, words):
@@ -273,7 +277,7 @@ def test_settings_are_refused(given, words):
     'warm, words',
     [
         (dict(rate=0), 'rate of warm'),
-        (dict(epochs=3), 'rate, length and tune'),
+        (dict(epochs=3), 'rate, length, tune, sampler, distillation'),
     ],
 )
 def test_warm_options_are_refused(warm, words):
@@ -323,7 +327,10 @@ def work(tmp_path, monkeypatch):
 
 
 def test_the_steps_of_a_warm_reallocation(work, tmp_path):
-    made = work(checkpoint='mine.pth')
+    sampler = dict(type='mmcr.SandwichSampler', paths=3)
+    warm = dict(sampler=sampler, distillation=2.0)
+    changes = dict(optim_wrapper=dict(accumulative_counts=3))
+    made = work(checkpoint='mine.pth', warm=warm, supernet=changes)
     made.write()
     assert [step.name for step in made.steps] == [
         '01_stage_supernet',
@@ -335,6 +342,12 @@ def test_the_steps_of_a_warm_reallocation(work, tmp_path):
     )
     assert stage.model.backbone.base_channels == 16
     assert stage.optim_wrapper.optimizer.lr == 0.01
+    assert stage.optim_wrapper.accumulative_counts == 3
+    assert stage.custom_hooks[0] == dict(
+        type='mmcr.ArchSamplingHook', seed=0, sampler=sampler
+    )
+    teacher = dict(type='mmcr.InPlaceDistillationHook', weight=2.0)
+    assert stage.custom_hooks[-1] == teacher
     assert read_config('work/02_stage_search/config.py').model == stage.model
     # another detector under the same name is another start
     runner = StepRunner('work', made.steps, None)
@@ -343,6 +356,23 @@ def test_the_steps_of_a_warm_reallocation(work, tmp_path):
     with open('mine.pth', 'ab') as file:
         file.write(b'trained anew')
     assert runner.conditions(made.steps[0]) != before
+
+
+def test_networks_of_the_users_are_marked(work):
+    cfg = read('demo/shapes.py')
+    cfg.model.backbone.depth = 34
+    cfg.dump('r34.py')
+    given = dict(checkpoint='mine.pth', front=[0.5, 2])
+    trained = [dict(R18, name='deeper', config='r34.py', ap=40)]
+    for budget in ('macs', 'params'):
+        made = work(**given, budget=budget, trained=trained)
+        made.write()
+        ((name, (cost, ap)),) = made.finals.marked.items()
+        expected = made.space.cost_of(Arch(dict(zip(made.own, (3, 4, 6, 3)))))
+        expected /= made.space.cost_of(made.own)
+        assert (name, ap) == ('deeper', 40) and expected > 1.5
+        # mmengine's count has norms, too
+        assert cost == pytest.approx(float(expected), rel=0.01)
 
 
 def test_a_warm_reallocation_is_refused(work):

@@ -14,6 +14,7 @@ from mmcr.files import check_output, write_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE_FILE = ROOT / 'docs/costs.md'
+SPEED_FILE = ROOT / 'benchmarks/results/deployed_speed.md'
 SHAPE = (800, 1088)  # the paper's, height and width
 CONVENTION = 'paper'
 PUBLISHED = 'Published (Liang et al., ICLR 2020)'  # a model's entry in a metafile
@@ -27,6 +28,14 @@ Published figures are those of CR-NAS (Liang et al., ICLR 2020), in G; it has no
 ResNeXt. Ours count the same configs. How the paper counted is not published: the
 convention below is the one that fits its figures. `tools/analysis_tools/get_flops.py`
 gives the parts of each sum, in this convention or in mmengine's plain one.
+"""
+SPEED = """\
+## Time on a CPU
+
+Equal multiply-accumulates need not be equal time. Backbone and FPN with ResNet-50 at
+800 x 1333, one image, one thread: seconds of the baseline, then ratios to it, the
+median and the range over five rounds
+([how and on what](../benchmarks/results/deployed_speed.md)).
 """
 
 
@@ -78,7 +87,10 @@ def measure_zoo(root: str | Path) -> Iterator[ZooCost]:
 
 
 def costs_page(costs: Iterable[ZooCost]) -> str:
-    """The page of the documentation, in Markdown; a table for each detector."""
+    """The page of the documentation, in Markdown; a table for each detector.
+
+    At the end is what `SPEED_FILE` says of 800 x 1333.
+    """
     costs = list(costs)
     lines = [PAGE]
     for folder, detector in DETECTORS.items():
@@ -95,6 +107,9 @@ def costs_page(costs: Iterable[ZooCost]) -> str:
             next(iter(mine.values())).complexity.conditions,
             '',
         ]
+    if SPEED_FILE.is_file():  # a wheel has no benchmarks
+        measured = SPEED_FILE.read_text().split('## 800 x 1333\n\n')[1]
+        lines += [SPEED, measured.split('\n## ')[0]]
     return '\n'.join(lines)
 
 

@@ -8,7 +8,11 @@ from torch import nn
 
 from mmcr.checks import check_number, is_list
 from mmcr.errors import UserError
-from mmcr.models.backbones.swin import DroppingPaths, NumbersOnCPU, first
+from mmcr.models.backbones.stochastic_depth import (
+    DroppingPaths,
+    NumbersOnCPU,
+    first,
+)
 from mmcr.models.reallocated_backbone import checked_blocks
 from mmcr.models.searchable import ForwardStep
 from mmcr.registry import MODELS

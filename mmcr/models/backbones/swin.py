@@ -1,25 +1,26 @@
 """Swin Transformer with its computation reallocated, or searchable (CR-NAS, Sec. 3)."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from operator import mul
 
-import torch
-from mmcv.cnn.bricks import DropPath
 from mmdet.models.backbones.swin import SwinBlock, SwinTransformer
 from mmengine.config import ConfigDict
-from mmengine.model import BaseModule, Sequential
+from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from mmcr.errors import UserError
-from mmcr.models.reallocated_backbone import ReallocatedBackbone, checked_blocks
+from mmcr.models.backbones.stochastic_depth import (
+    DroppingPaths,
+    NumbersOnCPU,
+    first,
+)
+from mmcr.models.reallocated_backbone import checked_blocks
 from mmcr.models.searchable import ForwardStep
 from mmcr.models.weights.checkpoint import CheckpointError
 from mmcr.registry import MODELS
-from mmcr.space import SWIN_STAGES, Arch, Choice
+from mmcr.space import SWIN_STAGES, Choice
 
 DILATING = ('dilations', 'dilation_choices', 'share_dilation_weights')
 
@@ -34,39 +35,6 @@ class MapBlock(SwinBlock):
     def extra_repr(self) -> str:
         # plain and shifted windows, which take different times, read alike otherwise
         return f'shift_size={self.attn.shift_size}'
-
-
-class NumbersOnCPU(TorchFunctionMode):
-    """torch.linspace has numbers, which constructors want, on meta too."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        on_cpu = dict(device='cpu') if func is torch.linspace else {}
-        return func(*args, **{**(kwargs or {}), **on_cpu})
-
-
-class DroppingPaths(ReallocatedBackbone):
-    """Mixin: stochastic depth.
-
-    The rates rise evenly from 0 at a network's first block to `drop_path_rate` at its
-    last. So they do along the path of a supernet: a shared block has the rate that it
-    has in the fixed network of that path.
-    """
-
-    drop_path_rate: float
-
-    def set_arch(self, arch: Arch) -> None:
-        """Makes a member of the space the path of every forward from now on."""
-        super().set_arch(arch)
-        self._spread_drop_path()
-
-    def _spread_drop_path(self) -> None:
-        stages = [stage for stage, *_ in self._stages()]
-        blocks = [b for part in stages for b in getattr(part, 'active_option', part)]
-        rates = torch.linspace(0, self.drop_path_rate, len(blocks), device='cpu')
-        for block, rate in zip(blocks, rates.tolist()):
-            for module in block.modules():
-                if isinstance(module, DropPath):
-                    module.drop_prob = rate
 
 
 @MODELS.register_module()
@@ -200,12 +168,6 @@ def _check_heads(stage: int, attention: nn.Module) -> None:
             f'{stage} has {attention.embed_dims} channels (by embed_dims) for '
             f'{attention.num_heads} heads.'
         )
-
-
-def first(blocks: nn.ModuleList, count: int) -> Sequential:
-    """A stage of so many of its first blocks; of fewer than all copies."""
-    part = blocks[:count]
-    return Sequential(*(part if count == len(blocks) else copy.deepcopy(part)))
 
 
 def _as_map(tokens: Tensor, size: Sequence[int]) -> Tensor:

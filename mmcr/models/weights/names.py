@@ -66,7 +66,10 @@ def backbone_weights(
             f'{", ".join(map(repr, found))}, but got {prefix!r}.'
         )
     inside = {
-        _mmdet_name(name[len(prefix) :]): weight
+        # ConvNeXt V2's authors keep them as 1 x 1 x 1 x C, mmpretrain as C
+        _mmdet_name(name[len(prefix) :]): weight.flatten()
+        if '.grn.' in name
+        else weight
         for name, weight in weights.items()
         if name.startswith(prefix)
     }

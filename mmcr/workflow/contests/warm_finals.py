@@ -51,6 +51,7 @@ class WarmFinals(Finals):
         is_whole: Whether it has all of the detector, so that it can be tested.
         space: That was searched.
         own: The detector's own architecture.
+        marked: As `Front.trained`.
     """
 
     nothing = (
@@ -66,10 +67,11 @@ class WarmFinals(Finals):
         is_whole: bool,
         space: SearchSpace,
         own: Arch,
+        marked: Mapping[str, Sequence[float]],
     ) -> None:
         super().__init__(*args)
         self.checkpoint, self.is_whole = checkpoint, is_whole
-        self.space, self.own = space, own
+        self.space, self.own, self.marked = space, own, marked
         # what is trained alone starts from it as well
         self.of_recipe = self.baseline.checkpoint and absolute(self.baseline.checkpoint)
         self.how = Continuation.of(self.settings.options)
@@ -115,8 +117,9 @@ class WarmFinals(Finals):
             for arch, trial in trials.items()
         }
         unit = getattr(self.space.cost, 'unit', self.settings.budget)
-        found = list(points.values()), self.settings.front, unit, points.get(self.own)
-        return write_front_page(self.work_dir / 'result', Front(*found))
+        costs, own = self.settings.front, points.get(self.own)
+        found = Front(list(points.values()), costs, unit, own, self.marked)
+        return write_front_page(self.work_dir / 'result', found)
 
     def _cost(self, arch: Arch) -> float:
         """In those of the baseline."""

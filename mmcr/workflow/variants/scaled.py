@@ -94,11 +94,12 @@ class ScaledReallocation(Reallocation):
                 f'{scale:g} there is no file {path}. {remedy}'
             )
         table = CostTable.read(path)
-        found = table.shape, table.about.get('of')
-        if found != (shape, 'detector'):
+        detector = self.baseline.cfg.model.type
+        found = table.shape, table.about.get('detector')
+        if found != (shape, detector):
             raise UserError(
                 f'The latency table of image scale {scale:g} must be of the whole '
-                f'detector at {height} x {width}, but {path} is of the '
+                f'{detector} at {height} x {width}, but {path} is of the '
                 f'{found[1] or "backbone"} at {found[0]}. {remedy}'
             )
         return str(path)
@@ -157,8 +158,8 @@ class ScaledReallocation(Reallocation):
             return budget_space(draft, final, budget, self._counted()), budget
         except BudgetError as error:
             raise UserError(
-                f'At {scale:g} times the image scale no architecture of the space '
-                f'costs as much as yours ({error}). Leave that scale out, or widen '
+                f'At {scale:g} times the image scale there is none in the space of '
+                f'those that {self._kept()}: {error}. Leave that scale out, or widen '
                 f'the space: reallocation=dict(backbone=dict(stage_choices=...)).'
             ) from error
 

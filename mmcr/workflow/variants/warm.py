@@ -15,6 +15,8 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
 
+from mmcr.cost.complexity import measure
+from mmcr.engine.launch import add_hooks, read_config
 from mmcr.errors import UserError
 from mmcr.models import reallocate_detector
 from mmcr.models.weights.checkpoint import read_weights
@@ -87,9 +89,14 @@ def warm_supernet(
     """
     how = Continuation.of(options)
     longer = replace(baseline, cfg=continued(baseline.cfg, how.length, how.rate))
-    full = replace(options, width=1.0)
+    full = replace(options, width=1.0, supernet={})
     cfg = recipe.supernet(longer, data, full, 'stage', space)
-    return started(cfg, checkpoint, reallocated=True)
+    if how.sampler is not None:
+        cfg.custom_hooks[0]['sampler'] = how.sampler
+    if how.distillation is not None:
+        kind = 'mmcr.InPlaceDistillationHook'
+        add_hooks(cfg, dict(type=kind, weight=how.distillation))
+    return started(recipe.merged(cfg, options.supernet), checkpoint, reallocated=True)
 
 
 def unlike(baseline: Baseline, checkpoint: str) -> list[str]:
@@ -199,7 +206,22 @@ class WarmReallocation(Reallocation):
             is_whole=self.is_whole,
             space=self.space,
             own=self.own,
+            marked=self._marked(),
         )
+
+    def _marked(self) -> dict[str, tuple[float, float]]:
+        """By name, cost and AP of the user's trained networks, as a front has them."""
+
+        def cost(cfg: Config) -> int:
+            backbone = measure(cfg, self.shape).parts['backbone']
+            return getattr(backbone, self.settings.budget)
+
+        trained = self.settings.trained
+        own = cost(self.plain) if trained else 1
+        return {
+            each['name']: (cost(read_config(each['config'])) / own, each['ap'])
+            for each in trained
+        }
 
     def _kept(self) -> str:
         if not (front := self.settings.front):
