@@ -12,7 +12,7 @@ from tiny import CLASSES, loader_cfg, metric_cfg
 
 from mmcr.cost.macs import shapes_only
 from mmcr.data.sets import pipelines
-from mmcr.models.backbones.swin import NumbersOnCPU
+from mmcr.models.backbones.stochastic_depth import NumbersOnCPU
 from mmcr.models.detector import refitted
 from mmcr.models.norms import learns_statistics
 from mmcr.scoring import CandidateEvaluator
