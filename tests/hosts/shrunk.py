@@ -12,6 +12,7 @@ from tiny import CLASSES, loader_cfg, metric_cfg
 
 from mmcr.cost.macs import shapes_only
 from mmcr.data.sets import pipelines
+from mmcr.models.backbones.stochastic_depth import NumbersOnCPU
 from mmcr.models.detector import refitted
 from mmcr.models.norms import learns_statistics
 from mmcr.scoring import CandidateEvaluator
@@ -19,6 +20,8 @@ from mmcr.scoring.loaders import annotations_first, build_loader
 
 SIZE = 128
 STAGE_CHOICES = dict(stage1=(1, 2), stage2=(1, 2), stage3=(1, 2), stage4=(1, 2))
+#: With two networks of ResNet-18's cost.
+RUN_CHOICES = dict(stage1=(1, 2), stage2=(2, 3), stage3=(2,), stage4=(2,))
 #: What a test needs less of than a detector, by key, wherever it stands in the model.
 LESS = dict(
     num_queries=20,
@@ -43,7 +46,7 @@ def mmdets(name: str) -> Config:
 
 def theirs(cfg: Config) -> tuple[list[int], list[int]]:
     """Channels and strides of what mmdet's own backbone gives out."""
-    with torch.device('meta'):
+    with NumbersOnCPU(), torch.device('meta'):
         net = MODELS.build(own_backbone(cfg))
         with shapes_only(net):
             outs = net(torch.zeros(1, 3, 256, 256))
@@ -64,7 +67,7 @@ def is_csp(cfg: Config) -> bool:
 
 def stays(cfg: Config) -> bool:
     """Whether the host's own kind of backbone is searched."""
-    return is_csp(cfg) or kind_of(cfg) in ('ResNet', 'ResNeXt')
+    return is_csp(cfg) or kind_of(cfg) in ('ResNet', 'ResNeXt', 'ConvNeXt')
 
 
 def searchable(cfg: Config, **more) -> dict:
@@ -112,16 +115,22 @@ def small(value: object, classes: int = len(CLASSES)) -> object:
     return found
 
 
-def shrunk(cfg: Config) -> ConfigDict:
-    """The detector with a narrow stage supernet, of little depth and few queries."""
+def shrunk(cfg: Config, plain: bool = False) -> ConfigDict:
+    """The detector with a narrow stage supernet, of little depth and few queries.
+
+    `plain`: with a narrow fixed backbone.
+    """
     own, model = searchable(cfg), small(copy.deepcopy(cfg.model.to_dict()))
     deep = 'dcn' in own or 'plugins' in own or 'ResNeXt' in own['type']
     if is_csp(cfg):  # mmdet's start would let features fade to the size of rounding
         own.update(widen_factor=0.125, init_cfg=None)
         model['neck']['init_cfg'] = None
+    elif 'arch' in own:  # ConvNeXt
+        own['arch'] = dict(depths=(2, 2, 2, 2), channels=(8, 16, 32, 64))
     else:
-        own.update(depth=50 if deep else 18, base_channels=8)
-    own.update(norm_eval=False, supernet='stage', stage_choices=STAGE_CHOICES)
+        own.update(depth=50 if deep else 18, base_channels=8, norm_eval=False)
+    if not plain:
+        own.update(supernet='stage', stage_choices=STAGE_CHOICES)
     if 'num_groups' in own.get('norm_cfg', {}):
         own['norm_cfg'] = dict(own['norm_cfg'], num_groups=4)
     model['data_preprocessor']['batch_augments'] = None  # to sizes of real images
@@ -181,6 +190,39 @@ def host_cfg(name: str, root: Path, work_dir: Path) -> Config:
         ),
         format_python_code=False,
     )
+
+
+def run_cfg(name: str, root: Path) -> Config:
+    """The shrunk host as its user has it, with settings of a short reallocation."""
+    cfg = mmdets(name)
+    of = loaders(cfg, root)
+    cfg.model = shrunk(cfg, plain=True)
+    cfg.train_dataloader = of['archtrain']
+    cfg.val_dataloader = cfg.test_dataloader = of['archval']
+    cfg.val_evaluator = cfg.test_evaluator = metric_cfg(
+        root, 'CocoMetric', iou_thrs=None
+    )
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
+    cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
+    cfg.param_scheduler = None
+    cfg.optim_wrapper.update(type='OptimWrapper')  # half precision needs a GPU
+    cfg.optim_wrapper.pop('loss_scale', None)
+    backbone = dict(stage_choices=RUN_CHOICES)
+    if 'ResNet' in cfg.model.backbone.type:  # paths that differ before any training
+        backbone['zero_init_residual'] = False
+    scoring = dict(calibration_images=2, num_minibatches=1)
+    cfg.reallocation = dict(
+        budget='blocks',
+        archval=2,
+        trainings=2,
+        candidates=1,
+        dilations=False,
+        width=1.0,
+        backbone=backbone,
+        supernet=dict(val_cfg=scoring),
+        search=scoring,
+    )
+    return cfg
 
 
 class Answers(BaseMetric):
