@@ -45,6 +45,17 @@ ON_DEMAND = (
     'dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco',
 )
 HOSTS = (*QUICK, *SLOW, *ON_DEMAND)
+#: From their config to a verdict (slow); RTMDet, YOLOX and Swin Transformers are in
+#: tests/workflow, with their own recipes.
+RUNS = (
+    'retinanet/retinanet_r50_fpn_1x_coco',
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
+    'atss/atss_r50_fpn_1x_coco',
+    'dino/dino-4scale_r50_8xb2-12e_coco',
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
+    'mask2former/mask2former_r50_8xb2-lsj-50e_coco',
+    'convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco',
+)
 #: By host, why it is none, or was not tried.
 OUT = {
     'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco': 'equal with `plain`; by default AP was '

@@ -14,19 +14,9 @@ from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.steps import StepRunner
 
 from .shrunk import run_cfg
+from .table import RUNS
 
 pytestmark = [pytest.mark.usefixtures('quiet_mmdet'), pytest.mark.slow]
-
-#: RTMDet, YOLOX and Swin Transformers are in tests/workflow, with their own recipes.
-RUNS = (
-    'retinanet/retinanet_r50_fpn_1x_coco',
-    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
-    'atss/atss_r50_fpn_1x_coco',
-    'dino/dino-4scale_r50_8xb2-12e_coco',
-    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
-    'mask2former/mask2former_r50_8xb2-lsj-50e_coco',
-    'convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco',
-)
 
 
 @pytest.fixture(autouse=True)

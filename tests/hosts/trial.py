@@ -29,7 +29,7 @@ from .shrunk import (
     stays,
     theirs,
 )
-from .table import HOSTS, OUT
+from .table import HOSTS, OUT, RUNS
 
 CLOSE = 1e-4  # of scores that are not computed as mmdet does
 #: The metric, and what moves with all detections, also where AP is 0.
@@ -55,6 +55,11 @@ its backbone, drawn images of {size} pixels, one process on a CPU. What is tried
 | host | backbone | strides | fragment | trained | scores, plain | by default | budget |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
+
+From their config to a verdict, by `tools/reallocate.py` at the smallest size (slow
+tests, ConvNeXt where mmpretrain is installed), went RTMDet, YOLOX, a Swin Transformer and
+
+{runs}
 
 Not in the table:
 
@@ -183,4 +188,5 @@ def page(rows: list[Row]) -> str:
     rows = sorted(rows, key=lambda row: order[row.name])
     out = '\n'.join(f'| `{name}` | {why} |' for name, why in OUT.items())
     lines = '\n'.join(row.text for row in rows)
-    return PAGE.format(size=SIZE, close=f'{CLOSE:g}', rows=lines, out=out)
+    runs = '\n'.join(f'- `{name}`' for name in RUNS)
+    return PAGE.format(size=SIZE, close=f'{CLOSE:g}', rows=lines, out=out, runs=runs)
