@@ -57,7 +57,7 @@ its backbone, drawn images of {size} pixels, one process on a CPU. What is tried
 {rows}
 
 From their config to a verdict, by `tools/reallocate.py` at the smallest size (slow
-tests, ConvNeXt where mmpretrain is installed), went RTMDet, YOLOX, a Swin Transformer and
+tests, ConvNeXt where mmpretrain is installed), went RTMDet, YOLOX, a Swin and
 
 {runs}
 
