@@ -64,7 +64,7 @@ def with_neck_and_heads(
             *(device, about['rounds'], about['clock']),
         )
     beside = round(max(0.0, 1e3 * median(b - a for a, b in rounds)), 3)
-    about.update(of='detector', detector=model['type'], neck_and_heads=beside)
+    about.update(detector=model['type'], neck_and_heads=beside)
     return replace(table, fixed=table.fixed + beside, about=about)
 
 

@@ -77,7 +77,8 @@ def test_neck_and_heads_are_added_once(conv_clock):
     net, final = MODELS.build(STAGE_NET), dict(base_channels=16)
     table = latency_table(net, final, (64, 64), repeats=1, check=0)
     of_detector = with_neck_and_heads(table, detector_cfg(STAGE_NET), net, final)
-    assert of_detector.costs == table.costs and of_detector.about['of'] == 'detector'
+    assert of_detector.costs == table.costs
+    assert of_detector.about['detector'] == detector_cfg(STAGE_NET)['type']
     wide = refitted(detector_cfg(STAGE_NET), [8, 16, 32, 64], [16, 32, 64, 128])
     found = dict(wide, backbone={**net.arch_cfg(net.arch), **final})
     parts = measure(Config(dict(model=found)), of_detector.shape).parts

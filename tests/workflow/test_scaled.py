@@ -132,15 +132,16 @@ def test_every_scale_has_a_latency_table_of_its_own(work):
             name: {value: cost / 1e6 for value, cost in row.items()}
             for name, row in macs.costs.items()
         }
-        about = dict(of='detector', macs=macs.to_json())
+        about = dict(detector='FasterRCNN', macs=macs.to_json())
         tables[name] = CostTable('latency', 'ms', rows, side, (side, side), about)
     timed = dict(budget='latency', latency_table='ms.json')
     tables['ms.json'].write('ms.json')
     with pytest.raises(UserError, match='ms_x0.67.json.*--shape 128 128 --out'):
         work(**timed).write()
-    for wrong in (dict(about=macs.about), dict(shape=(96, 96))):
+    others = dict(tables['ms_x0.67.json'].about, detector='RetinaNet')
+    for wrong in (dict(about=macs.about), dict(about=others), dict(shape=(96, 96))):
         replace(tables['ms_x0.67.json'], **wrong).write('ms_x0.67.json')
-        with pytest.raises(UserError, match='of the whole detector at 128 x 128'):
+        with pytest.raises(UserError, match='of the whole FasterRCNN at 128 x 128'):
             work(**timed).write()
     tables['ms_x0.67.json'].write('ms_x0.67.json')
     made = work(**timed)
