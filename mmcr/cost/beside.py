@@ -1,5 +1,6 @@
 """How long a detector's neck and heads take, which a backbone's table leaves out."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from torch import nn
 
 from mmcr.cost.timing import rounds_of
 from mmcr.cost.units import build_fixed
+from mmcr.logs import quiet
 from mmcr.models.detector import refitted
 from mmcr.registry import config_errors
 from mmcr.space.table import CostTable
@@ -53,7 +55,8 @@ def with_neck_and_heads(
     rule = f'Neck and heads are timed by a prediction of the {model["type"]}'
     with config_errors(rule), torch.random.fork_rng(devices=[]), torch.inference_mode():
         whole = revert_sync_batchnorm(MODELS.build(model))
-        _start(whole)
+        with quiet(MMLogger.get_current_instance(), logging.ERROR):
+            whole.init_weights()  # a line of the log for each
         whole.to(device).eval()
         image = torch.randn(1, net.image_channels, *table.shape, device=device)
         known = dict.fromkeys(SIZES, table.shape)
@@ -66,14 +69,3 @@ def with_neck_and_heads(
     beside = round(max(0.0, 1e3 * median(b - a for a, b in rounds)), 3)
     about.update(detector=model['type'], neck_and_heads=beside)
     return replace(table, fixed=table.fixed + beside, about=about)
-
-
-def _start(detector: nn.Module) -> None:
-    """Initial weights, without a line of the log for each."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('ERROR')
-    try:
-        detector.init_weights()
-    finally:
-        logger.setLevel(level)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcr.errors import UserError
+from mmcr.logs import quiet
 
 #: What torch's exporter imports.
 EXPORTER = ('onnx', 'onnxscript')
@@ -96,14 +97,9 @@ def write_onnx(
 @contextmanager
 def _quiet():
     logger = logging.getLogger('torch.onnx')  # it misses a torchvision that none needs
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logger.setLevel(level)
+    with quiet(logger, logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
 
 
 def converted(

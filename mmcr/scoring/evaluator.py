@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from itertools import chain, groupby
 from math import ceil
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from mmcr.checks import check_integer, check_kind
 from mmcr.errors import UserError
+from mmcr.logs import quiet
 from mmcr.models.detector import backbone_returns, find_backbone, unwrapped
 from mmcr.models.weights.inherit import path_state_dict
 from mmcr.scoring.bn_calibrator import BNCalibrator
@@ -420,16 +421,9 @@ def compute(metrics: Sequence[BaseMetric], results: Sequence[list]) -> dict[str,
     return values
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> AbstractContextManager:
     """Keeps metrics from logging a table per candidate."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    return quiet(MMLogger.get_current_instance(), logging.WARNING)
 
 
 def _in_order(parts: list[list]) -> list[list]:

@@ -3,12 +3,13 @@
 from mmcr.report.pages.run_page import Plan
 from mmcr.workflow.contests.finals import CHOOSING, JUDGING
 from mmcr.workflow.contests.run_off import BASELINE
+from mmcr.workflow.steps import STAGE_SEARCH
 
 
 def page_plan(work) -> Plan:
     """Of a `Reallocation`, after its `plan`."""
     schedule, steps = work.schedule, {step.name: step.title for step in work.steps}
-    own = {'02_stage_search': getattr(work, 'own', None)}  # DetNAS has none
+    own = {STAGE_SEARCH: getattr(work, 'own', None)}  # DetNAS has none
     return Plan(
         name=work.name,
         work_dir=work.work_dir,

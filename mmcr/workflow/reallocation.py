@@ -39,7 +39,17 @@ from mmcr.workflow.page_plan import page_plan
 from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, set_amp, text_of
 from mmcr.workflow.screen import Screen, duration
 from mmcr.workflow.settings import LEAST, MOST, Settings
-from mmcr.workflow.steps import Step, StepRunner, write_configs
+from mmcr.workflow.steps import (
+    OP_SEARCH,
+    OP_SUPERNET,
+    SEARCH,
+    STAGE_SEARCH,
+    STAGE_SUPERNET,
+    SUPERNET,
+    Step,
+    StepRunner,
+    write_configs,
+)
 
 SHAPE = (800, 1333)  # of an image, where no pipeline says it
 #: In the work dir, beside a folder for each step.
@@ -51,14 +61,14 @@ UNEQUAL = 0.05  # of the baseline's cost
 DETNAS_LIMIT = dict(type='macs', limit=300e6, shape=(224, 224))  # DetNAS, Sec. 4.1
 
 CRNAS_STEPS = (
-    Step('01_stage_supernet', 'stage supernet'),
-    Step('02_stage_search', 'stage search', supernet='01_stage_supernet'),
-    Step('03_op_supernet', 'operation supernet'),
-    Step('04_op_search', 'operation search', supernet='03_op_supernet'),
+    Step(STAGE_SUPERNET, 'stage supernet'),
+    Step(STAGE_SEARCH, 'stage search', supernet=STAGE_SUPERNET),
+    Step(OP_SUPERNET, 'operation supernet'),
+    Step(OP_SEARCH, 'operation search', supernet=OP_SUPERNET),
 )
 DETNAS_STEPS = (
-    Step('01_supernet', 'supernet'),
-    Step('02_search', 'search', supernet='01_supernet'),
+    Step(SUPERNET, 'supernet'),
+    Step(SEARCH, 'search', supernet=SUPERNET),
 )
 
 
@@ -197,17 +207,17 @@ class Reallocation:
         stage_search = recipe.search(stage, base, options, searcher, budget)
         stage_search.test_cfg.setdefault('gate', self.settings.gate)
         self.searches = {
-            '02_stage_search': work_of(stage_search, self.space, self.settings.fast)
+            STAGE_SEARCH: work_of(stage_search, self.space, self.settings.fast)
         }
         found, self.plain = recipe.network(base, {}, options), copy.deepcopy(base.cfg)
         set_amp(self.plain, options)  # as the networks that it is compared with
         for cfg in (found, self.plain):
             add_hooks(cfg, EXACT_RESUME)
         texts = {
-            '01_stage_supernet': text_of(stage),
-            '02_stage_search': text_of(stage_search),
+            STAGE_SUPERNET: text_of(stage),
+            STAGE_SEARCH: text_of(stage_search),
             'networks/baseline': text_of(self.plain),
-            'networks/stage_cr': _found_text(found, '02_stage_search'),
+            'networks/stage_cr': _found_text(found, STAGE_SEARCH),
         }
         if not self.settings.dilations:
             return texts
@@ -216,15 +226,13 @@ class Reallocation:
         op_search = recipe.search(operation, base, options, greedy)
         op_search.test_cfg.setdefault('gate', self.settings.gate)
         opened = build(operation.model.backbone)
-        self.searches['04_op_search'] = work_of(
-            op_search, opened.space, self.settings.fast
-        )
-        of_stage = '02_stage_search', ['stage_blocks']
+        self.searches[OP_SEARCH] = work_of(op_search, opened.space, self.settings.fast)
+        of_stage = STAGE_SEARCH, ['stage_blocks']
         return {
             **texts,
-            '03_op_supernet': text_of(operation, *of_stage),
-            '04_op_search': text_of(op_search, *of_stage),
-            'networks/full_cr': _found_text(found, '04_op_search'),
+            OP_SUPERNET: text_of(operation, *of_stage),
+            OP_SEARCH: text_of(op_search, *of_stage),
+            'networks/full_cr': _found_text(found, OP_SEARCH),
         }
 
     def _counted(self) -> Mapping:
@@ -262,15 +270,15 @@ class Reallocation:
         net = build(supernet.model.backbone)
         final = search.test_cfg.final_backbone
         self.space = budget_space(net, final, search.test_cfg.budget, base.cfg.model)
-        self.searches = {'02_search': work_of(search, self.space)}
+        self.searches = {SEARCH: work_of(search, self.space)}
         plain.model.backbone.update(final)
         add_hooks(plain, EXACT_RESUME)
         self.plain = plain
         return {
-            '01_supernet': text_of(supernet),
-            '02_search': text_of(search),
+            SUPERNET: text_of(supernet),
+            SEARCH: text_of(search),
             'networks/baseline': text_of(plain),
-            'networks/found': _found_text(plain, '02_search'),
+            'networks/found': _found_text(plain, SEARCH),
         }
 
     def _equal_budget(
@@ -420,7 +428,7 @@ class Reallocation:
             lock,
         )
         if self.settings.method == 'crnas':  # what its own rank is, too
-            write_report(self.runner.folder('02_stage_search'), self.own)
+            write_report(self.runner.folder(STAGE_SEARCH), self.own)
         screen.say('Drawing the pictures of the page ...')
         page.finish(self.finals.trained)
         return text

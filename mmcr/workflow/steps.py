@@ -46,6 +46,11 @@ DOES_NOT_MATTER = {
     *('backend', 'group_size'),
 }
 
+#: Names of steps and of their folders, CR-NAS's and DetNAS's.
+STAGE_SUPERNET, STAGE_SEARCH = '01_stage_supernet', '02_stage_search'
+OP_SUPERNET, OP_SEARCH = '03_op_supernet', '04_op_search'
+SUPERNET, SEARCH = '01_supernet', '02_search'
+
 GRACE = 30.0  # seconds in which a step that is stopped may end by itself
 
 

@@ -26,14 +26,14 @@ from mmcr.workflow.contests.contest import Contest
 from mmcr.workflow.contests.run_off import BASELINE, RunOff, Schedule, begun
 from mmcr.workflow.datasets import SearchData
 from mmcr.workflow.settings import Settings
-from mmcr.workflow.steps import Step
+from mmcr.workflow.steps import OP_SEARCH, SEARCH, STAGE_SEARCH, Step
 
 #: By the step of a search: its name in the names of candidates, and the arguments of
 #: the backbone that it has decided.
 DECIDED = {
-    '02_stage_search': ('stage', ('stage_blocks',)),
-    '04_op_search': ('full', ('stage_blocks', 'dilations')),
-    '02_search': ('found', ('blocks',)),
+    STAGE_SEARCH: ('stage', ('stage_blocks',)),
+    OP_SEARCH: ('full', ('stage_blocks', 'dilations')),
+    SEARCH: ('found', ('blocks',)),
 }
 CHOOSING, JUDGING = '05_run_off', '06_judging'
 SAME_IMAGES = (

@@ -29,9 +29,8 @@ from mmcr.workflow.continuation import (
     one_after_the_other,
     started,
 )
-from mmcr.workflow.steps import Step, StepRunner
+from mmcr.workflow.steps import STAGE_SEARCH, STAGE_SUPERNET, Step, StepRunner
 
-SUPERNET, SEARCH = '01_stage_supernet', '02_stage_search'
 GIVEN = f'{BASELINE}_given'
 EQUAL = 0.01  # in parts of the baseline's cost, that a candidate may have more
 
@@ -99,7 +98,7 @@ class WarmFinals(Finals):
         return text + super().run(searches, schedule, screen, lock)
 
     def _front(self) -> str:
-        folder = self.work_dir / SEARCH
+        folder = self.work_dir / STAGE_SEARCH
         trials = complete_trials(folder / 'trials.jsonl', len(self.own))
         expected = smoothed({arch: trial.score for arch, trial in trials.items()})
         front = [
@@ -161,14 +160,14 @@ class WarmFinals(Finals):
 
     def _extracted(self, best: Sequence[Candidate]) -> dict[str, str]:
         """By candidate the checkpoint of its path; those that are there stay."""
-        supernet = StepRunner(self.work_dir, [], self.screen).checkpoint(SUPERNET)
+        supernet = StepRunner(self.work_dir, [], self.screen).checkpoint(STAGE_SUPERNET)
         digest, folder = file_digest(supernet), (self.work_dir / 'paths').resolve()
         folder.mkdir(exist_ok=True)
         paths = {each.name: folder / f'{each.name}.pth' for each in best}
         archs = {each.name: each.trial.proposal.candidate.arch for each in best}
         missing = [n for n in paths if not is_path(paths[n], archs[n], digest)]
         if missing:
-            cfg = read_config(self.work_dir / SEARCH / 'config.py')
+            cfg = read_config(self.work_dir / STAGE_SEARCH / 'config.py')
             cfg.log_level = 'ERROR'
             self.screen.say(f'Taking {", ".join(missing)} out of the supernet ...')
             # what reads data and checkpoints prints
@@ -238,5 +237,5 @@ class WarmFinals(Finals):
             seconds = fmean(judging.seconds(name, each) for each in seeds)
         if name not in (GIVEN, BASELINE):
             steps = StepRunner(self.work_dir, [], self.screen)
-            seconds += sum(steps.seconds(step) for step in (SUPERNET, SEARCH))
+            seconds += sum(map(steps.seconds, (STAGE_SUPERNET, STAGE_SEARCH)))
         return seconds / judging.seconds(f'{run_off.winner}_alone', seed)

@@ -27,9 +27,8 @@ from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.reallocation import Reallocation, work_of
 from mmcr.workflow.recipe import text_of
 from mmcr.workflow.settings import Settings
-from mmcr.workflow.steps import Step
+from mmcr.workflow.steps import STAGE_SEARCH, Step
 
-SEARCH = '02_stage_search'
 TOLERANCE = 2  # percent; blocks come in whole numbers
 
 
@@ -59,7 +58,7 @@ class ScaledReallocation(Reallocation):
         self.steps += [
             replace(
                 search,
-                name=marked(SEARCH, scale),
+                name=marked(STAGE_SEARCH, scale),
                 title=f'{search.title} at {scale:g} times the image scale',
                 scale=scale,
             )
@@ -86,7 +85,8 @@ class ScaledReallocation(Reallocation):
         remedy = (
             f'Measure it: tools/analysis_tools/latency_table.py CONFIG --of detector '
             f'--shape {height} {width} --out {path}, where CONFIG is '
-            f'{SEARCH}/config.py of this reallocation with --budget macs --write-only.'
+            f'{STAGE_SEARCH}/config.py of this reallocation with --budget macs '
+            f'--write-only.'
         )
         if not path.is_file():
             raise UserError(
@@ -139,7 +139,7 @@ class ScaledReallocation(Reallocation):
             cfg = at_scale(cfg, scale)
             cfg.train_dataloader = self.supernet.train_dataloader  # of all scales
             cfg.test_cfg.setdefault('gate', self.settings.gate)
-            name = marked(SEARCH, scale)
+            name = marked(STAGE_SEARCH, scale)
             self.searches[name] = work_of(cfg, space, self.settings.fast)
             texts[name] = text_of(cfg)
             height, width = scaled_shape(self.shape, scale, self.baseline.cfg)
