@@ -40,10 +40,12 @@ demo-detnas: env
 	"$(PY)" -m mmcr.cli demo-detnas
 
 # Several processes of one thread: the tests' networks are too small to share out.
-# Files stay whole, as their tests share what they trained.
+# Files stay whole, as their tests share what they trained; tests/conftest.py says in
+# which order.
 test: MODULES := pytest xdist
 test: env
-	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 lint: env
 	"$(PY)" -m ruff check .

@@ -6,6 +6,12 @@ from threading import RLock
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: one that starts last keeps a process alone."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _free_lock():
     """mmengine keeps its lock when what it makes or looks for raises.
