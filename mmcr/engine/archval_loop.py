@@ -1,7 +1,7 @@
 """Scoring architectures as mmengine loops (CR-NAS, Sec. 3)."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from mmengine.dist import is_main_process
@@ -189,6 +189,16 @@ class ArchValLoop(ArchEvalLoop):
     def _check_monitors(self) -> None:
         """mmengine notices at the end of the first validation, hours later."""
         known = [f'archval/{name}' for name in self.archs]
+        for what, key in self._monitored():
+            if key != 'auto' and key.rpartition('/')[0] not in known:
+                names = ', '.join(f'{name}/bbox_mAP' for name in known)
+                raise UserError(
+                    f'{what} must wait for a metric of one of val_cfg.archs, such as '
+                    f'{names}, but got {key!r}. Name one of those, or leave it out.'
+                )
+
+    def _monitored(self) -> Iterator[tuple[str, str]]:
+        """What waits for a metric, and for which."""
         for hook in self.runner.hooks:
             monitored = []
             if isinstance(hook, CheckpointHook):
@@ -196,13 +206,11 @@ class ArchValLoop(ArchEvalLoop):
             elif isinstance(hook, EarlyStoppingHook):
                 monitored = [hook.monitor]
             for key in monitored:
-                if key != 'auto' and key.rpartition('/')[0] not in known:
-                    names = ', '.join(f'{name}/bbox_mAP' for name in known)
-                    raise UserError(
-                        f'{type(hook).__name__} must wait for a metric of one of '
-                        f'val_cfg.archs, such as {names}, but got {key!r}. Name one '
-                        f'of those, or leave it out.'
-                    )
+                yield type(hook).__name__, key
+        schedulers = self.runner.cfg.get('param_scheduler') or []
+        for each in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+            if monitor := each.get('monitor'):
+                yield str(each.get('type')), monitor
 
     def run(self) -> dict:
         """Scores them; returns the metrics."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from mmcr.engine.archval_loop import ArchEvalLoop
-from mmcr.engine.launch import build_runner, kind_of
+from mmcr.engine.launch import build_runner, config_text, kind_of
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes
 from mmcr.models.detector import supernet_of
@@ -145,4 +145,4 @@ def _others(parts: Sequence[Mapping]) -> list[Mapping]:
 
 def write_config(path: Path, cfg: Config) -> None:
     """Writes a config, the whole of it or nothing."""
-    write_bytes(path, cfg.pretty_text.encode())
+    write_bytes(path, config_text(cfg).encode())

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -169,6 +170,41 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
             f'pip install --no-deps onedl-{scope} (with torchvision for mmpretrain).'
         )
     return cfg
+
+
+class _Written(float):
+    """A number that Python has no literal of, written so that it can be read."""
+
+    def __repr__(self) -> str:
+        return f"float('{float(self)}')"
+
+
+def config_text(cfg: Config) -> str:
+    """A config as a file that `read_config` takes.
+
+    Raises:
+        UserError: It has values that no text stands for.
+    """
+
+    def of(value: object) -> object:
+        if isinstance(value, Mapping):
+            return {key: of(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(map(of, value))
+        if isinstance(value, float) and not isfinite(value):
+            return _Written(value)
+        return value
+
+    text = Config(of(cfg.to_dict())).pretty_text
+    try:
+        Config.fromstring(text, '.py')
+    except Exception as error:  # whatever the values' own text raises
+        raise UserError(
+            f'A step has a config file of its own, so that a config must hold numbers, '
+            f'texts, lists and dicts alone, but from what is written of yours comes '
+            f'{type(error).__name__}: {error}. Write that value as one of these.'
+        ) from error
+    return text
 
 
 def load_config(args: argparse.Namespace) -> Config:

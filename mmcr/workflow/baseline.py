@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmcr.checks import is_list
 from mmcr.errors import UserError
 from mmcr.models.searchable import SearchableBackbone
 from mmcr.registry import MODELS, config_errors
@@ -85,7 +86,7 @@ def understand(cfg: Config) -> Baseline:
             f'config has supernet={backbone["supernet"]!r}: give the config of the '
             f'detector that is to be improved.'
         )
-    start = {name: backbone.pop(name) for name in START if name in backbone}
+    start = _start({name: backbone.pop(name) for name in START if name in backbone})
     if checkpoint := checkpoint_of(cfg):
         cfg.model.pop('init_cfg', None)
     cfg.load_from, cfg.resume = None, False
@@ -98,6 +99,18 @@ def understand(cfg: Config) -> Baseline:
     if network.supernet is None and not hasattr(network, 'stage_blocks'):
         raise UserError(f'{name} has no stages whose blocks could be reallocated.')
     return Baseline(cfg, kind, arguments, start, network, checkpoint)
+
+
+def _start(given: Mapping) -> dict:
+    """With public weights in one form of the three that mmdet takes."""
+    start = dict(given)
+    init = start.get('init_cfg')
+    if path := start.pop('pretrained', None):
+        start['init_cfg'] = dict(type='Pretrained', checkpoint=path)
+    elif is_list(init):  # others would fill what these weights lack, which is refused
+        public = [each for each in init if 'Pretrained' in str(each.get('type'))]
+        start['init_cfg'] = public[-1] if public else init
+    return start
 
 
 def checkpoint_of(cfg: Config) -> str | None:

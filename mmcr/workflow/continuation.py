@@ -84,10 +84,12 @@ def continued(cfg: Config, length: float, rate: float) -> Config:
     whole = loop[unit]
     loop[unit] = end = max(1, round(length * whole))
     for hook in cfg.get('custom_hooks') or []:
+        for begin in ('begin_epoch', 'begin_iter'):  # of averages of weights
+            if hook.get(begin):
+                hook[begin] = round(hook[begin] * end / whole)
         if 'switch_epoch' in hook:  # as many last epochs with the other pipeline
             hook['switch_epoch'] = max(0, end - (whole - hook['switch_epoch']))
-    every = loop.get('val_interval') or (1 if by_epoch else ITERATIONS)
-    loop.val_interval = min(every, end)
+    loop.val_interval = min(validated_every(loop), end)
     loop.pop('dynamic_intervals', None)
     if 'lr' in (optimizer := cfg.optim_wrapper.get('optimizer') or {}):
         optimizer.lr *= rate
@@ -102,6 +104,12 @@ def continued(cfg: Config, length: float, rate: float) -> Config:
         half_cosine['convert_to_iter_based'] = True
     cfg.param_scheduler = [*first, half_cosine]
     return cfg
+
+
+def validated_every(train_cfg: Mapping) -> int:
+    """Epochs between validations, or iterations where it does not count by epoch."""
+    by_epoch = train_cfg.get('max_epochs') is not None
+    return train_cfg.get('val_interval') or (1 if by_epoch else ITERATIONS)
 
 
 def end_of(cfg: Config) -> int:

@@ -139,22 +139,37 @@ def search_data(
 
 
 def scale_lr(cfg: Config, world_size: int) -> tuple[float, str] | None:
-    """By how much mmengine scales the learning rate when `auto_scale_lr` is enabled.
+    """By how much the learning rate is off for so many processes.
+
+    An update has the images of all batches that it accumulates, unlike in mmengine's
+    own scaling, which a config that enables it has been tuned with.
 
     Returns:
-        The factor for so many processes and a sentence on it; ``None`` where the rate
-        is right as it is, or the config does not tell the batch size that it is for.
+        The factor, a sentence on it; ``None`` where the rate is right as it is, or the
+        config does not tell the batch size that it is for.
     """
-    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    known = cfg.get('auto_scale_lr') or {}
+    base = known.get('base_batch_size')
     batch_size = (cfg.get(TRAIN) or {}).get('batch_size')
-    if not base or not batch_size or batch_size * world_size == base:
+    if not base or not batch_size:
         return None
-    factor = batch_size * world_size / base
+    batches = 1 if known.get('enable') else accumulated(cfg)
+    images = batch_size * world_size * batches
+    if images == base:
+        return None
+    factor = images / base
+    each = f'{batch_size} per process'
+    if batches > 1:
+        each = f'{batches} batches of {each}'
     return factor, (
-        f'The learning rate is for {base} images per step, but a step has '
-        f'{batch_size * world_size} ({batch_size} per process): it is multiplied by '
-        f'{factor:.4g}.'
+        f'The learning rate is for {base} images per update, but an update has '
+        f'{images} ({each}): it is multiplied by {factor:.4g}.'
     )
+
+
+def accumulated(cfg: Config) -> int:
+    """Batches of one update of the weights."""
+    return (cfg.get('optim_wrapper') or {}).get('accumulative_counts') or 1
 
 
 @dataclass(frozen=True)

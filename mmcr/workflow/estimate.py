@@ -26,6 +26,7 @@ from mmcr.engine.launch import build_runner, read_config
 from mmcr.errors import UserError
 from mmcr.registry import HOOKS
 from mmcr.training import InPlaceDistillationHook
+from mmcr.workflow.continuation import validated_every
 from mmcr.workflow.steps import tool_environment
 
 TIMED = 3  # iterations after the first
@@ -152,7 +153,7 @@ def measure(cfg: Config) -> Estimate:
 def _validated(train_cfg: Mapping, loader: Mapping, val_cfg: Mapping) -> int:
     """Images that all validations of a training see."""
     end = train_cfg.get('max_iters') or train_cfg.get('max_epochs', 1)
-    times = end // train_cfg.get('val_interval', 1)
+    times = end // validated_every(train_cfg)
     paths = len(val_cfg.get('archs') or [None])
     return times * paths * len(DATASETS.build(loader['dataset']))
 

@@ -33,7 +33,7 @@ from mmcr.workflow.contests.finals import (
     Finals,
 )
 from mmcr.workflow.contests.run_off import FIRST_CHOOSING_SEED, Schedule, begun
-from mmcr.workflow.datasets import scale_lr, search_data
+from mmcr.workflow.datasets import accumulated, scale_lr, search_data
 from mmcr.workflow.estimate import Estimate, estimate
 from mmcr.workflow.page_plan import page_plan
 from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, set_amp, text_of
@@ -113,7 +113,10 @@ class Reallocation:
         last = cfg.randomness['seed'] + 2 * FIRST_CHOOSING_SEED
         check_seed('randomness.seed, with room for those of the run-off,', last)
         if scaled := scale_lr(cfg, self.settings.gpus or 1):
-            cfg.auto_scale_lr.enable = self.settings.scale_lr
+            rule = cfg.auto_scale_lr
+            if not rule.get('enable') and (batches := accumulated(cfg)) > 1:
+                rule.base_batch_size /= batches  # mmengine counts one batch an update
+            rule.enable = self.settings.scale_lr
             if self.settings.scale_lr:
                 self.notes.append(scaled[1])
         self._prepare_test(cfg)

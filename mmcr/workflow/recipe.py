@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmcr.checks import check_number, is_list
-from mmcr.engine.launch import EXACT_RESUME, add_hooks
+from mmcr.engine.launch import EXACT_RESUME, add_hooks, config_text
 from mmcr.errors import UserError
 from mmcr.models.detector import refitted
 from mmcr.registry import MODELS
@@ -165,7 +165,8 @@ def _supernet_of(
                 data.calibration_dataloader, batch_size=archval['batch_size']
             )
     cfg.test_cfg = dict(type='TestLoop')
-    _drop_monitors(cfg)
+    _drop_monitors(cfg, next(iter(archs)))
+    kept_in_place(cfg)
     set_amp(cfg, options)
     return merged(cfg, options.supernet)
 
@@ -230,6 +231,23 @@ def network(baseline: Baseline, arch_cfg: Mapping, options: Options) -> Config:
     return cfg
 
 
+def kept_in_place(cfg: Config) -> None:
+    """Lets a step leave its last checkpoint and its log in its own folder.
+
+    There they are looked for; a user's hooks may put them elsewhere, or save none.
+    """
+    hooks = cfg.get('default_hooks') or {}
+    for name in ('checkpoint', 'logger'):
+        hook = hooks.get(name)
+        if not hook:
+            hooks.pop(name, None)  # mmengine's own takes the place
+            continue
+        for elsewhere in ('out_dir', 'keep_local'):
+            hook.pop(elsewhere, None)
+        if name == 'checkpoint' and 'save_last' in hook:
+            hook.save_last = True
+
+
 def text_of(cfg: Config, search: str = '', names: Sequence[str] = ()) -> str:
     """A config file; what `names` are of the backbone comes from what was found.
 
@@ -241,11 +259,11 @@ def text_of(cfg: Config, search: str = '', names: Sequence[str] = ()) -> str:
     cfg = copy.deepcopy(cfg)
     cfg.pop('work_dir', None)
     if not search:
-        return cfg.pretty_text
+        return config_text(cfg)
     for name in names:
         cfg.model.backbone.pop(name, None)
     lines = [f"_base_ = '../{search}/best_arch.py'  # what that search has found\n"]
-    lines.append(cfg.pretty_text)
+    lines.append(config_text(cfg))
     lines += [f"model['backbone']['{n}'] = _base_.cr_backbone.{n}\n" for n in names]
     return ''.join(lines)
 
@@ -420,8 +438,17 @@ def set_amp(cfg: Config, options: Options) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def _drop_monitors(cfg: Config) -> None:
-    """Hooks that wait for a metric of the detector find none in a supernet's."""
+def _drop_monitors(cfg: Config, path: str) -> None:
+    """What waits for a metric of the detector finds none in a supernet's.
+
+    Args:
+        cfg: Of the supernet; changed.
+        path: Of the watched ones, that a scheduler waits for instead.
+    """
+    schedulers = cfg.get('param_scheduler') or []
+    for each in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+        if monitor := each.get('monitor'):
+            each['monitor'] = f'archval/{path}/{monitor.rpartition("/")[2]}'
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
     if isinstance(checkpoint, Mapping):
         checkpoint.pop('save_best', None)

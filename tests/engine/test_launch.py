@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
-from mmcr.engine.launch import is_first
+from mmcr.engine.launch import config_text, is_first, read_config
 from mmcr.engine.outputs import check_no_training
 from mmcr.errors import UserError
 
@@ -93,6 +94,15 @@ def test_a_training_writes_over_no_other_elsewhere(tmp_path):
     (work_dir / 'last_checkpoint').write_text('s3://bucket/work/epoch_2.pth')
     with pytest.raises(UserError, match='s3://bucket/work/epoch_2'):
         check_no_training(cfg)
+
+
+def test_a_config_is_written_as_it_was(tmp_path):
+    inf = float('inf')
+    cfg = Config(dict(ranges=((-1, 16), (64, inf)), low=[-inf], said='an inf, nan'))
+    (tmp_path / 'written.py').write_text(config_text(cfg))
+    assert read_config(tmp_path / 'written.py').to_dict() == cfg.to_dict()
+    with pytest.raises(UserError, match='numbers, texts, lists and dicts'):
+        config_text(Config(dict(dtype=torch.float16)))
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='caches lie elsewhere')

@@ -133,6 +133,16 @@ def test_metrics_that_will_not_come_are_refused_at_once(shapes, tmp_path, hook):
         Runner.from_cfg(cfg).train()
 
 
+def test_schedulers_that_wait_for_such_metrics(shapes, tmp_path):
+    cfg = train_cfg(
+        shapes, tmp_path, iterations=4, val_interval=4, **archval_cfg(shapes, ARCHS)
+    )
+    plateau = dict(type='ReduceOnPlateauLR', monitor='coco/bbox_mAP', rule='greater')
+    cfg.param_scheduler = plateau
+    with pytest.raises(UserError, match='ReduceOnPlateauLR must wait .* but got'):
+        Runner.from_cfg(cfg).train()
+
+
 def test_sampling_needs_a_supernet(shapes, tmp_path):
     with pytest.raises(UserError, match='must be a supernet'):
         Runner.from_cfg(train_cfg(shapes, tmp_path, {})).train()

@@ -455,8 +455,14 @@ def test_the_rate_is_scaled_where_the_batch_is_another():
     factor, said = scale_lr(cfg, 1)
     assert factor == 0.125
     assert said == (
-        'The learning rate is for 16 images per step, but a step has 2 (2 per '
+        'The learning rate is for 16 images per update, but an update has 2 (2 per '
         'process): it is multiplied by 0.125.'
     )
+    cfg.optim_wrapper.accumulative_counts = 4
+    factor, said = scale_lr(cfg, 1)
+    assert factor == 0.5 and 'has 8 (4 batches of 2 per process)' in said
+    assert scale_lr(cfg, 2) is None
+    cfg.auto_scale_lr.enable = True  # as mmengine does it
+    assert scale_lr(cfg, 1)[0] == 0.125
     cfg.pop('auto_scale_lr')
     assert scale_lr(cfg, 1) is None

@@ -464,6 +464,21 @@ def test_the_rate_follows_the_batch_unless_forbidden(tmp_path, scale_lr):
     assert any('multiplied by 0.5' in note for note in work.notes) is scale_lr
 
 
+def test_the_rate_is_that_of_all_batches_of_an_update(tmp_path):
+    cfg = read('demo/shapes.py')
+    cfg.pop('reallocation')
+    batch_size = cfg.train_dataloader.batch_size
+    cfg.auto_scale_lr = dict(enable=False, base_batch_size=4 * batch_size)
+    cfg.optim_wrapper.accumulative_counts = 2
+    work = Reallocation(cfg, 'mine', tmp_path, settings_of(dict(width=1.0)))
+    assert any('multiplied by 0.5' in note for note in work.notes)
+    rule = work.baseline.cfg.auto_scale_lr  # mmengine knows one batch
+    assert rule.enable and batch_size / rule.base_batch_size == 0.5
+    cfg.optim_wrapper.accumulative_counts = 4
+    work = Reallocation(cfg, 'mine', tmp_path, settings_of(dict(width=1.0)))
+    assert not work.baseline.cfg.auto_scale_lr.enable
+
+
 @pytest.mark.parametrize('handler', ['', 'signal.signal(signal.SIGTERM, lambda *_: 0)'])
 def test_a_stopped_step_ends(handler, monkeypatch):
     """Also one that does not want to."""
@@ -533,6 +548,7 @@ def test_configs_of_before_are_told_the_new_way(tmp_path, variable):
     [
         (dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=2), 12, 16),
         (dict(type='IterBasedTrainLoop', max_iters=10, val_interval=2), 10, 40),
+        (dict(type='IterBasedTrainLoop', max_iters=2000), 2000, 16),
     ],
 )
 def test_what_is_estimated(workplace, tmp_path, train_cfg, iterations, validated):

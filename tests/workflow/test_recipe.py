@@ -160,6 +160,54 @@ def test_what_a_detector_is_written_as_does_not_matter():
     assert 'ResNetV1d' in baseline.cfg.model.backbone.type
 
 
+def supernet_of(cfg):
+    baseline, options = understand(cfg), Options(width=1.0)
+    space, *_ = stage_space(baseline, options)
+    return recipe.supernet(baseline, None, options, 'stage', space)
+
+
+def test_what_waits_for_the_detectors_metrics_waits_for_a_path():
+    cfg = read('demo/shapes.py')
+    plateau = dict(type='ReduceOnPlateauLR', monitor='coco/bbox_mAP', rule='greater')
+    for schedulers in plateau, [plateau]:
+        cfg.param_scheduler = schedulers
+        found = supernet_of(cfg).param_scheduler
+        found = found if isinstance(found, dict) else found[0]
+        assert found['monitor'] == 'archval/baseline/bbox_mAP'
+
+
+def test_steps_save_in_their_own_folders():
+    cfg = read('demo/shapes.py')
+    cfg.default_hooks = dict(
+        checkpoint=dict(type='CheckpointHook', out_dir='elsewhere', save_last=False),
+        logger=None,
+    )
+    hooks = supernet_of(cfg).default_hooks
+    assert hooks == dict(checkpoint=dict(type='CheckpointHook', save_last=True))
+    assert cfg.default_hooks.checkpoint.out_dir == 'elsewhere'
+
+
+@pytest.mark.parametrize(
+    'start',
+    [
+        dict(pretrained='torchvision://resnet50'),
+        dict(
+            init_cfg=[
+                dict(type='Kaiming', layer='Conv2d'),
+                dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+            ]
+        ),
+    ],
+)
+def test_public_weights_in_any_form_start_what_is_found(start):
+    cfg = read('demo/shapes.py')
+    cfg.model.backbone.pop('init_cfg', None)
+    cfg.model.backbone.update(start)
+    backbone = recipe.network(understand(cfg), dict(), Options()).model.backbone
+    wanted = dict(type='mmcr.ReallocatedInit', checkpoint='torchvision://resnet50')
+    assert backbone.init_cfg == wanted and 'pretrained' not in backbone
+
+
 def test_what_a_user_may_change():
     options = Options(
         width=1.0,

@@ -245,6 +245,14 @@ def test_as_many_last_epochs_have_the_other_pipeline():
     assert cfg.custom_hooks[0].switch_epoch == 280
 
 
+def test_an_average_of_weights_begins_as_much_earlier():
+    cfg = read('demo/shapes.py')
+    cfg.train_cfg.max_epochs = 24
+    cfg.custom_hooks = [dict(type='EMAHook', begin_epoch=12)]
+    (hook,) = continued(cfg, 1 / 12, 0.5).custom_hooks
+    assert hook.begin_epoch == 1
+
+
 def test_detectors_that_draw_weights_anew_are_refused():
     detr = Config.fromfile(
         Config._get_cfg_path('mmdet::detr/detr_r50_8xb2-150e_coco.py', '')[0]

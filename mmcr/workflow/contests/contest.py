@@ -10,7 +10,12 @@ from mmengine.config import Config
 
 from mmcr.errors import UserError
 from mmcr.files import undone_if_refused
-from mmcr.workflow.recipe import EXACT_RESUME, add_hooks, text_of
+from mmcr.workflow.recipe import (
+    EXACT_RESUME,
+    add_hooks,
+    kept_in_place,
+    text_of,
+)
 from mmcr.workflow.steps import Step, StepRunner, write_configs
 
 METRIC = 'coco/bbox_mAP'
@@ -62,6 +67,7 @@ class Contest:
         if self.large is not None:
             hooks.insert(0, dict(type='mmcr.PairedInitHook', backbone=dict(self.large)))
         add_hooks(cfg, *hooks)
+        kept_in_place(cfg)
         return cfg
 
     def run(self, pairs: Iterable[tuple[str, int]], lock: int) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from mmcr.cost.complexity import measure
 from mmcr.data.scales import at_scale, marked, scaled_shape
 from mmcr.engine.export import write_best
-from mmcr.engine.launch import read_config
+from mmcr.engine.launch import config_text, read_config
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes, write_json
 from mmcr.models.weights.checkpoint import read_weights
@@ -226,7 +226,7 @@ class Finals:
             write_best(result, winner.trial, winner.backbone)
         checkpoint = run_off.judging.checkpoint(use, run_off.seeds[0])
         shutil.copy(checkpoint, result / 'best.pth')
-        text = self._usable(self._published(run_off.judging, use)).pretty_text
+        text = config_text(self._usable(self._published(run_off.judging, use)))
         config = written['baseline' if use == BASELINE else 'found']
         write_bytes(result / config, text.encode())
         shown = dict(baseline=BASELINE, found=run_off.winner)
