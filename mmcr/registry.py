@@ -128,6 +128,8 @@ def _said(error: Exception, built: dict) -> str:
     frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
     file = frame.f_code.co_filename
     text = str(error.args[0]) if error.args else linecache.getline(file, line).strip()
+    if isinstance(error, UnicodeError | OSError):  # whose first argument is a code
+        text = str(error)
     hint = ''
     registry, kind = built.get('registry'), built.get('obj_type')
     if registry is not None and isinstance(kind, str) and built.get('obj_cls') is None:

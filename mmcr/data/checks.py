@@ -32,6 +32,7 @@ from mmcr.data.sets import (
     is_local,
     joined,
     pipelines,
+    resolved,
     type_name,
 )
 
@@ -95,8 +96,9 @@ def check_classes(
 def check_disjoint(train: CocoSet, val: CocoSet) -> None:
     """Check that no image of archval belongs to a set to train or calibrate on.
 
-    Images are told apart by the path of their file. Equal ids prove nothing,
-    since independent files all count from one; they are only reported.
+    Images are told apart by the path of their file, links resolved. Equal ids
+    prove nothing, since independent files all count from one; they are only
+    reported.
 
     Raises:
         DataError: They share images.
@@ -111,6 +113,33 @@ def check_disjoint(train: CocoSet, val: CocoSet) -> None:
             f"'{val.ann_file}' are in '{train.ann_file}' too, for example {examples}. "
             f'Make both from one file: python {_SPLIT_TOOL} ANN --archval N.'
         )
+
+
+def image_files(dataset: Mapping, place: str) -> set[str] | None:
+    """The paths of the images that a data set uses, wrapped or not, links resolved.
+
+    Args:
+        place: The data loader, for messages.
+
+    Returns:
+        `None` where they cannot be told here, as those on no local disk.
+
+    Raises:
+        DataError: The annotations cannot be read.
+    """
+    found = set()
+    for leaf in inner_sets(dataset):
+        if _elsewhere(leaf):
+            return None
+        if _is_coco(leaf) and not _has_own_form(leaf) and leaf.get('indices') is None:
+            path = joined(leaf, leaf.get('ann_file') or '')
+            coco = read_coco(path, annotated=False)
+            found.update(CocoSet(path, image_folder(leaf, place), (), coco).paths)
+        elif built := built_contents(leaf, place):
+            found.update(resolved(built.sizes))
+        else:
+            return None
+    return found
 
 
 def check_config(cfg: Mapping, decode: int | None = SAMPLE) -> str:

@@ -1,10 +1,10 @@
 """Data sets in configs: what lies inside of wrappers, its paths and its classes."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
-from pathlib import Path
 
 from mmcr.data.coco import DataError
 
@@ -18,13 +18,30 @@ class CocoSet:
     classes: Sequence[str]
     coco: Mapping
 
+    @cached_property
+    def paths(self) -> list[str]:
+        """Of each entry of the images, the path of its file (`resolved`)."""
+        names = (image['file_name'] for image in self.coco['images'])
+        return [*resolved(os.path.join(self.folder, name) for name in names)]
+
     @property
     def images(self) -> dict[str, dict]:
         """The entries of the images by the path of their file."""
-        return {
-            os.path.normpath(os.path.join(self.folder, image['file_name'])): image
-            for image in self.coco['images']
-        }
+        return dict(zip(self.paths, self.coco['images']))
+
+
+def resolved(paths: Iterable[str]) -> Iterator[str]:
+    """Paths without links, so that a file has one whatever leads to it."""
+    folders = {}  # each looked at once: for all of COCO's images that is slow
+    for path in paths:
+        if '://' in path:
+            yield os.path.normpath(path)
+            continue
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        path = os.path.join(folders[folder], name)
+        yield os.path.realpath(path) if os.path.islink(path) else path
 
 
 def inner_sets(dataset: Mapping | None) -> Iterator[Mapping]:
@@ -58,8 +75,35 @@ def type_name(kind: object) -> str:
 
 
 def joined(dataset: Mapping, path: str) -> str:
-    """A path of a data set, relative ones under its `data_root`; or an address."""
-    return path if '://' in path else os.path.join(dataset.get('data_root') or '', path)
+    """A path of a data set, relative ones under its `data_root`; or an address.
+
+    Raises:
+        DataError: It is no text.
+    """
+    root = dataset.get('data_root') or ''
+    for each in (root, path):
+        if not isinstance(each, str):
+            raise DataError(
+                f'data_root, ann_file and data_prefix.img of a dataset must be texts, '
+                f'but one of {dataset.get("type")} is {each!r}. Write it in quotes.'
+            )
+    return path if '://' in path else os.path.join(root, path)
+
+
+def image_prefix(dataset: Mapping, loader: str) -> str | None:
+    """What a data set in `loader` puts before the names of its images.
+
+    Raises:
+        DataError: `data_prefix` is no mapping.
+    """
+    prefix = dataset.get('data_prefix') or {}
+    if not isinstance(prefix, Mapping):
+        raise DataError(
+            f"data_prefix of {loader} must be a mapping, dict(img='FOLDER/'), but is "
+            f'{prefix!r}. Write data_prefix=dict(img={prefix!r}) if that is the folder '
+            f'of its images.'
+        )
+    return prefix.get('img')
 
 
 def image_folder(dataset: Mapping, loader: str) -> str:
@@ -68,7 +112,7 @@ def image_folder(dataset: Mapping, loader: str) -> str:
     Raises:
         DataError: It names none.
     """
-    prefix = (dataset.get('data_prefix') or {}).get('img')
+    prefix = image_prefix(dataset, loader)
     if prefix is None:
         raise DataError(
             f'The dataset of {loader} must name its image folder: '
@@ -103,9 +147,16 @@ def class_names(dataset: Mapping) -> Sequence[str]:
     """The classes of a data set: its own, those of a file, or its type's.
 
     Raises:
-        DataError: They are a text that is no file.
+        DataError: They are a text that is no file, or a file of no text.
     """
-    classes = (dataset.get('metainfo') or {}).get('classes')
+    metainfo = dataset.get('metainfo') or {}
+    if not isinstance(metainfo, Mapping):
+        raise DataError(
+            f'metainfo of a dataset must be a mapping, dict(classes=...), but is '
+            f'{metainfo!r}. Write metainfo=dict(classes={metainfo!r}) if these are '
+            f'its classes.'
+        )
+    classes = metainfo.get('classes')
     if classes is None:
         from mmdet.datasets import CocoDataset
 
@@ -118,4 +169,12 @@ def class_names(dataset: Mapping) -> Sequence[str]:
             'metainfo.classes must be a tuple of names or a text file of them, but '
             f"got the string {classes!r}. Write ('{classes}',) for a single class."
         )
-    return Path(classes).read_text().splitlines()
+    from mmengine.fileio import list_from_file  # as mmdet reads it
+
+    try:
+        return list_from_file(classes)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"A file of classes must be UTF-8, but '{classes}' is not: {error}. Save "
+            f'it as UTF-8.'
+        ) from None

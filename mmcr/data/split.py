@@ -5,8 +5,10 @@ archval, so that the search never sees the test data.
 """
 
 import json
+import os
 import random
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from mmcr.checks import is_integer
@@ -21,7 +23,8 @@ def split_coco(
 
     Which images go to archval follows from their ids and the seed, not from
     their order in the file. All else in the file is kept; equal input gives
-    equal bytes, and a file that has them already is not touched.
+    equal bytes, and a file that has them already is not touched. One that has
+    others is not replaced, since what was trained may rest on it.
 
     Args:
         ann_file: Any COCO annotation file; COCO's instances_train2017.json
@@ -35,17 +38,26 @@ def split_coco(
     Raises:
         DataError: No COCO file; an image listed twice; an archval that is
             empty or leaves nothing to train on; or an output that would
-            replace the input.
+            replace the input or another split.
     """
     coco = read_coco(ann_file)
     check_archval(archval, len(coco['images']), f"'{ann_file}'")
     files = tuple(Path(out_dir, f'{part}.json') for part in ('archtrain', 'archval'))
-    parts = split_images(coco, archval, seed, ann_file)
+    names = (image['file_name'] for image in coco['images'])
+    check_once(map(os.path.normpath, names), ann_file)
+    parts = split_images(coco, archval, seed)
     if Path(ann_file).resolve() in [path.resolve() for path in files]:
         raise DataError(
             f"The split would replace '{ann_file}', the file "
             'that is split. Choose another output folder.'
         )
+    for path, part in zip(files, parts):
+        if path.is_file() and path.read_bytes() != _encoded(part):
+            raise DataError(
+                f"The split would replace '{path}', which exists with another content "
+                'that trainings may rest on. Choose another output folder, or move '
+                'that file away.'
+            )
     for path, part in zip(files, parts):
         write_annotations(path, part)
     return files
@@ -67,22 +79,24 @@ def check_archval(archval: int, num_images: int, owner: str, sets: int = 1) -> N
         )
 
 
-def split_images(
-    coco: dict, archval: int, seed: int, ann_file: str | Path
-) -> tuple[dict, dict]:
-    """Return archtrain and archval, of so many images, of a file's content.
+def check_once(paths: Iterable[str], ann_file: str | Path) -> None:
+    """Check that a file lists each of its images once, whatever the spelling.
 
     Raises:
-        DataError: An image is listed twice.
+        DataError: It does not.
     """
-    images = sorted(coco['images'], key=_by_id)
-    double = len(images) - len({image['file_name'] for image in images})
+    double = [path for path, count in Counter(paths).items() if count > 1]
     if double:
         raise DataError(
-            f"'{ann_file}' lists {double} images more than "
-            'once under different ids: they could land in both parts. Merge '
-            'the entries of one file_name.'
+            f"'{ann_file}' lists {len(double)} images more than once under different "
+            f"ids, for example '{double[0]}': they could land in both parts. Merge "
+            f'the entries of one image.'
         )
+
+
+def split_images(coco: dict, archval: int, seed: int) -> tuple[dict, dict]:
+    """Return archtrain and archval, of so many images, of a file's content."""
+    images = sorted(coco['images'], key=_by_id)
     held = {image['id'] for image in random.Random(seed).sample(images, archval)}
     trained = {image['id'] for image in images} - held
     return subset(coco, trained), subset(coco, held)
@@ -101,10 +115,14 @@ def subset(coco: dict, image_ids: Container) -> dict:
 
 def write_annotations(path: Path, coco: dict) -> None:
     """Write an annotation file, unless it is there with the same bytes."""
-    data = json.dumps(coco, separators=(',', ':')).encode()
+    data = _encoded(coco)
     if not (path.is_file() and path.read_bytes() == data):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data)
+
+
+def _encoded(coco: dict) -> bytes:
+    return json.dumps(coco, separators=(',', ':')).encode()
 
 
 def _by_id(entry: dict) -> tuple:

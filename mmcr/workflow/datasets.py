@@ -19,11 +19,18 @@ from mmcr.data.sets import (
     dataset_class,
     evaluators,
     image_folder,
+    image_prefix,
     inner_sets,
     joined,
     type_name,
 )
-from mmcr.data.split import check_archval, split_images, subset, write_annotations
+from mmcr.data.split import (
+    check_archval,
+    check_once,
+    split_images,
+    subset,
+    write_annotations,
+)
 
 TRAIN = 'train_dataloader'
 #: What mmdet ships for sets of other forms, by the start of their type's name.
@@ -100,7 +107,7 @@ def search_data(
         archval = int(archval)
     if isinstance(archval, (str, Path)):
         trained = sets
-        scored, new = _given(Path(archval), sets, validation, out)
+        scored, new = _given(Path(archval), sets, template, out)
         held = len(scored.coco['images'])
         said += f' to train on, {held:,} of {archval} to score on'
     else:
@@ -250,7 +257,7 @@ def _replaced(dataset: dict, leaves: Iterator[dict]) -> dict:
 
 def _check_type(leaf: dict) -> None:
     import mmdet
-    from mmdet.datasets import CocoDataset, CocoPanopticDataset
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset, LVISV05Dataset
 
     cls, name = dataset_class(leaf), type_name(leaf.get('type'))
     if not isinstance(cls, type):
@@ -258,11 +265,11 @@ def _check_type(leaf: dict) -> None:
             f'The type of every data set must be registered, but {TRAIN} has '
             f'{leaf.get("type")!r}. Correct it, or import its module by custom_imports.'
         )
-    if name.startswith('LVIS'):
+    if issubclass(cls, LVISV05Dataset):  # LVISV1Dataset is one, too
         raise DataError(
             f"Architectures are compared by COCO's AP, which LVIS cannot be scored "
             f'with (of each image it annotates a part of the classes), but {TRAIN} '
-            f'has {name}. Search on a set that is annotated completely.'
+            f'has {name}, a set of LVIS. Search on one that is annotated completely.'
         )
     if not issubclass(cls, CocoDataset) or issubclass(cls, CocoPanopticDataset):
         tools = Path(mmdet.__file__).parent / '.mim/tools/dataset_converters'
@@ -341,7 +348,8 @@ def _drawn(
     check_archval(archval, sum(sizes), owner, len(sets))
     trained, held = [], []
     for number, (each, share) in enumerate(zip(sets, _shares(sizes, archval)), 1):
-        rest, chosen = split_images(each.coco, share, seed, each.ann_file)
+        check_once(each.paths, each.ann_file)
+        rest, chosen = split_images(each.coco, share, seed)
         path = out / f'archtrain{f"_{number}" if several else ""}.json'
         trained.append(each.of(path, rest))
         held.append(replace(each, coco=chosen))
@@ -394,25 +402,13 @@ def _given(
     path = path.absolute()
     coco = read_coco(path)
     check_classes(CocoSet(str(path), '', sets[0].classes, coco))
-    folders = [each.folder for each in sets]
-    prefix = (validation.get('data_prefix') or {}).get('img')
-    if prefix is not None:
-        folders.append(os.path.abspath(joined(validation, prefix)))
-        own = os.path.abspath(joined(validation, validation.get('ann_file') or ''))
-        if os.path.realpath(own) == os.path.realpath(path):
-            folders.reverse()  # names may be those of training images, too
-    names = [image['file_name'] for image in coco['images']]
-    places = [
-        next((f for f in folders if os.path.isfile(os.path.join(f, name))), None)
-        for name in names
-    ]
-    missing = [name for name, place in zip(names, places) if place is None]
-    if missing:
-        raise DataError(
-            f"The images of '{path}' must lie with those to train or validate on, but "
-            f"{len(missing)} of {len(places)}, for example '{missing[0]}', are in none "
-            f'of {list(dict.fromkeys(folders))}. Copy or link them there.'
-        )
+    folders = [(each.ann_file, each.folder) for each in sets]
+    for leaf in inner_sets(validation['dataset']):
+        prefix = image_prefix(leaf, 'val_dataloader')
+        if prefix is not None:
+            own = joined(leaf, leaf.get('ann_file') or '')
+            folders.append((own, os.path.abspath(joined(leaf, prefix))))
+    places = _places(path, [image['file_name'] for image in coco['images']], folders)
     images = [
         dict(image, file_name=os.path.join(place, image['file_name']))
         for image, place in zip(coco['images'], places)
@@ -424,3 +420,39 @@ def _given(
         return sets[0].of(path, coco, folder=places[0]), []
     scored = sets[0].of(out / 'archval.json', named.coco, folder='')
     return scored, [scored]
+
+
+def _places(path: Path, names: list[str], folders: list[tuple[str, str]]) -> list[str]:
+    """The folders of a file's images, by their names.
+
+    Args:
+        folders: Where they may lie, each behind the annotation file of its images.
+
+    Raises:
+        DataError: Some are in none of them, or in several, which are not the same.
+    """
+    real = os.path.realpath(path)
+    own = [folder for file, folder in folders if os.path.realpath(file) == real]
+    # elsewhere may be other images of the same names
+    known = list(dict.fromkeys(own or [folder for _, folder in folders]))
+    found = []  # of each name, the folders by the files in them
+    for name in names:
+        files = ((os.path.join(folder, name), folder) for folder in reversed(known))
+        found.append({os.path.realpath(f): at for f, at in files if os.path.isfile(f)})
+    missing = [name for name, places in zip(names, found) if not places]
+    if missing:
+        raise DataError(
+            f"The images of '{path}' must lie with those to train or validate on, but "
+            f"{len(missing)} of {len(names)}, for example '{missing[0]}', are in none "
+            f'of {known}. Copy or link them there.'
+        )
+    double = [(name, places) for name, places in zip(names, found) if len(places) > 1]
+    if double:
+        name, places = double[0]
+        raise DataError(
+            f"The images of '{path}' must be told by their names, but of {len(names)} "
+            f"{len(double)}, for example '{name}', are other files in each of "
+            f'{[*places.values()][::-1]}. Write absolute paths as file_name, or rename '
+            f'the images in one folder.'
+        )
+    return [next(iter(places.values())) for places in found]

@@ -16,6 +16,7 @@ from mmengine.config import Config
 
 from mmcr.checks import check_seed, checked_shape, is_list, is_number
 from mmcr.cost.budget import budget_space, read_budget
+from mmcr.data.sets import pipelines
 from mmcr.errors import UserError
 from mmcr.files import read_state, write_json
 from mmcr.registry import TASK_UTILS, config_errors
@@ -171,7 +172,7 @@ class Reallocation:
         texts = self._detnas() if self.settings.method == 'detnas' else self._crnas()
         self._check_choice()
         self.finals = self._make_finals()
-        if self.finals.chosen_by_the_test():
+        if self.finals.chosen_by_the_test:
             self.notes.append(SAME_IMAGES)
         edited = write_configs(self.work_dir, texts)
         self.configs = [self.work_dir / name / 'config.py' for name in texts]
@@ -455,8 +456,7 @@ def _are_estimates(known: Mapping, steps: Iterable[Step]) -> bool:
 def image_shape(cfg: Config) -> tuple[int, int]:
     """Height and width of the largest image that the detector is tested on."""
     for name in ('test_dataloader', 'val_dataloader'):
-        dataset = (cfg.get(name) or {}).get('dataset') or {}
-        for step in dataset.get('pipeline', ()):
+        for step in pipelines((cfg.get(name) or {}).get('dataset')):
             if isinstance(scale := step.get('scale'), list | tuple) and len(scale) == 2:
                 if all(isinstance(side, int) and side > 0 for side in scale):
                     return tuple(sorted(scale))

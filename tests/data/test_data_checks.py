@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mmcr.cli import user_errors
 from mmcr.data import DataError, check_config, read_coco, split_coco
-from mmcr.data.checks import check_classes, check_disjoint
+from mmcr.data.checks import check_classes, check_disjoint, image_files
 from mmcr.data.coco import forget
 from mmcr.data.sets import CocoSet
 from mmcr.errors import UserError
@@ -168,6 +168,22 @@ def test_shared_images_are_counted_and_shown_whatever_their_ids():
             )
 
 
+def test_images_are_told_apart_whatever_links_lead_to_them(tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'linked').symlink_to('images')
+    (tmp_path / 'images/0.png').write_bytes(b'0')
+    (tmp_path / 'one').mkdir()
+    (tmp_path / 'one/other.png').symlink_to(tmp_path / 'images/0.png')
+    train = coco_set(folder=f'{tmp_path}/images')
+    for folder, name in (('linked', '0.png'), ('one', 'other.png')):
+        val = make_coco(1)
+        val['images'][0]['file_name'] = name
+        with pytest.raises(DataError, match='1 of the 1 images'):
+            check_disjoint(train, coco_set(coco=val, folder=f'{tmp_path}/{folder}'))
+    addressed = coco_set(folder='s3://bucket/./train')
+    assert list(addressed.images)[0] == 's3:/bucket/train/0.png'
+
+
 # Configs
 
 
@@ -257,6 +273,12 @@ train = partial(of, 'train')
         (train(data_prefix=dict(img='')), r"'.*\d.png' does not.*Correct.* in train"),
         (train(data_prefix={}), r'train_dataloader must name.*data_prefix=dict\('),
         (
+            train(data_prefix='i/'),
+            r"data_prefix of train.* but is 'i/'. Write .*'i/'\)",
+        ),
+        (train(data_prefix=dict(img=3)), 'must be texts, .*CocoDataset is 3'),
+        (train(metainfo=['cell']), r"must be a mapping.*\['cell'\]. Write metainfo="),
+        (
             lambda c: c['test_evaluator'].update(ann_file='x'),
             "val.json', but reads 'x'. Set",
         ),
@@ -313,6 +335,8 @@ def test_classes_from_a_file(cfg, tmp_path):
     names.write_text('\n'.join(CLASSES) + '\n')
     dataset_of(cfg, 'train')['metainfo'] = dict(classes=str(names))
     check_config(Config(cfg))
+    names.write_bytes('Käfig'.encode('latin-1'))
+    refused(cfg, r"must be UTF-8, but '.*names.txt' is not: .* byte 0xe4 .*position 1")
 
 
 def test_a_set_to_predict_on_only(cfg, tmp_path):
@@ -337,6 +361,28 @@ def test_archval_must_not_be_trained_or_calibrated_on(cfg, trained, phase):
     loop = {'val': 'ArchValLoop', 'test': 'mmcr.ArchSearchLoop'}[phase]
     cfg.setdefault(f'{phase}_cfg', {})['type'] = loop
     refused(cfg, "2 of the 2 images of '.*archval.json'")
+
+
+def test_the_images_that_a_set_uses(cfg, tmp_path, quiet_mmdet):
+    dataset = dataset_of(cfg, 'test')
+    both = dict(type='ConcatDataset', datasets=[dataset, dataset_of(cfg, 'train')])
+    whole = {f'{tmp_path}/images/{n}.png' for n in range(6)}
+    assert image_files(both, 'test_dataloader') == whole
+    held = image_files(dataset, 'test_dataloader')
+    assert len(held) == 2 and held < whole
+    (tmp_path / 'linked').symlink_to('images')
+    for change, count in (
+        (dict(data_prefix=dict(img='linked')), 2),
+        (dict(indices=1), 1),
+    ):
+        used = image_files({**dataset, **change}, 'test_dataloader')
+        assert used <= held and len(used) == count
+    for change in (
+        dict(backend_args=dict(backend='petrel')),
+        dict(type='mmdet.BaseSegDataset'),
+    ):
+        other = dict(type='ConcatDataset', datasets=[dataset, {**dataset, **change}])
+        assert image_files(other, 'test_dataloader') is None
 
 
 # The command line

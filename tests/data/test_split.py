@@ -58,7 +58,7 @@ def test_order_of_the_file_does_not_matter_but_the_seed_does(ann_file, tmp_path)
     ann_file.write_text(json.dumps(coco, indent=1))
     again = [path.read_bytes() for path in split_coco(ann_file, 6, tmp_path / 'b')]
     assert again == first
-    other = split_coco(ann_file, 6, tmp_path / 'b', seed=1)
+    other = split_coco(ann_file, 6, tmp_path / 'c', seed=1)
     assert [path.read_bytes() for path in other] != first
 
 
@@ -77,12 +77,31 @@ def test_archval_must_leave_something_to_train_on(ann_file, tmp_path, archval):
     assert not (tmp_path / 'out').exists()
 
 
-def test_an_image_listed_twice_is_refused(ann_file, tmp_path):
+@pytest.mark.parametrize('name', ['4.jpg', './4.jpg', 'sub/../4.jpg', './/4.jpg'])
+def test_an_image_listed_twice_is_refused(ann_file, tmp_path, name):
     coco = make_coco()
-    coco['images'][3]['file_name'] = '4.jpg'
+    coco['images'][3]['file_name'] = name
     ann_file.write_text(json.dumps(coco))
-    with pytest.raises(DataError, match='1 images more than once.*Merge'):
+    with pytest.raises(DataError, match="1 images more than once.*'4.jpg'.*Merge"):
         split_coco(ann_file, 6, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_another_split_is_not_replaced(ann_file, tmp_path):
+    files = split_coco(ann_file, 6, tmp_path)
+    before = [path.read_bytes() for path in files]
+    for change in dict(seed=1), dict(archval=5):
+        with pytest.raises(DataError, match=r"replace '.*archtrain.json'.*move that"):
+            split_coco(ann_file, **{'archval': 6, **change}, out_dir=tmp_path)
+    assert [path.read_bytes() for path in files] == before
+    for path in files:  # whichever a run that was killed has not written yet
+        path.unlink()
+        split_coco(ann_file, 6, tmp_path)
+        assert [path.read_bytes() for path in files] == before
+    files[0].unlink()
+    with pytest.raises(DataError, match=r"replace '.*archval.json'"):
+        split_coco(ann_file, 6, tmp_path, seed=1)
+    assert not files[0].exists()
 
 
 def test_the_input_is_not_replaced(ann_file, tmp_path):

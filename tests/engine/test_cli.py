@@ -112,6 +112,9 @@ def test_code_that_reads_a_config_says_what_it_stumbled_over():
     with pytest.raises(UserError, match='The searcher must be one, but: TypeError'):
         with config_errors('The searcher must be one, but'):
             len(5)
+    with pytest.raises(UserError, match="can't decode byte 0xe4 in position 1"):
+        with config_errors('The searcher must be one, but'):
+            'Käfig'.encode('latin-1').decode()
 
 
 @pytest.mark.parametrize(

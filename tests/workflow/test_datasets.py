@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from config_files import read
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, LVISV1Dataset
 from mmdet.datasets.dataset_wrappers import ConcatDataset
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
@@ -334,6 +334,37 @@ def test_validation_images_named_as_those_to_train_on(data, tmp_path):
     assert {Path(p).parent for p in paths(found.archval_dataloader)} == {data / 'val'}
 
 
+def test_a_given_file_whose_names_are_those_of_two_folders(data, tmp_path):
+    for split in 'more', 'val':  # 0000.png, as in each folder of many exports
+        with changed(data / f'{split}.json') as coco:
+            for image in coco['images']:
+                new = image['file_name'].removeprefix(f'{split}_')
+                os.rename(data / split / image['file_name'], data / split / new)
+                image['file_name'] = new
+    cfg = config(data, concat(coco_set(data), coco_set(data, 'more')))
+    val = search_data(cfg, data / 'val.json', tmp_path)  # knows its folder
+    assert {Path(p).parent for p in paths(val.archval_dataloader)} == {data / 'val'}
+    given = shutil.copy(data / 'val.json', data / 'given.json')
+    message = r"of 10 10, for .*'000000.png'.*\['.*/more', '.*/val'\]. Write absolute"
+    with pytest.raises(DataError, match=message):
+        search_data(cfg, given, tmp_path)
+    with changed(Path(given)) as coco:
+        for image in coco['images']:
+            image['file_name'] = str(data / 'val' / image['file_name'])
+    named = search_data(cfg, given, tmp_path)
+    assert paths(named.archval_dataloader) == paths(val.archval_dataloader)
+
+
+def test_a_given_file_of_one_folder_under_two_paths(data, tmp_path):
+    (data / 'linked').symlink_to('val')
+    cfg = config(data)
+    more = coco_set(data, 'val', data_prefix=dict(img='linked/'), test_mode=True)
+    cfg.val_dataloader.dataset = concat(cfg.val_dataloader.dataset, more)
+    given = shutil.copy(data / 'val.json', data / 'given.json')
+    found = search_data(cfg, given, tmp_path)
+    assert {Path(p).parent for p in paths(found.archval_dataloader)} == {data / 'val'}
+
+
 # What cannot be used
 
 
@@ -349,6 +380,7 @@ def test_validation_images_named_as_those_to_train_on(data, tmp_path):
         (dict(type='MyDataset'), "registered, but .* has 'MyDataset'.*custom_imports"),
         (dict(ann_file='gone.json'), r'gone\.json. does not exist'),
         (dict(data_prefix={}), 'must name its image folder'),
+        (dict(data_prefix='train/'), "data_prefix of train.*dict.img='train/'"),
         (dict(metainfo=dict(classes=('cross',) * 2)), 'must stand in the order'),
     ],
 )
@@ -360,6 +392,21 @@ def test_sets_that_cannot_be_split(change, message, data, tmp_path):
     scripts = [word for word in str(error.value).split() if word.endswith('.py')]
     assert len(scripts) == ('.py' in message)
     assert all(Path(script).is_file() for script in scripts)
+
+
+def test_sets_of_lvis_under_other_names(data, tmp_path):
+    @DATASETS.register_module(force=True)
+    class Sparse(LVISV1Dataset):
+        pass
+
+    @DATASETS.register_module(force=True)
+    class LVISAnnotatedCompletely(CocoDataset):
+        pass
+
+    with pytest.raises(DataError, match='cannot be scored with .* has Sparse'):
+        search_data(config(data, coco_set(data, type='Sparse')), 6, tmp_path)
+    complete = coco_set(data, type='LVISAnnotatedCompletely')
+    assert search_data(config(data, complete), 6, tmp_path).archval_images == 6
 
 
 @pytest.mark.parametrize('archval', [0, -1, 20, 10**6, True, 2.5])
@@ -384,6 +431,23 @@ def test_an_image_in_two_sets(data, tmp_path):
     part = coco_set(data, ann_file='archval.json')
     with pytest.raises(DataError, match='4 are in .*train.json. and in .*archval'):
         search_data(config(data, concat(coco_set(data), part)), 6, tmp_path)
+
+
+def test_an_image_under_two_paths(data, tmp_path):
+    linked = tmp_path / 'linked'
+    linked.symlink_to(data)
+    twice = concat(coco_set(data), coco_set(linked))
+    with pytest.raises(DataError, match='two sets .* 20 are in'):
+        search_data(config(data, twice), 6, tmp_path / 'run')
+    (data / 'train/sub').symlink_to('.')
+    with changed(data / 'train.json') as coco:
+        first = coco['images'][0]
+        coco['images'].append(
+            {**first, 'id': 99, 'file_name': f'sub/{first["file_name"]}'}
+        )
+    with pytest.raises(DataError, match='1 images more than once.*Merge'):
+        search_data(config(data), 6, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 def test_sets_of_other_classes(data, tmp_path):

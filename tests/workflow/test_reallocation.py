@@ -18,11 +18,14 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from mmcr.cost.budget import budget_space
+from mmcr.data import read_coco
+from mmcr.data.split import subset, write_annotations
 from mmcr.engine.export import arch_fragment
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models.detector import supernet_of
 from mmcr.workflow import estimate
+from mmcr.workflow.contests.finals import SAME_IMAGES
 from mmcr.workflow.place import alone
 from mmcr.workflow.reallocation import Reallocation, image_shape
 from mmcr.workflow.screen import Screen
@@ -635,6 +638,26 @@ def test_the_image_that_costs_are_counted_at():
     )
     assert image_shape(read('demo/shapes.py')) == (192, 192)
     assert image_shape(Config(dict(model=dict()))) == (800, 1333)
+    wrapped = read('demo/shapes.py')
+    for name in 'test_dataloader', 'val_dataloader':
+        inner = [wrapped[name].dataset] * 2
+        wrapped[name].dataset = dict(type='ConcatDataset', datasets=inner)
+    assert image_shape(wrapped) == (192, 192)
+
+
+@pytest.mark.parametrize('archval', [8, 'held.json'])
+def test_archval_of_images_of_the_test(archval, workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    cfg = read_config('mine.py')
+    given = dict(cfg.pop('reallocation'), archval=archval)
+    if archval == 'held.json':  # a part of them, in a file of its own
+        coco = read_coco('data/shapes/test.json')
+        some = {image['id'] for image in coco['images'][:6]}
+        write_annotations(tmp_path / archval, subset(coco, some))
+        given['archval'] = str(tmp_path / archval)
+    work = Reallocation(cfg, 'mine', tmp_path / 'run', settings_of(given))
+    work.write()
+    assert (SAME_IMAGES in work.notes) == (archval == 'held.json')
 
 
 def test_shufflenetv2_is_a_fragment_too():
@@ -647,12 +670,11 @@ def test_shufflenetv2_is_a_fragment_too():
     assert fragment == arch_fragment(backbone, fragment[2 : fragment.index('\n')])
 
 
-def test_the_demos_limit_is_one(workplace, tmp_path):
+def test_the_demos_limit_is_one(workplace, tmp_path, monkeypatch):
     """Most paths meet it, not all; DetNAS's is met by 69%."""
+    monkeypatch.chdir(workplace)
     cfg = read('demo/shapes_detnas.py')
     given = dict(cfg.pop('reallocation'), archval=8)
-    data = str(workplace / 'data/shapes')
-    cfg.merge_from_dict({'train_dataloader.dataset.data_root': data})
     work = Reallocation(cfg, 'demo', tmp_path, settings_of(given))
     work.write()
     search = read_config(tmp_path / '02_search/config.py')

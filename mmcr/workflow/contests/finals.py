@@ -4,12 +4,15 @@ import copy
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config
 from torch import nn
 
 from mmcr.cost.complexity import measure
+from mmcr.data.checks import image_files
+from mmcr.data.coco import forget
 from mmcr.data.scales import at_scale, marked, scaled_shape
 from mmcr.engine.export import write_best
 from mmcr.engine.launch import config_text, read_config
@@ -37,7 +40,7 @@ DECIDED = {
 }
 CHOOSING, JUDGING = '05_run_off', '06_judging'
 SAME_IMAGES = (
-    'The images of archval are those of the test: the verdict comes from images that '
+    'Images of archval are among those of the test: the verdict rests on images that '
     'the networks were chosen on, which favours what was found.'
 )
 #: What the config in ``result/`` is called, after the user's own.
@@ -147,8 +150,16 @@ class Finals:
         if isinstance(init, Mapping) and init.get('checkpoint'):
             read_weights(init['checkpoint'])
 
+    @cached_property
     def chosen_by_the_test(self) -> bool:
-        """Whether archval is what networks are tested on."""
+        """Whether networks are tested on images of archval."""
+        tested, held = (
+            image_files(loader['dataset'], 'test_dataloader')
+            for loader in (self.plain.test_dataloader, self.data.archval_dataloader)
+        )
+        forget()
+        if tested is not None and held is not None:
+            return not tested.isdisjoint(held)
         files = {each.get('ann_file') for each in self.evaluators}
         own = self.data.evaluator.get('ann_file')
         paths = {os.path.realpath(file) for file in files if file}
@@ -279,7 +290,7 @@ class Finals:
         """What to know of the verdict."""
         if self.kind == 'segm':
             yield 'Compared by the AP of masks; the table has that of boxes.'
-        if self.chosen_by_the_test():
+        if self.chosen_by_the_test:
             yield SAME_IMAGES
 
     def _usable(self, cfg: Config) -> Config:
