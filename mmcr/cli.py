@@ -119,7 +119,7 @@ def _run_tool(name: str, arguments: list[str]) -> None:
 
 
 def place(text: str) -> str:
-    """A path as an argument; an empty one would be the current folder unasked.
+    """A path as an argument; an empty one would be the current folder or the default.
 
     What may be written there: `mmcr.files.check_output`.
     """

@@ -35,7 +35,7 @@ from mmcr.workflow.variants.warm import WarmReallocation, wanted
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config of a detector')
+    parser.add_argument('config', type=place, help='config of a detector')
     parser.add_argument(
         '--work-dir',
         type=place,
@@ -194,7 +194,7 @@ def main() -> None:
         with undone_if_refused(Path(work_dir)), config_errors(what):
             work.write()
         if args.write_only:
-            print(*work.configs, sep='\n')
+            print(*work.notes, *work.configs, sep='\n')
             return
         print(work.understanding(), 'Timing a few iterations ...', sep='\n', flush=True)
         print(f'\n{work.plan()}', flush=True)

@@ -8,7 +8,7 @@ import argparse
 
 from mmengine.dist import is_main_process
 
-from mmcr.cli import user_errors
+from mmcr.cli import place, user_errors
 from mmcr.data.sets import type_name
 from mmcr.engine.launch import add_common_arguments, build_runner, load_config
 from mmcr.engine.outputs import work_dir_of
@@ -19,8 +19,8 @@ from mmcr.report import write_report
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='search config')
-    parser.add_argument('checkpoint', help='checkpoint of the supernet')
+    parser.add_argument('config', type=place, help='search config')
+    parser.add_argument('checkpoint', type=place, help='checkpoint of the supernet')
     parser.add_argument(
         '--fast',
         action='store_true',

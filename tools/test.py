@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmcr.cli import place, user_errors
@@ -17,14 +18,14 @@ from mmcr.engine.outputs import work_dir_of
 from mmcr.errors import UserError
 from mmcr.files import check_output
 from mmcr.models.detector import unwrapped
-from mmcr.models.weights.checkpoint import check_there, read_weights
-from mmcr.models.weights.compatibility import backbone_of_detector, check_checkpoint
+from mmcr.models.weights.checkpoint import check_there
+from mmcr.models.weights.compatibility import load_detector
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('config', type=place, help='config file')
+    parser.add_argument('checkpoint', type=place, help='checkpoint file')
     add_common_arguments(parser)
     parser.add_argument(
         '--out', type=place, help='write the predictions to this .pkl file, a new one'
@@ -57,6 +58,7 @@ def main() -> None:
             f'the work dir, so that no image is overwritten, but got {args.show_dir}.'
         )
     if args.show or args.show_dir:
+        add_painter(cfg)
         cfg = trigger_visualization_hook(cfg, args)
     with work_dir_of(cfg):  # --out may lie beside what the run makes
         if args.out is not None:
@@ -64,15 +66,18 @@ def main() -> None:
         run(build_runner(cfg), args)
 
 
+def add_painter(cfg: Config) -> None:
+    """Gives a config without them the hook and the visualizer that paint images."""
+    hook, painter = 'mmdet.DetVisualizationHook', 'mmdet.DetLocalVisualizer'
+    cfg.default_hooks = dict(cfg.get('default_hooks') or {})
+    given = cfg.default_hooks.get('visualization')
+    cfg.default_hooks['visualization'] = given or dict(type=hook)
+    cfg.visualizer = cfg.get('visualizer') or dict(type=painter)
+
+
 def run(runner: Runner, args: argparse.Namespace) -> None:
-    detector = unwrapped(runner.model)
     # mmengine would load what fits and test the rest with random weights
-    backbone = getattr(detector, 'backbone', None)
-    if hasattr(backbone, 'arch_cfg'):
-        check_checkpoint(detector, args.checkpoint)
-    elif backbone is not None:
-        weights = read_weights(args.checkpoint)
-        backbone_of_detector(weights, backbone, args.checkpoint)
+    load_detector(unwrapped(runner.model), args.checkpoint)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()

@@ -160,7 +160,9 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     check_sections(dict(cfg.items()))
     for name, loader in cfg.items():
         # both are refused without workers, and mean nothing
-        if name.endswith('_dataloader') and loader and not loader.get('num_workers'):
+        if not name.endswith('_dataloader') or not isinstance(loader, Mapping):
+            continue
+        if not loader.get('num_workers'):
             loader.pop('persistent_workers', None)
             loader.pop('prefetch_factor', None)
     scope = cfg.get('default_scope') or 'mmdet'

@@ -35,13 +35,11 @@ from mmcr.models.runtimes import (
     runtime_versions,
     write_onnx,
 )
-from mmcr.models.weights.checkpoint import read_weights, unwrapped_names
-from mmcr.models.weights.compatibility import check_weights
+from mmcr.models.weights.compatibility import load_detector
 from mmcr.scoring.loaders import build_loader, calibration_cfg
 from mmcr.workflow.contests.finals import unrounded
 
 ROIS = 64  # of an image, to take ranges from
-PREPROCESSOR = 'data_preprocessor.'
 #: Of a config, what a test has no need of.
 NOT_TESTED = (
     *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'),
@@ -75,13 +73,10 @@ def loaded(cfg: Config, checkpoint: str, images: int | None) -> Iterator[Runner]
     cfg.default_hooks, cfg.custom_hooks = dict(), []
     cfg.visualizer = dict(type='Visualizer')
     cfg.load_from, cfg.resume, cfg.launcher = checkpoint, False, 'none'
-    weights = unwrapped_names(read_weights(checkpoint))
-    # some published ones have mean and std, which are the config's
-    weights = {n: w for n, w in weights.items() if not n.startswith(PREPROCESSOR)}
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         runner = build_runner(cfg)
-        check_weights(weights, unwrapped(runner.model), checkpoint)
+        load_detector(unwrapped(runner.model), checkpoint)
         runner.load_or_resume()
         runner.model.eval()
         if images is not None:

@@ -83,6 +83,7 @@ class Settings:
     options: Options = Options()
 
     def __post_init__(self) -> None:
+        self._check_texts()
         for name, known in (
             ('method', recipe.METHODS),
             ('recipe', recipe.RECIPES),
@@ -119,6 +120,17 @@ class Settings:
             raise UserError(
                 '--amp trains in half precision on a GPU, but torch finds no CUDA '
                 'device here. Leave it out.'
+            )
+
+    def _check_texts(self) -> None:
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        empty = [n for n, v in given.items() if isinstance(v, str) and not v.strip()]
+        if empty:
+            name = dict(checkpoint='checkpoint (--from)').get(empty[0], empty[0])
+            raise UserError(
+                f'{name} must not be empty, as the value of a shell variable that is '
+                f'not set would be, but got {given[empty[0]]!r}. Name one, or leave it '
+                f'out.'
             )
 
     def _check_numbers(self) -> None:
@@ -178,7 +190,7 @@ class Settings:
         each_fits = is_list(self.trained) and all(
             isinstance(each, Mapping)
             and each.keys() == {'name', 'config', 'ap'}
-            and all(isinstance(each[name], str) for name in ('name', 'config'))
+            and all(_is_text(each[name]) for name in ('name', 'config'))
             and is_number(each['ap'])
             and 1 <= each['ap'] <= 100
             for each in self.trained
@@ -217,6 +229,10 @@ class Settings:
             )
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def settings_of(given: Mapping, **more) -> Settings:
     """Settings by name, as a config's ``reallocation`` and the command line give them.
 
@@ -237,10 +253,11 @@ def settings_of(given: Mapping, **more) -> Settings:
             f'but has {", ".join(map(str, unknown))}'
             f'{near(unknown[0], [*names, *of_recipe])}.'
         )
-    if given.get('checkpoint') not in (None, 'none') and given.get('width', 1) != 1:
+    options = Options(**{n: given[n] for n in of_recipe if n in given})
+    settings = Settings(options=options, **{n: given[n] for n in names if n in given})
+    if settings.checkpoint not in (None, 'none') and given.get('width', 1) != 1:
         raise UserError(
             f'A supernet that starts from your detector is as wide as that, but got '
             f'width={given["width"]}. Leave it out.'
         )
-    options = Options(**{n: given[n] for n in of_recipe if n in given})
-    return Settings(options=options, **{n: given[n] for n in names if n in given})
+    return settings

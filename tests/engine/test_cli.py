@@ -192,6 +192,30 @@ def test_scripts_say_what_they_lack(srun, typed, lacks):
     assert not srun.exists()
 
 
+@pytest.mark.parametrize(
+    'tool, typed, argument',
+    [
+        ('train', 'a.py --resume EMPTY', '--resume'),
+        ('test', 'a.py EMPTY', 'checkpoint'),
+        ('search', 'EMPTY a.pth', 'config'),
+        ('reallocate', 'EMPTY', 'config'),
+        ('analysis_tools/erf', 'a.py --against b.py EMPTY', '--against'),
+        ('analysis_tools/zoo_figure', '--out a.png --runs EMPTY', '--runs'),
+        ('dataset_converters/split_coco', 'EMPTY --out-dir a', 'ann'),
+        ('deployment/export', 'a.py EMPTY --to onnx', 'checkpoint'),
+        ('model_converters/extract_subnet', 'a b c d --detector EMPTY', '--detector'),
+        ('model_converters/reallocate_weights', 'EMPTY b c', 'checkpoint'),
+    ],
+)
+def test_a_path_that_is_empty_is_refused(monkeypatch, capsys, tool, typed, argument):
+    words = [word.replace('EMPTY', '') for word in typed.split()]
+    monkeypatch.setattr(sys, 'argv', ['tool', *words])
+    with pytest.raises(SystemExit, match='2'):
+        runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
+    said = capsys.readouterr().err
+    assert f'argument {argument}: it must name a path, but is empty' in said
+
+
 def test_a_searcher_that_is_given_as_a_class_has_its_quicker_form():
     fast = runpy.run_path(str(ROOT / 'tools/search.py'))['fast']
     assert fast(ExhaustiveSearcher) == fast('mmcr.ExhaustiveSearcher')

@@ -124,3 +124,15 @@ def test_a_half_written_cache_of_the_formatter_is_waited_for(tmp_path):
     process = formatter_process(tmp_path, 0)
     assert 'Remove that folder' in process.communicate(timeout=60)[1]
     assert process.returncode != 0
+
+
+def test_what_is_called_like_a_loader_may_be_anything(tmp_path):
+    config = tmp_path / 'mine.py'
+    config.write_text(
+        'my_dataloader = [dict(persistent_workers=True)]\n'
+        'your_dataloader = 5\n'
+        'val_dataloader = dict(num_workers=0, persistent_workers=True)\n'
+    )
+    cfg = read_config(config)
+    assert cfg.my_dataloader == [dict(persistent_workers=True)]
+    assert cfg.val_dataloader == dict(num_workers=0)

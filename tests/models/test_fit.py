@@ -11,7 +11,7 @@ from tiny import STAGE, build_detector
 
 from mmcr.models.weights import compatibility
 from mmcr.models.weights.checkpoint import CheckpointError
-from mmcr.models.weights.compatibility import check_start
+from mmcr.models.weights.compatibility import check_start, load_detector
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 NARROW = dict(R18, type='mmcr.CRResNet')
@@ -73,3 +73,59 @@ def test_what_a_detector_starts_from(monkeypatch):
     ((text, *_),) = warned
     assert 'start at random' in text and 'mmcr.ReallocatedInit' in text
     assert equal(supernet.neck.state_dict(), model.neck.state_dict())
+
+
+SMALL = dict(stage_blocks=(1, 1, 1, 1))
+BOX = 'roi_head.bbox_head'
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        lambda state: {f'module.{name}': weight for name, weight in state.items()},
+        lambda state: {**state, 'data_preprocessor.mean': torch.ones(3, 1, 1)},
+        lambda state: {n: w for n, w in state.items() if 'batches_tracked' not in n},
+        lambda state: {**state, 'ema_backbone_conv1_weight': torch.ones(1)},
+        lambda state: {**state, 'roi_head.mask_head.convs.0.weight': torch.ones(1)},
+    ],
+)
+def test_a_whole_detector_is_loaded(changed, tmp_path):
+    trained, path = build_detector(SMALL, seed=1), str(tmp_path / 'best.pth')
+    torch.save(dict(state_dict=changed(trained.state_dict())), path)
+    detector = build_detector(SMALL)
+    load_detector(detector, path)
+    assert equal(detector.state_dict(), trained.state_dict())
+
+
+@pytest.mark.parametrize(
+    'changed, said',
+    [
+        ({f'{BOX}.fc_cls.weight': torch.ones(81, 32)}, r'fc_cls.*\(81, 32\), not \(7,'),
+        ({f'{BOX}.fc_cls.bias': None}, 'fc_cls.bias is missing'),
+        ({'backbone.bn1.running_var': None}, 'running_var is missing'),
+        ({f'{BOX}.shared_fcs.2.weight': torch.ones(1)}, 'shared_fcs.2.* is unknown'),
+        ({'neck.scale': torch.ones(1)}, 'neck.scale is unknown'),
+        ({'backbone.fc.weight': torch.ones(1)}, 'backbone.fc.weight is unknown'),
+    ],
+)
+def test_a_part_of_a_detector_is_refused(changed, said, tmp_path):
+    state, path = build_detector(SMALL).state_dict() | changed, str(tmp_path / 'a.pth')
+    state = {name: weight for name, weight in state.items() if weight is not None}
+    torch.save(dict(state_dict=state), path)
+    with pytest.raises(CheckpointError, match=f'a.pth .*{said}'):
+        load_detector(build_detector(SMALL), path)
+
+
+def test_names_of_before_are_those_that_a_head_knows(tmp_path):
+    head = dict(num_classes=6, in_channels=4, feat_channels=4, stacked_convs=0)
+    detector = torch.nn.Sequential()
+    detector.add_module('bbox_head', MODELS.build(dict(head, type='FCOSHead')))
+    state, path = detector.state_dict(), str(tmp_path / 'fcos.pth')
+    old = {name.replace('conv_cls', 'fcos_cls'): w for name, w in state.items()}
+    assert old.keys() != state.keys()
+    torch.save(dict(state_dict=old), path)
+    load_detector(detector, path)
+    old['bbox_head.fcos_cls.bias'] = torch.ones(80)
+    torch.save(dict(state_dict=old), path)
+    with pytest.raises(CheckpointError, match='1 differences.*conv_cls.bias'):
+        load_detector(detector, path)

@@ -53,7 +53,7 @@ def write_config(path, **content):
 @pytest.mark.parametrize('kind', ('fragment', 'config'))
 def test_reallocate_weights(tool, tmp_path, capsys, kind):
     cfg = dict(R50, type='mmcr.CRResNet', stage_blocks=(3, 5, 6, 4))
-    content = dict(cr_backbone=dict(cfg, _delete_=True))
+    content = dict(cr_backbone=dict(cfg, _delete_=True), default_scope=None)
     if kind == 'config':
         other = dict(cfg, init_cfg=dict(type='Pretrained', checkpoint='other.pth'))
         content = dict(model=dict(type='FasterRCNN', backbone=other))

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from torch import nn
 
 from mmcr.errors import UserError
+from mmcr.models.weights.checkpoint import write_weights
 from mmcr.report.erf import Field, fields_table, receptive_fields
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/erf.py'
@@ -79,7 +82,11 @@ model = dict(
 
 
 def test_the_tool(tmp_path, monkeypatch, capsys):
-    for name, more in (('mine', ''), ('deep', "model['backbone']['depth'] = 34\n")):
+    for name, more in (
+        ('mine', ''),
+        ('deep', "model['backbone']['depth'] = 34\n"),
+        ('blind', 'test_dataloader = test_cfg = test_evaluator = None\n'),
+    ):
         (tmp_path / f'{name}.py').write_text(CONFIG + more)
     monkeypatch.chdir(tmp_path)
 
@@ -96,6 +103,17 @@ def test_the_tool(tmp_path, monkeypatch, capsys):
     assert 0 < sides['mine'] < sides['deep'] < 128
     assert (tmp_path / 'out/erf.png').stat().st_size > 10_000
     assert 'Written to out.' in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        run('mine.py', *small)
-    assert 'must name a new file' in capsys.readouterr().err
+    for arguments, said in (
+        (('mine.py', *small), 'must name a new file'),
+        (('blind.py', '--images', 'test', '--out', 'new'), 'takes those of test_data'),
+    ):
+        with pytest.raises(SystemExit):
+            run(*arguments)
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / 'new').exists()
+    detector = MODELS.build(Config.fromfile('mine.py').model)
+    weights = {f'module.{name}': w for name, w in detector.state_dict().items()}
+    weights['module.data_preprocessor.mean'] = torch.zeros(3, 1, 1)  # of before
+    write_weights(tmp_path / 'best.pth', weights)
+    run('mine.py', 'best.pth', '--shape', '128', '--count', '1', '--out', 'trained')
+    assert (tmp_path / 'trained/erf.md').is_file()

@@ -265,10 +265,11 @@ def test_write_only_and_what_was_changed_by_hand(reallocate, workplace):
     configs[0].write_text(changed)
     baseline = workplace / 'written/networks/baseline/config.py'
     baseline.unlink()
-    reallocate(
+    said = reallocate(
         *('mine.py', '--work-dir', 'written', '--write-only', '--budget', 'params'),
         *('--cfg-options', 'train_cfg.max_epochs=2'),
     )
+    assert 'supernet/config.py was changed by hand and stays so.' in said
     assert configs[0].read_text() == changed
     assert read_config(baseline).train_cfg.max_epochs == 2
     budget = read_config(configs[1]).test_cfg.budget
@@ -528,6 +529,9 @@ def test_one_run_in_a_work_dir(tmp_path):
         (dict(trainings=5), 'trainings must be an integer of at least 6.*got 5'),
         (dict(trainings=121), 'trainings must be at most 120'),
         (dict(jobs=2, gpus=2), 'on a CPU alone, but got jobs=2'),
+        (dict(archval=''), "archval must not be empty.*variable.*got ''"),
+        (dict(budget='latency', latency_table=' '), 'latency_table must not be empty'),
+        (dict(checkpoint='', width=0.5), r'checkpoint \(--from\) must not be empty'),
         (dict(gate='no'), "gate must be one of warn, stop, but got 'no'"),
         (dict(method='detnas', budget='params'), "detnas.*limit.*got budget='params'"),
     ],

@@ -1,14 +1,17 @@
 """The run-off: how trainings are used, and who meets the baseline."""
 
+import errno
 import json
+from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 
 from mmcr.errors import UserError
 from mmcr.search import Complete, Proposal, Trial
 from mmcr.space import Arch
 from mmcr.workflow.contests.candidates import Candidate, Searched, best_candidates
-from mmcr.workflow.contests.finals import unrounded
+from mmcr.workflow.contests.finals import Finals, unrounded
 from mmcr.workflow.contests.run_off import BASELINE, RunOff, Schedule, begun
 
 
@@ -156,3 +159,37 @@ def test_metrics_that_round_are_replaced():
     for wrong in voc, dict(coco, metric='bbox'), dict(coco, prefix='mine'):
         with pytest.raises(UserError, match='compared by segm_mAP'):
             unrounded(wrong, 'segm')
+
+
+def test_a_full_disk_leaves_the_last_result(tmp_path, monkeypatch):
+    result, checkpoint = tmp_path / 'result', tmp_path / 'epoch_1.pth'
+    result.mkdir()
+    checkpoint.write_bytes(b'new')
+    names = 'best.pth', 'best_arch.json', 'best_arch.py', 'mine_cr.py'
+    for name in names:
+        (result / name).write_bytes(b'old')
+    judging = SimpleNamespace(checkpoint=lambda name, seed: str(checkpoint))
+    finals = SimpleNamespace(
+        name='mine',
+        _published=lambda judging, name: Config(dict(model=name)),
+        _usable=lambda cfg: cfg,
+    )
+
+    def write():
+        run_off = SimpleNamespace(judging=judging, seeds=[0])
+        return Finals._write_network(finals, result, run_off, BASELINE)
+
+    with monkeypatch.context() as patched:
+
+        def full(descriptor):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+        patched.setattr('mmcr.files.os.fsync', full)
+        with pytest.raises(UserError, match='best.pth fails: .*make room'):
+            write()
+    assert {path.name: path.read_bytes() for path in result.iterdir()} == dict.fromkeys(
+        names, b'old'
+    )
+    assert write() == 'mine.py'
+    assert {path.name for path in result.iterdir()} == {'best.pth', 'mine.py'}
+    assert (result / 'best.pth').read_bytes() == b'new'

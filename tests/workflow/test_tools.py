@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,9 +41,16 @@ MISTAKES = {
     'train 01 val_cfg.archs.deep=[1,1,2,9]': ['stage4', '9', '2, 3, 4'],
     'train 01 default_scope=mmnowhere': ['mmnowhere', 'not installed'],
     'train 01 --resume nowhere.pth': ['nowhere.pth', 'checkpoint'],
+    'train 01 --auto-scale-lr auto_scale_lr=None': ['auto_scale_lr.base_batch_size'],
+    'train 01 --auto-scale-lr auto_scale_lr.base_batch_size=0': [
+        'base_batch_size',
+        '0',
+    ],
+    'train 01 --amp optim_wrapper=None': ['--amp', 'optim_wrapper'],
     'train no_such_step': ['no_such_step'],
     'test networks/baseline nowhere.pth': ['nowhere.pth', 'checkpoint'],
     'test networks/baseline SUPERNET': ['another architecture', 'backbone.layer1'],
+    'test 01 SUPERNET model.roi_head.bbox_head.fc_out_channels=8': ['fc_cls.weight'],
     'test networks/baseline SUPERNET --out found.txt': ['.pkl', 'found.txt'],
 }
 
@@ -128,6 +136,17 @@ def test_all_commands(run, supernet, workplace, steps):
     assert (workplace / 'final/found.pkl').is_file()
     (metrics,) = (workplace / 'final/test').glob('*/*.json')
     assert 'coco/bbox_mAP' in json.loads(metrics.read_text())
+
+
+def test_images_are_painted_whatever_hooks_a_config_has(run, supernet, workplace):
+    given = '--work-dir', 'painted', '--show-dir', 'images'
+    for lacking in (
+        ('default_hooks=None', 'visualizer=None'),
+        ('default_hooks.visualization=None',),
+    ):
+        run('test', '01_stage_supernet', supernet, *given, '--cfg-options', *lacking)
+        assert list((workplace / 'painted').glob('*/images/*.png'))
+        shutil.rmtree(workplace / 'painted')
 
 
 @pytest.mark.parametrize('typed', MISTAKES)

@@ -272,6 +272,10 @@ def test_detectors_that_draw_weights_anew_are_refused():
         (dict(front=[0.5, 0.9]), 'and one of 1 or more'),
         (dict(front=[0.5, 2], fast=True), 'Leave --fast out'),
         (dict(front=[0.5, 2], trained=[dict(name='R18')]), 'trained must be a list'),
+        (
+            dict(front=[0.5, 2], trained=[dict(R18, config='')]),
+            'trained must be a list',
+        ),
         (dict(trained=[R18]), 'marked on a front'),
         (dict(front=[0.5, 2], trained=[R18], budget='latency'), "budget='latency'"),
     ],

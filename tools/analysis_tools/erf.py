@@ -39,11 +39,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config of a detector')
-    parser.add_argument('checkpoint', nargs='?', help='of it, trained')
+    parser.add_argument('config', type=place, help='config of a detector')
+    parser.add_argument('checkpoint', nargs='?', type=place, help='of it, trained')
     parser.add_argument(
         '--against',
         nargs='+',
+        type=place,
         metavar='CONFIG CHECKPOINT',
         help='another detector, below it: its config and, if it has one, checkpoint',
     )
@@ -76,7 +77,13 @@ def images_of(
         for _ in range(args.count):
             yield torch.randn(1, 3, *shape, generator=random)
         return
-    loader = build_loader(dict(cfg.test_dataloader, batch_size=1), 'test_dataloader')
+    loader = cfg.get('test_dataloader') or {}
+    if not loader.get('dataset'):
+        raise UserError(
+            f'--images test takes those of test_dataloader, but {cfg.filename} has '
+            f'none with a dataset. Add one, or leave --images out.'
+        )
+    loader = build_loader(dict(loader, batch_size=1), 'test_dataloader')
     for data in islice(loader, args.count):
         inputs = detector.data_preprocessor(data)['inputs']
         yield nn.functional.interpolate(inputs, shape, mode='bilinear')

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmcr.cli import user_errors
+from mmcr.cli import place, user_errors
 from mmcr.cost.complexity import measure
 from mmcr.cost.macs import CONVENTIONS
 from mmcr.engine.launch import add_cfg_options, add_shape, read_config, shape_of
@@ -11,7 +11,7 @@ from mmcr.registry import config_errors
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', type=place, help='config file')
     add_shape(parser, 800, 1088)
     parser.add_argument(
         '--convention',

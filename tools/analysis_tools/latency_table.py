@@ -17,7 +17,7 @@ from mmcr.models.detector import supernet_of
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of the search')
+    parser.add_argument('config', type=place, help='config file of the search')
     add_shape(parser, 800, 1333)
     parser.add_argument(
         '--out',

@@ -23,7 +23,7 @@ WRITTEN = ('configs.json', 'members.json', 'ranking.md', 'ranking.json', 'rankin
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config of a detector')
+    parser.add_argument('config', type=place, help='config of a detector')
     parser.add_argument(
         '--search',
         action='append',

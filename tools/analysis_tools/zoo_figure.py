@@ -51,10 +51,15 @@ def parse_args() -> argparse.Namespace:
     )
     given = parser.add_mutually_exclusive_group()
     given.add_argument(
-        '--runs', nargs='+', metavar='WORK_DIR', help='of tools/reallocate.py'
+        '--runs',
+        nargs='+',
+        type=place,
+        metavar='WORK_DIR',
+        help='of tools/reallocate.py',
     )
     given.add_argument(
         '--top1',
+        type=place,
         metavar='TABLE',
         help='CSV, or JSON with a list of objects, of the columns name, top-1 and AP, '
         'and source if there are several',

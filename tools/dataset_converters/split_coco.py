@@ -17,7 +17,7 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('ann', help='COCO annotation file')
+    parser.add_argument('ann', type=place, help='COCO annotation file')
     parser.add_argument(
         '--archval',
         type=int,

@@ -32,8 +32,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config of the detector')
-    parser.add_argument('checkpoint', help='checkpoint of the detector')
+    parser.add_argument('config', type=place, help='config of the detector')
+    parser.add_argument('checkpoint', type=place, help='checkpoint of the detector')
     parser.add_argument(
         '--to', required=True, choices=RUNTIMES, help='what is to run the detector'
     )

@@ -32,14 +32,19 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config of the search, or of the supernet')
-    parser.add_argument('checkpoint', help="the supernet's checkpoint")
-    parser.add_argument('arch', help='best_arch.json of a search, or one of its front')
+    parser.add_argument(
+        'config', type=place, help='config of the search, or of the supernet'
+    )
+    parser.add_argument('checkpoint', type=place, help="the supernet's checkpoint")
+    parser.add_argument(
+        'arch', type=place, help='best_arch.json of a search, or one of its front'
+    )
     parser.add_argument(
         'out', type=place, help='checkpoint to write, a new file that ends in .pth'
     )
     parser.add_argument(
         '--detector',
+        type=place,
         metavar='CONFIG',
         help='config of the detector, for data and schedule of the one that is '
         "written (default: the search's, tested on archval)",

@@ -36,9 +36,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('checkpoint', help='file or address of the baseline')
     parser.add_argument(
-        'config', help='fragment (best_arch.py) or config with the backbone'
+        'checkpoint', type=place, help='file or address of the baseline'
+    )
+    parser.add_argument(
+        'config', type=place, help='fragment (best_arch.py) or config with the backbone'
     )
     parser.add_argument('out', type=place, help='checkpoint to write, a new file')
     parser.add_argument(
@@ -73,7 +75,7 @@ def main() -> None:
     only_weights(args.trust_checkpoint)
     MMLogger.get_instance('reallocate_weights', log_level='ERROR')
     cfg = read_config(args.config)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     weights = read_weights(args.checkpoint)
     torch.manual_seed(args.seed)
     backbone = MODELS.build(backbone_cfg(cfg, args.config))

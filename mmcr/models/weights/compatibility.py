@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ from mmcr.models.weights.checkpoint import (
 BLOCK = re.compile(
     r'(?:(?:layer|stage)\d+\.\d+\.(?:blocks\.\d+\.)?|stages\.\d+\.(?:blocks\.)?\d+\.)'
 )
+PREPROCESSOR = 'data_preprocessor.'
+#: What old files lack and no forward misses: a counter, and an index that follows from
+#: the size of a window.
+NEEDLESS = 'num_batches_tracked', 'relative_position_index'
 
 
 def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
@@ -46,12 +50,48 @@ def check_supernet_checkpoint(model: nn.Module, path: str | None) -> None:
     _compare(given, model.state_dict(), path)
 
 
-def check_checkpoint(model: nn.Module, path: str) -> None:
-    """Raises `CheckpointError` unless a file holds just the weights of `model`.
+def load_detector(detector: nn.Module, path: str) -> None:
+    """Loads a whole detector from a checkpoint, whoever saved it.
 
-    mmengine loads whatever matches and goes on with the rest at random.
+    mmengine loads whatever matches and goes on with the rest at random. Names may begin
+    with ``module.`` or be of before, as mmdet's heads know them. What the file has
+    beside the detector, such as averages of all weights (``ema_...``) or a head of
+    another task, is left out.
+
+    Raises:
+        CheckpointError: The detector has weights that the file lacks or has in another
+            shape, or the file has further layers of a part of the detector.
     """
-    check_weights(read_weights(path), model, path)
+    weights = unwrapped_names(read_weights(path))
+    # some published ones have mean and std, which are the config's
+    weights = {n: w for n, w in weights.items() if not n.startswith(PREPROCESSOR)}
+    _refuse(_other_shapes(weights, detector.state_dict()), path)
+    try:
+        missing, unknown = detector.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # of another shape under a name of before
+        said = str(error).splitlines()
+        _refuse([line.strip() for line in said[1:] or said], path)
+    modules = {name for name, _ in detector.named_modules()}
+    problems = [
+        *(f'{name} is missing' for name in missing if not name.endswith(NEEDLESS)),
+        *(f'{name} is unknown' for name in unknown if _is_of_a_part(name, modules)),
+    ]
+    _refuse(problems, path)
+
+
+def _is_of_a_part(name: str, modules: Collection[str]) -> bool:
+    """Whether a weight is of a module that is there, or of one more in a list.
+
+    Of the backbone, whatever begins so.
+    """
+    if name.endswith(NEEDLESS):
+        return False
+    *owner, first = name.split('.')
+    while owner and '.'.join(owner) not in modules:
+        first = owner.pop()
+    is_parameter = name == '.'.join((*owner, first))
+    inside = owner and (is_parameter or first.isdigit())
+    return bool(inside) or name.startswith('backbone.')
 
 
 def check_weights(weights: Mapping[str, Tensor], model: nn.Module, path: str) -> None:
@@ -181,13 +221,23 @@ def check_shapes(
 def _compare(
     given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str
 ) -> None:
-    both = [key for key in wanted if key in given]
-    shapes = {key: (tuple(given[key].shape), tuple(wanted[key].shape)) for key in both}
     problems = [
         *(f'{key} is missing' for key in wanted if key not in given),
         *(f'{key} is unknown' for key in given if key not in wanted),
-        *(f'{k} has shape {a}, not {b}' for k, (a, b) in shapes.items() if a != b),
+        *_other_shapes(given, wanted),
     ]
+    _refuse(problems, path)
+
+
+def _other_shapes(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> list[str]:
+    both = [key for key in wanted if key in given]
+    shapes = {key: (tuple(given[key].shape), tuple(wanted[key].shape)) for key in both}
+    return [f'{k} has shape {a}, not {b}' for k, (a, b) in shapes.items() if a != b]
+
+
+def _refuse(problems: Sequence[str], path: str) -> None:
     if problems:
         raise CheckpointError(
             f'{path} must hold the weights of the network in the config, but it is of '

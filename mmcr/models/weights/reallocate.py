@@ -23,6 +23,7 @@ from mmcr.models.weights.checkpoint import (
     read_weights,
     unwrapped_names,
 )
+from mmcr.models.weights.compatibility import NEEDLESS
 from mmcr.models.weights.names import OPTION, backbone_weights
 from mmcr.models.weights.report import ChainReport, WeightReport
 from mmcr.registry import WEIGHT_INITIALIZERS
@@ -30,12 +31,8 @@ from mmcr.registry import WEIGHT_INITIALIZERS
 # of a chain of blocks: a stage or a branch of it, inside layers of CSP networks
 CHAIN = r'layer\d+|stage\d+\.\d+\.blocks|stages\.\d+(?:\.blocks)?'
 BLOCK = re.compile(rf'(({CHAIN})(?:\.options\.\w+)?)\.(\d+)\.')
-# what old and plain networks lack; the counter matters to no forward, the offsets of a
-# deformable conv start at zero, and an index follows from the size of a window
-MAY_LACK = (
-    *('num_batches_tracked', 'conv_offset.weight', 'conv_offset.bias'),
-    'relative_position_index',
-)
+# what old and plain networks lack; the offsets of a deformable conv start at zero
+MAY_LACK = (*NEEDLESS, 'conv_offset.weight', 'conv_offset.bias')
 # of a Swin Transformer or ConvNeXt that is no classifier; it starts neutral
 OUTPUT_NORM = re.compile(r'norm\d\.')
 

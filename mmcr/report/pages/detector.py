@@ -6,8 +6,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmcr.models.weights.checkpoint import read_weights
-from mmcr.models.weights.compatibility import check_weights
+from mmcr.models.weights.compatibility import load_detector
 from mmcr.registry import config_errors
 
 
@@ -28,9 +27,7 @@ def detector_of(cfg: Config, path: str, checkpoint: str | None) -> nn.Module:
     if checkpoint is None:
         detector.init_weights()
     else:
-        weights = read_weights(checkpoint)
-        check_weights(weights, detector, checkpoint)
-        detector.load_state_dict(weights)
+        load_detector(detector, checkpoint)
     for module in detector.modules():
         if hasattr(module, 'with_cp'):
             module.with_cp = False  # it has no gradient of the images

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from mmcr.engine.export import write_best
 from mmcr.engine.launch import config_text, read_config
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes, write_json
-from mmcr.models.weights.checkpoint import read_weights
+from mmcr.models.weights.checkpoint import read_weights, write_checkpoint
 from mmcr.report.comparison import Contestant, Row, in_short, write_comparison
 from mmcr.report.sketch import KINDS, draw_architectures
 from mmcr.space import Arch
@@ -230,16 +229,7 @@ class Finals:
         difference = run_off.difference()
         winner = self.candidates[run_off.winner]
         use = run_off.winner if difference.kind == 'ahead' else BASELINE
-        written = {name: f'{self.name}{end}' for name, end in ENDS.items()}
-        for name in ('best_arch.json', 'best_arch.py', *written.values()):
-            (result / name).unlink(missing_ok=True)  # of fewer seeds
-        if use != BASELINE:
-            write_best(result, winner.trial, winner.backbone)
-        checkpoint = run_off.judging.checkpoint(use, run_off.seeds[0])
-        shutil.copy(checkpoint, result / 'best.pth')
-        text = config_text(self._usable(self._published(run_off.judging, use)))
-        config = written['baseline' if use == BASELINE else 'found']
-        write_bytes(result / config, text.encode())
+        config = self._write_network(result, run_off, use)
         shown = dict(baseline=BASELINE, found=run_off.winner)
         self.trained = {
             title: run_off.judging.trained(name, run_off.seeds[0])
@@ -266,6 +256,23 @@ class Finals:
             ' '.join([*self._sizes(winner.scale), *warnings]),
             self.about,
         )
+
+    def _write_network(self, result: Path, run_off: RunOff, use: str) -> str:
+        """Writes what to use and removes what fewer seeds said; returns the config."""
+        named = {name: f'{self.name}{end}' for name, end in ENDS.items()}
+        config = named['baseline' if use == BASELINE else 'found']
+        text = config_text(self._usable(self._published(run_off.judging, use)))
+        checkpoint = run_off.judging.checkpoint(use, run_off.seeds[0])
+        write_checkpoint(result / 'best.pth', Path(checkpoint).read_bytes())
+        write_bytes(result / config, text.encode())
+        old = {*named.values(), 'best_arch.json', 'best_arch.py'} - {config}
+        if use != BASELINE:
+            winner = self.candidates[use]
+            write_best(result, winner.trial, winner.backbone)
+            old -= {'best_arch.json', 'best_arch.py'}
+        for name in old:
+            (result / name).unlink(missing_ok=True)
+        return config
 
     def _sizes(self, scale: float) -> Iterator[str]:
         """What to know of the images that the table's costs are for."""
