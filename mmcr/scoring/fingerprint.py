@@ -44,8 +44,9 @@ def with_contents(options):
     options = {name: with_contents(value) for name, value in options.items()}
     ann_file = options.get('ann_file')
     if isinstance(ann_file, str):
-        path = os.path.join(options.pop('data_root', None) or '', ann_file)
-        if os.path.isfile(path):  # of a remote file the name must do
+        path = os.path.join(options.get('data_root') or '', ann_file)
+        if os.path.isfile(path):  # of a remote file place and name must do
+            options.pop('data_root', None)
             state = os.stat(path)
             version = state.st_mtime_ns, state.st_size, state.st_ino
             options['ann_file'] = _file_digest(path, version)

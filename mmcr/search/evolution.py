@@ -40,7 +40,7 @@ class EvolutionSearcher(Searcher):
     Raises:
         UserError: An option is out of range, there is no cost to weigh, the budget
             leaves too little of the space to draw from, or `start` has what is no
-            member.
+            member, or more than a generation has.
     """
 
     kind = 'evolution'
@@ -87,6 +87,12 @@ class EvolutionSearcher(Searcher):
         self.start = list(dict.fromkeys(map(Arch, start)))
         for name in ('population', 'generations', 'top', 'max_tries'):
             check_integer(name, getattr(self, name))
+        if len(self.start) > population:
+            raise UserError(
+                f'start must fit into the first generation, population={population}, '
+                f'but has {len(self.start)} architectures. Raise population, or give '
+                f'fewer.'
+            )
         check_integer('mutations', mutations, at_least=0)
         check_integer('crossovers', crossovers, at_least=0)
         if mutations + crossovers > population:
@@ -134,7 +140,7 @@ class EvolutionSearcher(Searcher):
 
     def _generation(self, rng: Random, first: list[Arch]) -> Iterator[Arch]:
         """Yields what no generation has had yet; less than asked where all is known."""
-        yield from (first := first[: self.population])
+        yield from first
         known = {trial.proposal.candidate.arch for trial in self.trials} | {*first}
         parents = [trial.proposal.candidate.arch for trial in self.parents()]
 

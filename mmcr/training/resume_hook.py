@@ -11,7 +11,7 @@ from mmdet.models import BatchSyncRandomResize
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -41,7 +41,8 @@ class ExactResumeHook(Hook):
     mmengine restores no random number generator and no position inside an epoch. Here
     the generators are seeded before every iteration, and in the workers before every
     batch, with a function of the run's seed, the rank and the iteration: no state has
-    to be saved, and what happens between iterations leaves no trace.
+    to be saved, and what happens between iterations leaves no trace. The validation
+    that is due where the run goes on is done first: mmengine saves before it.
 
     Images, augmentations, samples and paths are the same on every device; weights
     only where the kernels are deterministic, as on a CPU. Where the pipeline keeps
@@ -57,6 +58,9 @@ class ExactResumeHook(Hook):
     def __init__(self) -> None:
         self._state = None  # of the checkpoint that the run goes on from
         self._done = 0  # batches of an interrupted epoch
+        # iteration at which this epoch began, or would have with today's batch size
+        self._began = 0
+        self._validated = None  # iteration of the last validation
 
     def before_train(self, runner: Runner) -> None:
         try:
@@ -87,6 +91,12 @@ class ExactResumeHook(Hook):
             self.batches.seek(runner.epoch, runner.iter, self._done)
             self._done = 0
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._began = runner.iter  # for what saves after this hook
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self._validated = runner.iter
+
     def _begin_there(self, runner: Runner) -> None:
         """Starts a loop by iterations where its batches stand, without loading."""
         loop = runner.train_loop
@@ -98,6 +108,10 @@ class ExactResumeHook(Hook):
         # its workers took images of an endless sampler. It skips by asking for them.
         if isinstance(self.batches.sampler, InfiniteSampler):
             self.batches.sampler.indices = self.batches.sampler._indices_of_rank()
+        # of mmdet's batch samplers, which empty a full one when they are asked again
+        for name in '_aspect_ratio_buckets', '_buckets':
+            for bucket in getattr(self.batches.batches, name, ()):
+                bucket.clear()
         loop.dataloader._iterator = None  # that of persistent workers
         skipped = repeat(None, runner.iter)
         loop.dataloader_iterator = chain(skipped, type(images)(loop.dataloader))
@@ -110,7 +124,10 @@ class ExactResumeHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self.batches is None:
             return
+        iteration = checkpoint['meta']['iter']
         checkpoint['exact_resume'] = dict(
+            done=iteration - self._began,
+            validated=self._validated == iteration,
             conditions=self._conditions(runner),
             length=len(self.batches),
             sampler_seed=getattr(self.batches.sampler, 'seed', None),
@@ -127,6 +144,9 @@ class ExactResumeHook(Hook):
         if runner._resume:
             checkpoint['meta'].pop('config', None)  # the runner would run it
             self._state = checkpoint.get('exact_resume', {})
+            if self._state.get('validated') is False:  # of earlier ones nobody knows
+                due = _DueValidation(at_start=self._state['done'] == 0)
+                runner.register_hook(due, priority='LOWEST')
         else:
             check_start(weights, unwrapped(runner.model), path)
 
@@ -143,8 +163,12 @@ class ExactResumeHook(Hook):
             self.batches.sampler.seed = state['sampler_seed']
         # an epoch of another length goes on after the same part of it
         before = state.get('length', length)
-        done = runner.iter - runner.epoch * before
+        done = state.get('done', runner.iter - runner.epoch * before)
         self._done = min(max(done, 0) * length // before, length)
+        self._began = runner.iter - self._done
+        if isinstance(loop := runner.train_loop, EpochBasedTrainLoop):
+            left = loop.max_epochs - loop.epoch
+            loop._max_iters = self._began + left * length  # others save at the last
         if gradients := state.get('gradients'):
             for name, parameter in unwrapped(runner.model).named_parameters():
                 if name in gradients:
@@ -154,6 +178,12 @@ class ExactResumeHook(Hook):
             )
 
     def _inexact(self, runner: Runner) -> Iterator[str]:
+        for name, part in unwrapped(runner.model).named_modules():
+            if hasattr(part, 'update_hyperparameters'):  # as Dynamic R-CNN has it
+                yield (
+                    f'{name} ({type(part).__name__}) adapts its thresholds while it '
+                    f'trains and saves them nowhere: they begin anew.'
+                )
         if not self._state:
             yield 'The checkpoint was written without mmcr.ExactResumeHook.'
             return
@@ -177,6 +207,41 @@ class ExactResumeHook(Hook):
             'number of training images': len(runner.train_dataloader.dataset),
             'batch size': self.batches.batch_size,
         }
+
+
+class _DueValidation(Hook):
+    """Does the validation that a run was about to do when it was saved.
+
+    Comes last of the hooks: they have what their checkpoint says, and an early stop
+    keeps the loop from going on.
+
+    Args:
+        at_start: Whether the run goes on at the start of an epoch.
+    """
+
+    def __init__(self, at_start: bool) -> None:
+        self.at_start = at_start
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.val_loop is not None and self._is_due(runner.train_loop):
+            runner.logger.info(
+                'The checkpoint was saved before the validation that is due there: it '
+                'is done now.'
+            )
+            runner.val_loop.run()
+
+    def _is_due(self, loop: BaseLoop) -> bool:
+        if isinstance(loop, EpochBasedTrainLoop):
+            now, end = loop.epoch, loop.max_epochs
+            if not self.at_start:
+                return False
+        elif isinstance(loop, IterBasedTrainLoop):
+            now, end = loop.iter, loop.max_iters
+        else:
+            return False
+        loop._decide_current_val_interval()  # as they do after each of these
+        regular = now % loop.val_interval == 0 or now == end
+        return now > 0 and now >= loop.val_begin and regular
 
 
 def _gradients(runner: Runner) -> dict[str, Tensor]:

@@ -77,6 +77,9 @@ class ArchSamplingHook(Hook):
         self.space = self._costed(find_backbone(runner.model))
         check_sampled(runner)
         self.draw(self.space, runner.iter)
+        if runner.iter:  # a resumed run may validate before it trains
+            last = self.draw(self.space, runner.iter - 1)
+            find_backbone(runner.model).set_arch(last)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None

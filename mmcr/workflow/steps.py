@@ -232,8 +232,11 @@ class StepRunner:
         epoch = state['meta'].get('epoch', 0)
         if epochs is None:
             return done >= loop.max_iters
-        of_epoch = state.get('exact_resume', {}).get('length')
-        return epoch >= epochs or done == (of_epoch or -1) * epochs
+        exact = state.get('exact_resume', {})
+        length = exact.get('length')
+        # saved at the last iteration of an epoch, which is not counted yet
+        whole = length and exact.get('done', done - epoch * length) == length
+        return epoch + bool(whole) >= epochs
 
     def conditions(self, step: Step) -> dict[str, object]:
         """What the step's result depends on, by a name for messages."""

@@ -40,6 +40,14 @@ def test_the_place_of_the_data_does_not_count(tmp_path):
     assert len(digests) == 1
 
 
+def test_the_place_of_remote_data_counts():
+    digests = {
+        data_digest(dict(dataset=plain('a.json', data_root=f's3://data/{name}/')))
+        for name in ('v1', 'v1', 'v2')
+    }
+    assert len(digests) == 2
+
+
 def test_metrics(tmp_path):
     (tmp_path / 'a.json').write_text('one')
     (tmp_path / 'b.json').write_text('two')

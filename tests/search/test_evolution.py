@@ -293,3 +293,7 @@ def test_the_first_generation_begins_with_what_is_given():
     assert 'start' not in EvolutionSearcher(space, **few).to_json()
     with pytest.raises(UserError, match='a=9'):
         EvolutionSearcher(space, start=[dict(a=9, b=0)], **few)
+    more = [dict(a=a, b=0) for a in range(5)]
+    with pytest.raises(UserError, match='population=4, but has 5'):
+        EvolutionSearcher(space, start=more, **few)
+    EvolutionSearcher(space, start=[*more[:4], more[0]], **few)  # one is there twice

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
+from mmdet.models import StandardRoIHead
 from mmengine.hooks import Hook
 from mmengine.registry import LOOPS
 from mmengine.runner import Runner, loops
@@ -177,13 +179,26 @@ class EagerLoop(loops.IterBasedTrainLoop):
         self.runner.call_hook('after_train')
 
 
-@pytest.mark.parametrize('sampler', [ENDLESS, SHUFFLED], ids=['endless', 'shuffled'])
-def test_a_loop_that_began_before_the_hook(shapes, tmp_path, no_pause, sampler):
+@pytest.mark.parametrize(
+    'loader',
+    [
+        dict(sampler=ENDLESS),
+        dict(sampler=SHUFFLED),
+        dict(sampler=ENDLESS, batch_sampler=GROUPED),
+    ],
+    ids=['endless', 'shuffled', 'grouped'],
+)
+def test_a_loop_that_began_before_the_hook(
+    shapes, tmp_path, no_pause, monkeypatch, loader
+):
     """Its workers had taken images of their own, and its iterator only goes on."""
+    info = CocoDataset.get_data_info
+    monkeypatch.setattr(  # some are high, some wide
+        CocoDataset, 'get_data_info', lambda self, i: {**info(self, i), 'width': 95 + i}
+    )
 
     def cfg(name, loop=EAGERLY, workers=2):
-        options = dict(loop=loop, workers=workers, sampler=sampler)
-        return cfg_of(shapes, tmp_path / name, **options)
+        return cfg_of(shapes, tmp_path / name, loop=loop, workers=workers, **loader)
 
     _, lazy = train(cfg('lazy', BY_ITERATION, 0))
     _, seen = train(cfg('whole'))
@@ -228,6 +243,80 @@ def test_a_validation_leaves_no_trace(shapes, tmp_path):
     assert agree(state(tmp_path / 'without'), state(tmp_path / 'whole'))
 
 
+class Validations(Hook):
+    """Notes at which iteration they are, and which path was the last one."""
+
+    def __init__(self, killed_at=None):
+        self.seen, self.killed_at = [], killed_at
+
+    def before_val_epoch(self, runner):
+        if runner.iter == self.killed_at:
+            raise KeyboardInterrupt
+        self.seen.append((runner.iter, find_backbone(runner.model).arch.to_json()))
+
+
+def validated_cfg(root, folder, loop):
+    made = cfg_of(root, folder, loop=loop, sampler=SHUFFLED)
+    made.update(archval_cfg(root, dict(all=[2, 2, 2, 3])))
+    by_epoch = loop is BY_EPOCH
+    made.default_hooks.checkpoint.update(
+        by_epoch=by_epoch, save_best='archval/all/bbox_mAP', rule='greater'
+    )
+    made.custom_hooks.append(dict(type='EMAHook', momentum=0.5))
+    return made
+
+
+def validated(cfg, killed_at=None, **more):
+    """Validations and iterations of a training, and all scores up to its end."""
+    cfg.update(more)
+    runner, validations, paths = Runner.from_cfg(cfg), Validations(killed_at), Paths()
+    for hook in validations, paths:
+        runner.register_hook(hook, priority='LOWEST')
+    if killed_at:
+        with pytest.raises(KeyboardInterrupt):
+            runner.train()
+    else:
+        runner.train()
+    scores = runner.message_hub.log_scalars.get('val/archval/all/bbox_mAP')
+    best = sorted(path.name for path in Path(cfg.work_dir).glob('best*'))
+    return validations.seen, paths.seen, (scores and scores.data[0].tolist(), best)
+
+
+@pytest.mark.parametrize(
+    'loop, places',
+    [(BY_EPOCH, (3, 6)), (dict(BY_ITERATION, val_interval=4), (4, 6))],
+    ids=['epochs', 'iterations'],
+)
+def test_killed_while_it_validates(shapes, tmp_path, loop, places, no_pause):
+    def cfg(name):
+        return validated_cfg(shapes, tmp_path / name, loop)
+
+    checks, seen, end = validated(cfg('whole'))
+    assert [i for i, _ in checks] == [*places] and len(end[0]) == 2
+    for i in places:
+        _, begun, _ = validated(cfg(f'from{i}'), killed_at=i)
+        rest = validated(cfg(f'from{i}'), resume=True)
+        assert begun == seen[:i]
+        assert rest == ([each for each in checks if each[0] >= i], seen[i:], end)
+    # the first was the best so far, and saved again: it was validated
+    first = 'epoch_1' if loop is BY_EPOCH else f'iter_{places[0]}'
+    checkpoint = str(tmp_path / 'whole' / f'{first}.pth')
+    again = validated(cfg('again'), resume=True, load_from=checkpoint)
+    assert again[:2] == (checks[1:], seen[places[0] :]) and again[2][0] == end[0]
+
+
+def test_a_validation_made_up_for_may_stop_the_training(shapes, tmp_path):
+    def cfg():
+        made = validated_cfg(shapes, tmp_path, BY_EPOCH)
+        stop = dict(monitor='archval/all/bbox_mAP', stopping_threshold=-1.0)
+        made.custom_hooks.append(dict(type='EarlyStoppingHook', **stop))
+        return made
+
+    validated(cfg(), killed_at=EPOCH)
+    checks, seen, _ = validated(cfg(), resume=True)
+    assert [i for i, _ in checks] == [EPOCH] and not seen
+
+
 def warnings_of(cfg, checkpoint):
     """What the log of a resumed run warns of."""
     cfg.update(load_from=str(checkpoint), resume=True, log_level='WARNING')
@@ -239,7 +328,23 @@ def warnings_of(cfg, checkpoint):
     return [text for text in found if 'not bit for bit' in text]
 
 
-def test_what_cannot_be_exact_is_said(shapes, tmp_path):
+def test_another_batch_size_is_resumed_exactly_again(shapes, tmp_path):
+    """Epochs had unequal lengths then, the first one within itself."""
+
+    def cfg(name, batch_size=1):
+        made = cfg_of(shapes, tmp_path / name, sampler=SHUFFLED)
+        made.train_dataloader.batch_size = batch_size
+        return made
+
+    train(cfg('two', 2))
+    runner, seen = train(cfg('one'), tmp_path / 'two' / 'iter_2.pth')
+    assert len(seen) == 2 + 6 and runner.iter == runner.max_iters == 10
+    for i in 3, 4, 7:
+        _, rest = train(cfg(f'from{i}'), tmp_path / 'one' / f'iter_{i}.pth')
+        assert rest == seen[i - 2 :]
+
+
+def test_what_cannot_be_exact_is_said(shapes, tmp_path, monkeypatch):
     train(cfg_of(shapes, tmp_path / 'whole', sampler=SHUFFLED))
     train(cfg_of(shapes, tmp_path / 'bare', hook=False, sampler=SHUFFLED))
     from_here = tmp_path / 'whole' / 'iter_2.pth'
@@ -255,7 +360,11 @@ def test_what_cannot_be_exact_is_said(shapes, tmp_path):
     assert len(list((tmp_path / 'other').glob('iter_*.pth'))) == 2 + 6
 
     bare = cfg_of(shapes, tmp_path / 'rest', sampler=SHUFFLED)
-    (text,) = warnings_of(bare, tmp_path / 'bare' / 'iter_2.pth')
+    with monkeypatch.context() as patch:  # as Dynamic R-CNN's has it
+        name = 'update_hyperparameters'
+        patch.setattr(StandardRoIHead, name, lambda self: None, raising=False)
+        adapts, text = warnings_of(bare, tmp_path / 'bare' / 'iter_2.pth')
+    assert 'roi_head (StandardRoIHead) adapts its thresholds' in adapts
     assert 'written without mmcr.ExactResumeHook' in text
 
     # as rank 0 of four processes would have left it

@@ -439,6 +439,21 @@ def test_a_step_needs_the_checkpoint_of_all_its_training(tmp_path):
             (folder / 'a.pth').unlink()
 
 
+@pytest.mark.parametrize('done', [3, 2])
+def test_a_training_whose_epochs_had_unequal_lengths_is_whole(tmp_path, done):
+    (tmp_path / 'step').mkdir()
+    (tmp_path / 'step/config.py').write_text('train_cfg = dict(max_epochs=2)')
+    content = dict(state_dict={}, message_hub={}, meta=dict(epoch=1, iter=5 + done))
+    content['exact_resume'] = dict(length=3, done=done)
+    torch.save(content, tmp_path / 'step/a.pth')
+    runner = StepRunner(tmp_path, [], SimpleNamespace(say=lambda text: None))
+    if done == 3:
+        assert runner.checkpoint('step') == str(tmp_path / 'step/a.pth')
+        return
+    with pytest.raises(UserError, match='of the whole training'):
+        runner.checkpoint('step')
+
+
 def test_networks_are_tested_with_annotations(tmp_path):
     def made(**changes):
         cfg = read('demo/shapes.py')
