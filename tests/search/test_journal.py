@@ -216,12 +216,16 @@ class TestLock:
         assert Journal(path, dict(checkpoint='abc')).scores == {}
 
     def test_a_forked_worker_holds_no_lock(self, path, written):
+        begun, told = os.pipe()
         ours, theirs = os.pipe()
         child = os.fork()
         if not child:
+            # fork() returns in the child once its hooks ran, in the parent before that.
+            os.write(told, b'.')
             os.read(ours, 1)
             os._exit(0)
         try:
+            os.read(begun, 1)
             open_files = {
                 os.path.realpath(f'/proc/{child}/fd/{name}')
                 for name in os.listdir(f'/proc/{child}/fd')
