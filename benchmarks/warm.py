@@ -4,10 +4,12 @@
 
 trains the detector by its config (or takes that of --from), the warm supernet, searches
 it, and trains a cold supernet of the same width for as many iterations. Of the baseline
-and of architectures of its cost that are far from each other it then has the AP as
-extracted, after a short training (`warm` of the config's `reallocation`), and trained
-alone by the recipe, under the same seeds; beside them the baseline as it was given and
-trained on for as long as supernet and path. Everything is tested as the config tests.
+and of architectures of its cost that are far from each other it then has the AP, under
+the same seeds: as extracted; after a short training (`warm` of the config's
+`reallocation`); grown, which is started from the detector without a supernet and
+trained for as long as supernet and path; and trained alone by the recipe. Beside them
+is the baseline as it was given and trained on for as long. Everything is tested as the
+config tests.
 Started again, it goes on where it was. A `train_cfg` and `param_scheduler` of
 `reallocation.supernet`, which are for cold supernets, are left out.
 
@@ -38,6 +40,7 @@ from mmcr.errors import UserError
 from mmcr.files import file_digest, read_json, read_state, write_json
 from mmcr.models.weights.checkpoint import only_weights, write_weights
 from mmcr.registry import MODELS
+from mmcr.report.paired import Difference
 from mmcr.report.tables import markdown_table, write_results
 from mmcr.search import Complete, Proposal
 from mmcr.workflow import recipe
@@ -186,6 +189,7 @@ class Comparison:
         paths = self._extracted()
         base, options = self.work.baseline, self.work.settings.options
         how, networks, single = self.how, {}, {}
+        both = one_after_the_other(self.plain, how.length, how.tune)
         for arch in self.archs:
             name = name_of(arch)
             net = recipe.network(base, dict(stage_blocks=list(arch.values())), options)
@@ -195,8 +199,10 @@ class Comparison:
             networks[f'{name}_tuned'] = started(
                 continued(net, how.tune, how.rate), paths[name]
             )
+            networks[f'{name}_grown'] = started(
+                continued(net, both, how.rate), checkpoint, reallocated=True
+            )
         networks['baseline_given'] = self.plain
-        both = one_after_the_other(self.plain, how.length, how.tune)
         longer = continued(self.plain, both, how.rate)
         networks['baseline_longer'] = started(longer, checkpoint)
         given = {f'{name}_extracted': path for name, path in paths.items()}
@@ -210,6 +216,7 @@ class Comparison:
         )
         names, seeds = [name_of(arch) for arch in self.archs], range(self.args.seeds)
         tested = [*given, *(f'{name}_tuned' for name in names), 'baseline_longer']
+        tested += [f'{name}_grown' for name in names[1:]]
         self.warm.run(
             [(n, seed) for seed in seeds for n in tested if not seed or n not in given],
             self.lock,
@@ -228,9 +235,12 @@ class Comparison:
                     write_path(paths[name_of(arch)], candidates, arch, supernet)
         return {name: str(path.resolve()) for name, path in paths.items()}
 
-    def _mean(self, contest: Contest, what: str, name: str) -> float:
+    def _by_seed(self, contest: Contest, what: str, name: str) -> list[float]:
         seeds = range(1 if name in contest.given else self.args.seeds)
-        return fmean(getattr(contest, what)(name, seed) for seed in seeds)
+        return [getattr(contest, what)(name, seed) for seed in seeds]
+
+    def _mean(self, *args) -> float:
+        return fmean(self._by_seed(*args))
 
     def _write(self, scores: dict[str, list[float]]) -> str:
         rows, names = [], [name_of(arch) for arch in self.archs]
@@ -238,6 +248,7 @@ class Comparison:
             row = {f'score {kind}': 100 * scores[kind][i] for kind in scores}
             row['extracted'] = self._mean(self.warm, 'ap', f'{name}_extracted')
             row['tuned'] = self._mean(self.warm, 'ap', f'{name}_tuned')
+            row['grown'] = self._mean(self.warm, 'ap', self._grown(name))
             row['alone'] = self._mean(self.alone, 'ap', name)
             rows.append(row)
         record = dict(
@@ -248,6 +259,10 @@ class Comparison:
                 way: self._mean(self.warm, 'ap', f'baseline_{way}')
                 for way in ('given', 'longer')
             },
+            ahead={
+                'tuned': self._ahead(f'{name}_tuned' for name in names[1:]),
+                'grown': self._ahead(f'{name}_grown' for name in names[1:]),
+            },
             trainings=self._costs(names),
             hardware=hardware('cpu'),
             versions=versions(),
@@ -256,6 +271,19 @@ class Comparison:
         write_results(self.out, 'warm', text, json.loads(json.dumps(record)))
         return text
 
+    def _grown(self, name: str) -> str:
+        """The detector's own blocks grow by none: it is trained on."""
+        own = name == name_of(self.archs[0])
+        return 'baseline_longer' if own else f'{name}_grown'
+
+    def _ahead(self, networks: Iterable[str]) -> list[list[float]]:
+        """Of the baseline that was trained on, by network and seed."""
+        longer = self._by_seed(self.warm, 'ap', 'baseline_longer')
+        return [
+            [ap - own for ap, own in zip(self._by_seed(self.warm, 'ap', name), longer)]
+            for name in networks
+        ]
+
     def _costs(self, names: Iterable[str]) -> dict[str, float]:
         """What each part took, in trainings alone (mean, with their tests)."""
         unit = fmean(self._mean(self.alone, 'seconds', name) for name in names)
@@ -263,7 +291,8 @@ class Comparison:
         parts = dict(supernet=SUPERNET, search=SEARCH)
         taken = {part: self.runner.seconds(step) for part, step in parts.items()}
         taken['path tuned'] = tuned
-        taken['baseline longer'] = self._mean(self.warm, 'seconds', 'baseline_longer')
+        longer = self._mean(self.warm, 'seconds', 'baseline_longer')
+        taken['path grown or baseline longer'] = longer
         return {part: seconds / unit for part, seconds in taken.items()}
 
 
@@ -306,13 +335,23 @@ def page(record: dict) -> str:
     behind = [row['alone'] - row['extracted'] for row in record['rows']]
     tuned = [row['alone'] - row['tuned'] for row in record['rows']]
     costs = '; '.join(f'{n} {cost:.2f}' for n, cost in record['trainings'].items())
+    cold = [row['score cold'] for row in record['rows'][1:]]
+    chosen = cold.index(max(cold))
+    said = '; '.join(
+        f'{way} {Difference(ahead[chosen])} (all others, on average: '
+        f'{Difference([fmean(seed) for seed in zip(*ahead)])})'
+        for way, ahead in record['ahead'].items()
+    )
     return (
         f'{table_of(record)}\n'
         f'AP in points of 100, the first row the baseline. Scores on archval in the '
         f'warm supernet, at its start, in the cold one; then the tests: the path as '
-        f'extracted, after a short training, and trained alone.\n\n'
+        f'extracted, after a short training, grown from the detector, and trained '
+        f'alone.\n\n'
         f'- Baseline as given: {record["baseline"]["given"]:.2f}; trained on for as '
         f'long as supernet and path: {record["baseline"]["longer"]:.2f}.\n'
+        f'- Ahead of that baseline, what the cold supernet says is the best other '
+        f'path, {record["archs"][1 + chosen]}: {said}.\n'
         f'- Training alone minus as extracted: {fmean(behind):+.2f} on average, '
         f'{max(behind):+.2f} at the most; minus tuned: {fmean(tuned):+.2f} and '
         f'{max(tuned):+.2f}.\n'

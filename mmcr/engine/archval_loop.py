@@ -10,6 +10,7 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import BaseLoop, Runner
 
 from mmcr.checks import check_integer
+from mmcr.engine.launch import schedulers_of
 from mmcr.errors import UserError
 from mmcr.registry import LOOPS
 from mmcr.scoring.coco_metric import UnroundedCocoMetric
@@ -207,8 +208,7 @@ class ArchValLoop(ArchEvalLoop):
                 monitored = [hook.monitor]
             for key in monitored:
                 yield type(hook).__name__, key
-        schedulers = self.runner.cfg.get('param_scheduler') or []
-        for each in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+        for each in schedulers_of(self.runner.cfg):
             if monitor := each.get('monitor'):
                 yield str(each.get('type')), monitor
 

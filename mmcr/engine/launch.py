@@ -329,6 +329,12 @@ def add_hooks(cfg: Config, *hooks: Mapping) -> None:
     cfg.custom_hooks = [*own, *(dict(h) for h in hooks if kind_of(h) not in kinds)]
 
 
+def schedulers_of(cfg: Config) -> list[Mapping]:
+    """The schedulers of a config, which mmengine takes one by one or as a list."""
+    schedulers = cfg.get('param_scheduler') or []
+    return [schedulers] if isinstance(schedulers, Mapping) else list(schedulers)
+
+
 def kind_of(hook: Mapping) -> str:
     """The name of a hook's type, which a lazy config has as a class."""
     kind = hook.get('type', '')

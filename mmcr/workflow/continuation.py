@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from mmcr.checks import check_number
+from mmcr.engine.launch import schedulers_of
 from mmcr.errors import UserError
 from mmcr.registry import config_errors
 from mmcr.training import ArchSamplingHook, InPlaceDistillationHook
@@ -93,10 +94,7 @@ def continued(cfg: Config, length: float, rate: float) -> Config:
     loop.pop('dynamic_intervals', None)
     if 'lr' in (optimizer := cfg.optim_wrapper.get('optimizer') or {}):
         optimizer.lr *= rate
-    schedulers = cfg.get('param_scheduler') or []
-    if isinstance(schedulers, Mapping):
-        schedulers = [schedulers]
-    first = [dict(each) for each in schedulers if _is_warm_up(each)]
+    first = [dict(each) for each in schedulers_of(cfg) if _is_warm_up(each)]
     for each in first:
         each['end'] = max(1, round(min(length, 1) * each['end']))
     half_cosine = dict(type='CosineAnnealingLR', T_max=end, end=end, by_epoch=by_epoch)

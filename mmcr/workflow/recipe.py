@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmcr.checks import check_number, is_list
-from mmcr.engine.launch import EXACT_RESUME, add_hooks, config_text
+from mmcr.engine.launch import EXACT_RESUME, add_hooks, config_text, schedulers_of
 from mmcr.errors import UserError
 from mmcr.models.detector import refitted
 from mmcr.registry import MODELS
@@ -445,8 +445,7 @@ def _drop_monitors(cfg: Config, path: str) -> None:
         cfg: Of the supernet; changed.
         path: Of the watched ones, that a scheduler waits for instead.
     """
-    schedulers = cfg.get('param_scheduler') or []
-    for each in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+    for each in schedulers_of(cfg):
         if monitor := each.get('monitor'):
             each['monitor'] = f'archval/{path}/{monitor.rpartition("/")[2]}'
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')

@@ -1,7 +1,6 @@
 """Hosts of mmdet's own, from their config to a verdict."""
 
 import json
-import os
 import runpy
 import sys
 
@@ -33,11 +32,15 @@ def _telling_scores(monkeypatch):
     monkeypatch.setattr(UnroundedCocoMetric, 'compute_metrics', compute)
 
 
-@pytest.mark.parametrize('name', RUNS)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=[pytest.mark.long] * (name != RUN_BY_CI))
+        for name in RUNS
+    ],
+)
 def test_a_host_is_reallocated(name, shapes, tmp_path, monkeypatch):
     """With one seed that judges; steps run in this process."""
-    if os.environ.get('CI') and name not in RUN_BY_CI:
-        pytest.skip('for want of time: make test runs it')
     if 'convnext' in name:
         pytest.importorskip('mmpretrain.models', reason='mmpretrain is optional')
     monkeypatch.setattr(settings, 'LEAST', 2)

@@ -53,13 +53,16 @@ def test_steps_searches_and_a_process_group(gpu, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_warm_paths(gpu, monkeypatch, tmp_path):
     text = run(gpu, monkeypatch, tmp_path, 'warm')
     assert 'Failed' not in text
     record = json.loads((tmp_path / 'warm/warm.json').read_text())
     assert len(record['archs']) == len(record['rows']) == gpu.SMALLEST.compared
     assert record['archs'][0] == '2-2-2-2'
-    assert {'score start', 'extracted', 'tuned', 'alone'} <= set(record['rows'][0])
+    columns = {'score start', 'extracted', 'tuned', 'grown', 'alone'}
+    assert columns <= set(record['rows'][0])
+    assert len(record['ahead']['grown']) == len(record['rows']) - 1
     assert set(record['baseline']) == {'given', 'longer'}
     assert min(record['trainings'].values()) > 0
 

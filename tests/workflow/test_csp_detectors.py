@@ -1,7 +1,6 @@
 """RTMDet and YOLOX: backbones of CSP layers, and recipes with habits of their own."""
 
 import json
-import os
 import runpy
 import sys
 
@@ -128,10 +127,9 @@ def test_configs_of_the_steps(detector, workplace, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_from_beginning_to_end(detector, workplace, monkeypatch):
     name, _, blocks = detector
-    if os.environ.get('CI') and name == 'yolox':
-        pytest.skip('for want of time: make test runs it')
     monkeypatch.setattr(StepRunner, '_call', in_this_process)
     reallocate(monkeypatch, f'{name}.py')
     result = workplace / f'work_dirs/{name}/result'

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from config_files import CONFIGS, read
+from in_process import in_this_process
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
@@ -109,9 +110,10 @@ def reallocate(monkeypatch, workplace, capsys):
 
 
 @pytest.mark.slow
-def test_crnas(reallocate, workplace, capsys):
+def test_crnas(reallocate, workplace, capsys, monkeypatch):
+    monkeypatch.setattr(StepRunner, '_call', in_this_process)
     work = workplace / 'work_dirs/mine'
-    shown = reallocate('mine.py', '--trainings', 9, '--candidates', 2, '--jobs', 2)
+    shown = reallocate('mine.py', '--trainings', 9, '--candidates', 2)
     assert 'Space: 10,000 architectures, of which 9 cost as much' in shown
     assert '3 trainings choose; 06_judging: 3 seeds' in shown
     assert 'a difference of 3.1 times' in shown
@@ -187,9 +189,11 @@ def test_crnas(reallocate, workplace, capsys):
 
 
 @pytest.mark.slow
-def test_detnas(reallocate, workplace):
+def test_detnas(reallocate, workplace, monkeypatch):
+    """Each step in a process, two at a time, with one seed that judges."""
+    monkeypatch.setattr('mmcr.workflow.settings.LEAST', 2)
     (workplace / 'detnas.py').write_text(DETNAS)
-    shown = reallocate('detnas.py', '--trainings', 6)
+    shown = reallocate('detnas.py', '--trainings', 2, '--jobs', 2)
     folder = workplace / 'work_dirs/detnas'
     assert '| baseline | [1, 2, 1, 1] | 3 33 3 3 |' in shown
     assert '| found | [1, 2, 1, 1] |' in shown
@@ -231,7 +235,7 @@ def test_write_only_of_other_backbones(reallocate, workplace, name):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif('CI' in os.environ, reason='for want of time: make test runs it')
+@pytest.mark.long
 def test_swin(reallocate, workplace):
     (workplace / 'swin.py').write_text(SWIN)
     shown = reallocate('swin.py', '--trainings', 6, '--jobs', 2)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import in_this_process
 from mmengine.config import Config
 from scripts import ROOT, run_script
 
@@ -17,6 +18,7 @@ from mmcr.workflow.contests.study import RankingStudy
 from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.recipe import Options
 from mmcr.workflow.settings import settings_of
+from mmcr.workflow.steps import StepRunner
 
 ANNOTATIONS = 'steps/annotations/archtrain.json'
 # what a user types, with numbers of steps, and what the message has
@@ -165,8 +167,9 @@ def test_bad_input_is_one_message(run, supernet, steps, capsys, tmp_path, typed)
 
 
 @pytest.mark.slow
-def test_ranking_study(run, supernet, workplace, capsys):
+def test_ranking_study(run, supernet, workplace, capsys, monkeypatch):
     """Networks trained alone, each once, beside what a search said of them."""
+    monkeypatch.setattr(StepRunner, '_call', in_this_process)
     search = 'search', '02_stage_search', supernet
     run(*search, '--work-dir', 'ranked')
     options = Options(width=1.0)
