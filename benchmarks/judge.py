@@ -78,7 +78,9 @@ def judged(args: argparse.Namespace, lock: int) -> tuple[ContestTable, dict]:
             )
 
     def of(values: list[int]) -> Config:
-        network = recipe.network(base, dict(stage_blocks=values), options)
+        own = tuple(values) == base.stage_blocks
+        arch = {} if own else dict(stage_blocks=values)
+        network = recipe.network(base, arch, options)
         network.test_evaluator = unrounded(network.test_evaluator, 'bbox')
         return network
 

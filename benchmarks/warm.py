@@ -10,8 +10,7 @@ the same seeds: as extracted; after a short training (`warm` of the config's
 trained for as long as supernet and path; and trained alone by the recipe. Beside them
 is the baseline as it was given and trained on for as long. Everything is tested as the
 config tests.
-Started again, it goes on where it was. A `train_cfg` and `param_scheduler` of
-`reallocation.supernet`, which are for cold supernets, are left out.
+Started again, it goes on where it was.
 
     python benchmarks/warm.py CONFIG --out other --from DETECTOR \
         --alone warm/warm.json --cfg-options reallocation.warm.distillation=1
@@ -44,13 +43,13 @@ from mmcr.report.paired import Difference
 from mmcr.report.tables import markdown_table, write_results
 from mmcr.search import Complete, Proposal
 from mmcr.workflow import recipe
-from mmcr.workflow.baseline import understand
 from mmcr.workflow.contests.candidates import complete_trials
 from mmcr.workflow.contests.contest import Contest
 from mmcr.workflow.contests.finals import most_blocks, unrounded
 from mmcr.workflow.contests.study import name_of, spread
 from mmcr.workflow.continuation import continued, one_after_the_other, started
 from mmcr.workflow.place import alone
+from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.screen import Screen
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import Step, StepRunner, write_configs
@@ -68,17 +67,18 @@ class Comparison:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
+        if args.paths < 2:
+            raise UserError(
+                f'--paths must be 2 at least, the baseline and another, but got '
+                f'{args.paths}.'
+            )
         cfg = read_config(args.config, args.cfg_options)
         self.out, self.args = Path(args.out), args
         given = dict(cfg.pop('reallocation', {}))
-        given['supernet'] = {
-            name: value
-            for name, value in given.get('supernet', {}).items()
-            if name not in ('train_cfg', 'param_scheduler')
-        }
         given.update(width=1.0, dilations=False, jobs=args.jobs)
         self.given, self.cfg = given, cfg
-        self.plain = understand(cfg).cfg
+        prepared = Reallocation(cfg, 'mine', self.out, settings_of(given))
+        self.plain = prepared.baseline.cfg
         self.plain.test_evaluator = unrounded(self.plain.test_evaluator, 'bbox')
         self.screen = Screen([])
 
@@ -200,7 +200,7 @@ class Comparison:
                 continued(net, how.tune, how.rate), paths[name]
             )
             networks[f'{name}_grown'] = started(
-                continued(net, both, how.rate), checkpoint, reallocated=True
+                continued(net, both, how.rate), checkpoint
             )
         networks['baseline_given'] = self.plain
         longer = continued(self.plain, both, how.rate)

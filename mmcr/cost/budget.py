@@ -13,7 +13,7 @@ from numbers import Real
 from torch import nn
 
 from mmcr.checks import check_number, checked_shape
-from mmcr.cost.complexity import macs_beside_backbone
+from mmcr.cost.complexity import macs_beside_backbone, padded_shape
 from mmcr.cost.units import SHAPE, build_fixed, count
 from mmcr.errors import UserError
 from mmcr.registry import BUDGETS
@@ -151,7 +151,10 @@ class MacsBudget(CostBudget):
         return of if self.shape == SHAPE else [*of, '{}x{}'.format(*self.shape)]
 
     def table(self, backbone, final_backbone, detector=None):
-        table = count(backbone, final_backbone, 'macs', self.shape)
+        shape = self.shape
+        if self.of == 'detector' and detector is not None:
+            shape = padded_shape(detector, shape)
+        table = count(backbone, final_backbone, 'macs', shape)
         if self.of == 'backbone' or table.is_constant:
             return table
         if detector is None:
@@ -163,7 +166,7 @@ class MacsBudget(CostBudget):
         channels = build_fixed(backbone, final_backbone, arch).out_channels
         net_cfg = {**backbone.arch_cfg(arch), **final_backbone}
         fit = backbone.out_channels, channels
-        others = macs_beside_backbone(detector, net_cfg, *fit, self.shape)
+        others = macs_beside_backbone(detector, net_cfg, *fit, shape)
         # neck and heads cost the same for all
         return replace(table, fixed=table.fixed + others)
 

@@ -1,6 +1,7 @@
 """What a detector costs: multiply-accumulates and parameters of its parts."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -52,12 +53,15 @@ class Complexity:
         shape: Height and width of the input in pixels, padded as the detector pads.
         convention: One of `CONVENTIONS`.
         rois: How many went through the ``box`` and ``mask`` heads, where there are any.
+        unreached: Parts with layers that the forward did not run, counted as 0: of
+            training alone, or run in a test alone (PointRend's points).
     """
 
     parts: dict[str, Cost]
     shape: tuple[int, int]
     convention: str
     rois: dict[str, int]
+    unreached: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -83,9 +87,12 @@ class Complexity:
     def conditions(self) -> str:
         """What was counted, in words."""
         rois = [f', {n} RoIs in the {kind} head' for kind, n in self.rois.items()]
+        names, left_out = ', '.join(self.unreached), ''
+        if names:
+            left_out = f"; without {names}, which mmdet's forward does not run"
         return (
             f'Input {self.shape[0]} x {self.shape[1]} (height x width){"".join(rois)}; '
-            f'{CONVENTIONS[self.convention].meaning}.'
+            f'{CONVENTIONS[self.convention].meaning}{left_out}.'
         )
 
 
@@ -115,10 +122,16 @@ def measure(
     if 'model' not in cfg:
         raise UserError('The config must define a detector as model, but it has none.')
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
-    shape = tuple(ceil(side / divisor) * divisor for side in shape)
-    parts, rois = _count(cfg.model, shape, CONVENTIONS[convention])
-    return Complexity(parts, shape, convention, rois)
+    shape = padded_shape(cfg.model, shape)
+    parts, rois, unreached = _count(cfg.model, shape, CONVENTIONS[convention])
+    return Complexity(parts, shape, convention, rois, unreached)
+
+
+def padded_shape(model: Mapping, shape: tuple[int, int]) -> tuple[int, int]:
+    """Height and width as a detector pads an image of `shape`."""
+    divisor = (model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
+    height, width = (ceil(side / divisor) * divisor for side in shape)
+    return height, width
 
 
 def macs_beside_backbone(
@@ -135,20 +148,20 @@ def macs_beside_backbone(
         backbone_cfg: Of the network to be found, in the place of the supernet.
         before: Channels of the supernet's outputs.
         now: Of the network's.
-        shape: Height and width of the image in pixels.
+        shape: Height and width of the image in pixels, padded.
 
     Raises:
         UserError: The detector cannot be built or run.
     """
     cfg = dict(refitted(model, before, now), backbone=dict(backbone_cfg))
-    parts, _ = _count(cfg, shape, PRODUCTS)
+    parts, *_ = _count(cfg, shape, PRODUCTS)
     return sum(cost.macs for name, cost in parts.items() if name != 'backbone')
 
 
 def _count(
     model: Mapping, shape: tuple[int, int], rule: Convention
-) -> tuple[dict[str, Cost], dict[str, int]]:
-    """Costs by part, and RoIs by kind of head."""
+) -> tuple[dict[str, Cost], dict[str, int], tuple[str, ...]]:
+    """Costs by part, RoIs by kind of head, and parts that did not run."""
     try:
         try:
             return _count_on('meta', model, shape, rule)
@@ -157,15 +170,20 @@ def _count(
     except Exception as error:  # whatever a detector's own forward raises
         raise UserError(
             f'a detector is counted by a forward of all its layers, but this one '
-            f'({model.get("type")}) cannot be built or run so: '
-            f'{type(error).__name__}: {error}'
+            f'({model.get("type")}) cannot be built or run so on an image of '
+            f'{shape[0]} x {shape[1]}: {type(error).__name__}: {error}'
+            + (
+                ' Give a height and a width that are multiples of 32.'
+                if any(side % 32 for side in shape)
+                else ''
+            )
         ) from error
 
 
 @torch.no_grad()
 def _count_on(
     device: str, model: Mapping, shape: tuple[int, int], rule: Convention
-) -> tuple[dict[str, Cost], dict[str, int]]:
+) -> tuple[dict[str, Cost], dict[str, int], tuple[str, ...]]:
     with torch.random.fork_rng(devices=[]), torch.device(device):
         detector = revert_sync_batchnorm(MODELS.build(copy.deepcopy(model)))
         detector.to(device).eval().requires_grad_(False)
@@ -182,7 +200,8 @@ def _count_on(
             tensors = (x for x in tree_leaves(output) if isinstance(x, Tensor))
             batch = next((len(x) for x in tensors if x.ndim), 1)
             if rois and name.startswith('roi_head.') and batch > 1:
-                is_mask = 'mask' in name or batch < TRACED_ROIS
+                # SCNet's relay feeds its mask head
+                is_mask = re.search('mask|relay', name) or batch < TRACED_ROIS
                 used.add(kind := 'mask' if is_mask else 'box')
                 n = n * rois[kind] // batch
             macs[name] += n
@@ -194,7 +213,18 @@ def _count_on(
     params = params_of(detector) - sum(cost.params for cost in costs.values())
     costs['other'] = Cost(counter.total - seen, params)
     costs = {name: cost for name, cost in costs.items() if cost != Cost(0, 0)}
-    return costs, {kind: n for kind, n in rois.items() if kind in used}
+    unreached = tuple(n for n in parts if not macs[n] and _has_layers(parts[n]))
+    return costs, {kind: n for kind, n in rois.items() if kind in used}, unreached
+
+
+def _has_layers(part: nn.Module) -> bool:
+    """Whether a part multiplies by weights of its own; embeddings are looked up."""
+    return any(
+        weight.ndim > 1
+        for module in part.modules()
+        if not isinstance(module, nn.Embedding)
+        for weight in module.parameters(recurse=False)
+    )
 
 
 def _parts(detector: nn.Module) -> dict[str, nn.Module]:

@@ -37,6 +37,12 @@ def at_scale(cfg: Config, factor: float) -> Config:
         if dataset := (before.get(name) or {}).get('dataset'):
             other = rescaled(dataset, factor)
             if other == dataset:
+                if rescaled(dataset, 2) != dataset:
+                    raise UserError(
+                        f'A scale of {factor:g} leaves the sizes of {name} as they '
+                        f'are: multiples of {STRIDE} stay such. Give one farther '
+                        f'from 1.'
+                    )
                 raise UserError(
                     f'Image scales are changed where the pipelines name sizes in '
                     f'pixels (Resize with scale=(1333, 800), for example), but those '

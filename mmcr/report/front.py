@@ -79,8 +79,8 @@ class Front:
 
     @property
     def best(self) -> Point:
-        """That of the run."""
-        return max(self.points, key=lambda point: point.score)
+        """That of the run; of equal ones the one that costs least."""
+        return max(self.points, key=lambda point: (point.score, -point.cost))
 
     @property
     def members(self) -> list[Point]:

@@ -48,6 +48,11 @@ class Baseline:
         return f'mmcr.{self.kind.__name__}'
 
     @property
+    def dilates_by_block(self) -> bool:
+        """Whether it has dilations block by block, as mmcr's searches find them."""
+        return any(is_list(each) for each in self.arguments.get('dilations', ()))
+
+    @property
     def stage_blocks(self) -> tuple[int, ...]:
         """Blocks of each searched stage."""
         return tuple(self.network.stage_blocks)
@@ -94,6 +99,8 @@ def understand(cfg: Config) -> Baseline:
     scope, _, constructor = str(optimized.get('constructor')).rpartition('.')
     if constructor == LAYER_DECAY and scope.partition('.')[0] in ('', 'mmdet'):
         optimized['constructor'] = 'mmcr.LayerDecay'  # the same, of any blocks
+    if kind.__name__ != name:
+        backbone = {**_other_defaults(kind, name), **backbone}
     arguments = _normalised(kind, backbone)
     network = build(dict(arguments, type=f'mmcr.{kind.__name__}'))
     if network.supernet is None and not hasattr(network, 'stage_blocks'):
@@ -105,6 +112,9 @@ def _start(given: Mapping) -> dict:
     """With public weights in one form of the three that mmdet takes."""
     start = dict(given)
     init = start.get('init_cfg')
+    for each in init if is_list(init) else [init]:
+        if isinstance(each, dict) and str(each.get('type')).endswith('PretrainedInit'):
+            each['type'] = 'Pretrained'  # its class, of a lazy config
     if path := start.pop('pretrained', None):
         start['init_cfg'] = dict(type='Pretrained', checkpoint=path)
     elif is_list(init):  # others would fill what these weights lack, which is refused
@@ -161,14 +171,32 @@ def build(backbone: Mapping) -> nn.Module:
             return MODELS.build(dict(backbone))
 
 
-def _normalised(kind: type, arguments: Mapping) -> dict:
-    """The arguments that say something: not the defaults."""
+def _defaults(kind: type) -> dict:
+    """Of the arguments of a class and of those that it is made of."""
     defaults = {}
     for ancestor in reversed(kind.__mro__):
         if '__init__' in vars(ancestor):
             for parameter in inspect.signature(ancestor.__init__).parameters.values():
                 if parameter.default is not parameter.empty:
                     defaults[parameter.name] = parameter.default
+    return defaults
+
+
+def _other_defaults(kind: type, name: str) -> dict:
+    """What mmdet's network of the name has where nothing is said, and `kind` not."""
+    theirs = MMDET_MODELS.module_dict.get(name)
+    ours = _defaults(kind)
+    return {
+        argument: value
+        for argument, value in (_defaults(theirs) if theirs else {}).items()
+        # no dilations are all 1 there and None here
+        if argument in ours and ours[argument] != value and argument != 'dilations'
+    }
+
+
+def _normalised(kind: type, arguments: Mapping) -> dict:
+    """The arguments that say something: not the defaults."""
+    defaults = _defaults(kind)
     kept = {
         name: value
         for name, value in arguments.items()
@@ -177,10 +205,15 @@ def _normalised(kind: type, arguments: Mapping) -> dict:
     # norms that are to be trained, as a network from nothing needs them
     norm = kept.get('norm_cfg')
     if isinstance(norm, Mapping) and norm.get('requires_grad') is False:
-        kept['norm_cfg'] = {k: v for k, v in norm.items() if k != 'requires_grad'}
-        if kept['norm_cfg'] == dict(type='BN'):
+        norm, default = (
+            {k: v for k, v in (each or {}).items() if k != 'requires_grad'}
+            for each in (norm, defaults.get('norm_cfg'))
+        )
+        kept['norm_cfg'] = norm
+        if norm == default:
             del kept['norm_cfg']
-    four_of_64 = max(1, kept.get('base_channels', 64) // 16)
-    if 'groups' in defaults and kept.get('base_width') == four_of_64:
-        del kept['base_width']  # ResNeXt's follows base_channels
+    width = getattr(kind, 'width_of_64', None)  # what follows base_channels
+    channels = kept.get('base_channels', 64)
+    if width and kept.get('base_width') == max(1, width * channels // 64):
+        del kept['base_width']
     return kept

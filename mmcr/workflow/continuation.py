@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.model import BaseModule
 
 from mmcr.checks import check_number
 from mmcr.engine.launch import schedulers_of
 from mmcr.errors import UserError
-from mmcr.registry import config_errors
+from mmcr.models import reallocate_detector
+from mmcr.models.weights.checkpoint import read_weights
+from mmcr.models.weights.reallocate import MAY_LACK
+from mmcr.models.weights.report import ChainReport
+from mmcr.registry import MODELS, config_errors
 from mmcr.training import ArchSamplingHook, InPlaceDistillationHook
-from mmcr.workflow.recipe import Options
+from mmcr.workflow.baseline import Baseline
+from mmcr.workflow.recipe import Options, network
 
 WARM_UP = 'LinearLR', 'ConstantLR'
 ITERATIONS = 1000  # between validations, where a config does not say
@@ -92,7 +99,14 @@ def continued(cfg: Config, length: float, rate: float) -> Config:
             hook['switch_epoch'] = max(0, end - (whole - hook['switch_epoch']))
     loop.val_interval = min(validated_every(loop), end)
     loop.pop('dynamic_intervals', None)
-    if 'lr' in (optimizer := cfg.optim_wrapper.get('optimizer') or {}):
+    optimizer = cfg.optim_wrapper.get('optimizer') or {}
+    if rate != 1:
+        if 'lr' not in optimizer:
+            raise UserError(
+                'A training that goes on from trained weights has a part of your '
+                'learning rate, but the config names none as optim_wrapper.optimizer.'
+                'lr. Add it there.'
+            )
         optimizer.lr *= rate
     first = [dict(each) for each in schedulers_of(cfg) if _is_warm_up(each)]
     for each in first:
@@ -127,17 +141,46 @@ def _is_warm_up(scheduler: Mapping) -> bool:
     return kind in WARM_UP and whole and isinstance(scheduler.get('end'), int)
 
 
-def started(cfg: Config, checkpoint: str, reallocated: bool = False) -> Config:
+def started(cfg: Config, checkpoint: str) -> Config:
     """The config of a detector all of which starts from a checkpoint; not changed.
 
     Args:
         cfg: Of its training.
-        checkpoint: Of a detector.
-        reallocated: Whether that has other numbers of blocks.
+        checkpoint: Of a detector, of which the backbone may have other numbers of
+            blocks.
     """
     cfg = copy.deepcopy(cfg)
     for name in ('init_cfg', 'pretrained'):
         cfg.model.backbone.pop(name, None)
-    kind = 'mmcr.ReallocatedInit' if reallocated else 'Pretrained'
-    cfg.model.init_cfg = ConfigDict(type=kind, checkpoint=checkpoint)
+    # also of equal blocks: mmengine's Pretrained reads fewer forms of checkpoints, and
+    # leaves what one lacks as it was built
+    init = dict(type='mmcr.ReallocatedInit', checkpoint=checkpoint)
+    cfg.model.init_cfg = ConfigDict(init)
     return cfg
+
+
+def unlike(baseline: Baseline, checkpoint: str) -> tuple[list[str], list[ChainReport]]:
+    """In what a checkpoint is not one of the detector.
+
+    Returns:
+        The weights of neck and heads that it lacks or has in other shapes, and the
+        stages of other numbers of blocks.
+
+    Raises:
+        CheckpointError: It is not of such a detector, or its backbone is another.
+        UserError: A detector of this kind does not start as a checkpoint.
+    """
+    cfg = network(baseline, {}, Options()).model
+    with torch.random.fork_rng(devices=[]):
+        detector = MODELS.build(copy.deepcopy(cfg))
+    if type(detector).init_weights is not BaseModule.init_weights:
+        raise UserError(
+            f'A warm start needs a detector that starts as its checkpoint, but '
+            f'{type(detector).__name__} draws a part of its weights anew after it has '
+            f'loaded one. Give --from none.'
+        )
+    report = reallocate_detector(read_weights(checkpoint), detector, checkpoint)
+    return (
+        [name for name in report.kept if not name.endswith(MAY_LACK)],
+        [each for each in report.chains if each.source_blocks != each.blocks],
+    )

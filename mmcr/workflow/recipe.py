@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from mmcr.checks import check_number, is_list
+from mmcr.checks import check_number
 from mmcr.engine.launch import EXACT_RESUME, add_hooks, config_text, schedulers_of
 from mmcr.errors import UserError
 from mmcr.models.detector import refitted
@@ -115,11 +115,12 @@ def detnas_supernet(
     Both take the place of the detector's backbone, with as many outputs. Paths are
     drawn uniformly, as published (DetNAS, Sec. 3).
     """
-    outputs = len(baseline.network.out_channels)
     backbone = dict(type='mmcr.DetNASNet', net='300M', supernet='block')
-    if outputs < 4:
-        backbone['out_indices'] = tuple(range(4 - outputs, 4))
     backbone.update(options.backbone)
+    if 'out_indices' not in backbone:
+        indices = _outputs_of_strides(backbone, baseline.network.out_strides)
+        if len(indices) < 4:
+            backbone['out_indices'] = indices
     archs = dict(all_3x3=0, all_5x5=1, all_7x7=2, all_xception=3)
     supernet_cfg = _supernet_of(baseline, backbone, data, options, archs, None)
     net = build(backbone)
@@ -129,6 +130,18 @@ def detnas_supernet(
     _fit_neck(plain_cfg.model, baseline.network, net)
     set_amp(plain_cfg, options)
     return supernet_cfg, plain_cfg
+
+
+def _outputs_of_strides(backbone: Mapping, wanted: Sequence[int]) -> tuple[int, ...]:
+    """The outputs of a network that have the strides of another's."""
+    strides = build(backbone).out_strides
+    if not set(wanted) <= set(strides) or len(set(wanted)) < len(wanted):
+        raise UserError(
+            f"The outputs of DetNAS's networks have strides {list(strides)}, but those "
+            f"of the detector's backbone have {list(wanted)}. Take a detector with "
+            f'such outputs, or search its own backbone (--method crnas).'
+        )
+    return tuple(strides.index(stride) for stride in wanted)
 
 
 def _supernet_of(
@@ -208,7 +221,8 @@ def network(baseline: Baseline, arch_cfg: Mapping, options: Options) -> Config:
 
     It starts from the public weights that the detector starts from
     (`mmcr.ReallocatedInit`). Stages stay free to learn, since their blocks may be new;
-    a stem that is frozen stays it.
+    a stem that is frozen stays it. Dilations that the detector has block by block
+    belong to its blocks: other ones have none of their own.
 
     Args:
         baseline: The detector.
@@ -217,7 +231,8 @@ def network(baseline: Baseline, arch_cfg: Mapping, options: Options) -> Config:
         options: The user's.
     """
     cfg = copy.deepcopy(baseline.cfg)
-    backbone = dict(type=baseline.type, **baseline.arguments)
+    own = _shape(baseline) if 'stage_blocks' in arch_cfg else baseline.arguments
+    backbone = dict(type=baseline.type, **own)
     backbone.update(arch_cfg)
     start = dict(baseline.start)
     if 'frozen_stages' in start:
@@ -399,14 +414,15 @@ def _check_undilated(baseline: Baseline) -> None:
         raise UserError(
             f'An operation supernet chooses the dilation of every block, so that a '
             f'detector must leave them at 1, but its backbone has dilations='
-            f'{tuple(dilations)}. Give it without them, which costs the same.'
+            f'{tuple(dilations)}. Give it without them, which costs the same, or '
+            f'search numbers of blocks alone (--no-dilations).'
         )
 
 
 def _shape(baseline: Baseline) -> dict:
     """The backbone's arguments but for its blocks, which a search chooses."""
     shape = {k: v for k, v in baseline.arguments.items() if k != 'stage_blocks'}
-    if any(is_list(dilations) for dilations in shape.get('dilations', ())):
+    if baseline.dilates_by_block:
         del shape['dilations']
     return shape
 
@@ -425,9 +441,10 @@ def _fit_neck(model: ConfigDict, full: nn.Module, narrow: nn.Module) -> None:
             with torch.random.fork_rng(devices=[]), torch.device('meta'):
                 MODELS.build(copy.deepcopy(first))
     except Exception as error:  # whatever a constructor raises
+        said = ': '.join(filter(None, (type(error).__name__, str(error))))
         raise UserError(
-            f'A supernet of another width must fit the detector: {error} '
-            f'Give --width 1.'
+            f'A supernet of another width must fit the detector, but its neck does '
+            f'not ({said}). Give --width 1.'
         ) from error
 
 

@@ -239,3 +239,32 @@ def test_the_papers_costs(name, faster, mask):
     mask_head = found.parts['roi_head.mask_head'].macs
     assert found.macs / 1e9 == pytest.approx(mask, abs=0.005)
     assert (found.macs - mask_head) / 1e9 == pytest.approx(faster, abs=0.005)
+
+
+def test_parts_that_the_forward_does_not_run_are_named():
+    path, _ = Config._get_cfg_path(
+        'mmdet::point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py', ''
+    )
+    found = measure(Config.fromfile(path), (64, 64))
+    assert found.unreached == ('roi_head.point_head',)
+    assert "without roi_head.point_head, which mmdet's forward" in found.table()
+    assert not measure(detector(RETINA), (64, 64)).unreached
+
+
+def test_the_whole_detector_is_counted_on_a_padded_image():
+    path, _ = Config._get_cfg_path('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py', '')
+    model = Config.fromfile(path).model
+    csp = dict(type='mmcr.CRCSPDarknet', deepen_factor=0.33, widen_factor=0.375)
+    model.backbone = dict(csp, supernet='stage')
+    net = MODELS.build(dict(model.backbone))
+
+    def space(*shape):
+        budget = dict(type='macs', limit=1e12, of='detector', shape=shape)
+        return budget_space(net, {}, budget, model)
+
+    of_any, of_padded = space(100, 150), space(128, 160)
+    arch = next(iter(of_any))
+    assert of_any.cost_of(arch) == of_padded.cost_of(arch)
+    model.data_preprocessor.pad_size_divisor = 1
+    with pytest.raises(UserError, match='100 x 150.*multiples of 32'):
+        space(100, 150)

@@ -120,3 +120,9 @@ def test_shapes_are_those_that_a_detector_pads_to():
     assert scaled_shape((800, 1333), 1.0, cfg()) == (800, 1344)
     assert scaled_shape((800, 1333), 0.75, cfg()) == (608, 1024)
     assert scaled_shape((100, 100), 0.5, Config(dict(model=dict()))) == (50, 50)
+
+
+def test_a_scale_that_changes_nothing_is_refused():
+    sized = cfg()
+    with pytest.raises(UserError, match='scale of 1.001 leaves .* farther from 1'):
+        at_scale(sized, 1.001)

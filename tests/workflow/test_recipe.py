@@ -7,6 +7,8 @@ import torch
 from config_files import read
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.model import PretrainedInit
+from torch import nn
 
 from mmcr.cost.budget import budget_space
 from mmcr.errors import UserError
@@ -335,3 +337,60 @@ def test_dilations_of_the_detectors_own_are_refused():
 def test_options_that_cannot_be(given, words):
     with pytest.raises(UserError, match=words):
         Options(**given)
+
+
+def test_other_blocks_have_no_dilations_of_the_detectors_blocks():
+    cfg = read('demo/shapes.py')
+    by_block = ((1, 2), (1, 1), (3, 1), (1, 1))
+    cfg.model.backbone = dict(type='mmcr.CRResNet', depth=18, dilations=by_block)
+    baseline = understand(cfg)
+    own = recipe.network(baseline, {}, Options()).model.backbone
+    other = recipe.network(baseline, dict(stage_blocks=(1, 2, 3, 2)), Options())
+    assert own.dilations == by_block and 'dilations' not in other.model.backbone
+    full = dict(stage_blocks=(1, 1, 1, 1), dilations=((1,), (2,), (1,), (1,)))
+    backbone = recipe.network(baseline, full, Options()).model.backbone
+    assert build(dict(backbone)).stage_blocks == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type='ResNeXt', depth=50),
+        dict(type='ResNeXt', depth=50, groups=32, base_channels=32),
+        dict(type='ResNeXt', depth=50, groups=32, base_width=4),
+        dict(type='Res2Net', depth=50, base_channels=32),
+        dict(type='Res2Net', depth=50),
+        dict(type='CSPDarknet', norm_cfg=dict(type='BN', requires_grad=False)),
+    ],
+)
+def test_what_is_not_said_is_as_in_mmdets_network(backbone):
+    cfg = read('demo/shapes.py')
+    cfg.model.backbone = backbone
+    with torch.device('meta'):
+        theirs = MODELS.build(dict(backbone))
+        ours = build(recipe.network(understand(cfg), {}, Options()).model.backbone)
+    shapes = ({k: v.shape for k, v in n.state_dict().items()} for n in (theirs, ours))
+    assert next(shapes) == next(shapes)
+    norms = (
+        [(m.eps, m.momentum) for m in n.modules() if isinstance(m, nn.BatchNorm2d)]
+        for n in (theirs, ours)
+    )
+    assert next(norms) == next(norms)
+
+
+def test_public_weights_by_their_class():
+    cfg = read('demo/shapes.py')
+    cfg.model.backbone.init_cfg = dict(type=PretrainedInit, checkpoint='a.pth')
+    start = recipe.network(understand(cfg), {}, Options()).model.backbone.init_cfg
+    assert start == dict(type='mmcr.ReallocatedInit', checkpoint='a.pth')
+
+
+def test_detnas_has_the_strides_of_the_detector():
+    c4 = understand(mmdets('rpn/rpn_r50-caffe-c4_1x_coco.py'))
+    supernet, plain = recipe.detnas_supernet(c4, None, Options())
+    for backbone in (supernet.model.backbone, plain.model.backbone):
+        assert build(dict(backbone)).out_strides == c4.network.out_strides == (16,)
+    dilated = read('demo/shapes.py')
+    dilated.model.backbone.update(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
+    with pytest.raises(UserError, match='4, 8, 16, 32.* have .4, 8, 16, 16'):
+        recipe.detnas_supernet(understand(dilated), None, Options())

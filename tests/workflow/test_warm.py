@@ -22,18 +22,23 @@ from mmcr.engine.export import read_arch
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models import reallocate_detector
-from mmcr.models.weights.checkpoint import CheckpointError
+from mmcr.models.weights.checkpoint import CheckpointError, read_weights
 from mmcr.space import Arch, Budget
 from mmcr.workflow import reallocation, recipe, settings
 from mmcr.workflow.baseline import build, understand
-from mmcr.workflow.continuation import Continuation, continued, one_after_the_other
+from mmcr.workflow.continuation import (
+    Continuation,
+    continued,
+    one_after_the_other,
+    started,
+    unlike,
+)
 from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.recipe import Options
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import StepRunner
 from mmcr.workflow.variants.warm import (
     WarmReallocation,
-    unlike,
     wanted,
     warm_supernet,
     without_random_blocks,
@@ -115,7 +120,7 @@ def test_the_supernet_starts_as_the_detector(tmp_path, family, more):
     path = str(tmp_path / 'mine.pth')
     detector = trained(model, path)
     baseline = understand(config(model))
-    assert unlike(baseline, path) == []
+    assert unlike(baseline, path) == ([], [])
     options = without_random_blocks(baseline, Options(width=1.0))
     draft, _ = recipe.stage_draft(baseline, options)
     space = draft.space.under(Budget(0, 30))
@@ -155,7 +160,8 @@ def test_heads_for_other_classes_stay_at_random(tmp_path):
     theirs = snapshot(trained(model, path))
     other = copy.deepcopy(model)
     other.roi_head.bbox_head.num_classes += 1
-    left = unlike(understand(config(other)), path)
+    left, depths = unlike(understand(config(other)), path)
+    assert not depths
     assert {name.rsplit('.', 2)[1] for name in left} == {'fc_cls', 'fc_reg'}
 
     cfg = recipe.network(understand(config(other)), {}, Options()).model
@@ -190,7 +196,8 @@ def test_what_a_checkpoint_must_hold(tmp_path, damage, words):
     weights = damage(trained(model, path).state_dict())
     torch.save(dict(state_dict=weights), path)
     if words is None:  # of fewer blocks
-        assert unlike(understand(config(model)), path) == []
+        names, (depth,) = unlike(understand(config(model)), path)
+        assert not names and depth == ('layer4', 1, 2)
         return
     with pytest.raises(CheckpointError, match=words):
         unlike(understand(config(model)), path)
@@ -224,6 +231,10 @@ def test_the_schedule_goes_on_at_a_lower_rate():
     assert max(rates) == pytest.approx(0.25 * 0.02, rel=0.05)
     assert rates[2:] == sorted(rates[2:], reverse=True) and rates[0] < rates[1]
     assert rates[-1] < 0.02 * max(rates)
+
+    cfg.optim_wrapper.optimizer.pop('lr')
+    with pytest.raises(UserError, match='names none as optim_wrapper.optimizer.lr'):
+        continued(cfg, 1, 0.5)
 
     iters = read('demo/shapes.py')
     iters.train_cfg = dict(type='IterBasedTrainLoop', max_iters=900, val_interval=300)
@@ -361,6 +372,15 @@ def test_the_steps_of_a_warm_reallocation(work, tmp_path):
     teacher = dict(type='mmcr.InPlaceDistillationHook', weight=2.0)
     assert stage.custom_hooks[-1] == teacher
     assert read_config('work/02_stage_search/config.py').model == stage.model
+    # what is for a supernet from nothing would make its epochs unequal
+    cold = dict(train_cfg=dict(max_epochs=24), param_scheduler=[])
+    told = work(checkpoint='mine.pth', supernet=dict(cold, **changes))
+    assert any('train_cfg and param_scheduler of supernet' in n for n in told.notes)
+    told.write()
+    stage = read_config('work/01_stage_supernet/config.py')
+    own = read('demo/shapes.py').train_cfg.max_epochs
+    assert stage.train_cfg.max_epochs == own and stage.param_scheduler
+    assert stage.optim_wrapper.accumulative_counts == 3
     # another detector under the same name is another start
     runner = StepRunner('work', made.steps, None)
     before = runner.conditions(made.steps[0])
@@ -368,6 +388,66 @@ def test_the_steps_of_a_warm_reallocation(work, tmp_path):
     with open('mine.pth', 'ab') as file:
         file.write(b'trained anew')
     assert runner.conditions(made.steps[0]) != before
+
+
+def deeper(cfg):
+    cfg.model.backbone.depth = 34
+
+
+def test_a_checkpoint_of_other_numbers_of_blocks(work):
+    """By name it is refused; what a config starts from starts all networks alike."""
+    with pytest.raises(UserError, match='layer1 2 there, 3 here.*layer3 2 there, 6'):
+        work(deeper, checkpoint='mine.pth')
+
+    def start(cfg):
+        deeper(cfg)
+        cfg.load_from = 'mine.pth'
+
+    made = work(start)
+    assert not made.is_whole
+    assert any('new blocks as the identity' in note for note in made.notes)
+
+
+def test_a_checkpoint_in_any_form_starts_the_baseline(work):
+    """Also what mmengine's Pretrained reads as a checkpoint without weights."""
+    made = work(checkpoint='mine.pth')
+    weights = read_weights('mine.pth')
+    torch.save(dict(model=weights), 'other.pth')
+    detector = MODELS.build(started(made.baseline.cfg, 'other.pth').model)
+    detector.init_weights()
+    own = detector.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in weights.items())
+
+
+def test_the_configs_own_start_is_read_before_anything_is_trained(work):
+    def start(cfg):
+        cfg.load_from = 'gone.pth'
+
+    made = work(start, checkpoint='mine.pth')
+    made.write()
+    with pytest.raises(UserError, match='gone.pth'):
+        made.finals.check_start()
+
+
+def test_dilations_by_block_are_another_detector(work):
+    def found(cfg):
+        cfg.model.backbone = dict(
+            type='mmcr.CRResNet',
+            depth=18,
+            base_channels=16,
+            dilations=((1, 2), (1, 1), (3, 1), (1, 1)),
+        )
+
+    with pytest.raises(UserError, match='one int for a stage.*--from none'):
+        work(found, checkpoint='mine.pth')
+
+
+@pytest.mark.parametrize('budget', ['macs', 'params'])
+@pytest.mark.parametrize('front', [[0.4, 1], [0.7, 1], [0.9, 1], [0.5, 2]])
+def test_the_own_path_is_on_every_front(work, budget, front):
+    made = work(checkpoint='mine.pth', front=front, budget=budget)
+    made.write()
+    assert made.own in made.space
 
 
 def test_networks_of_the_users_are_marked(work):

@@ -7,8 +7,6 @@ from mmcr.checks import check_integer
 from mmcr.models.backbones.resnet import CRResNet
 from mmcr.registry import MODELS
 
-WIDTH = 26  # of a scale, for 64 base_channels
-
 
 @MODELS.register_module()
 class CRRes2Net(CRResNet, Res2Net):
@@ -27,6 +25,8 @@ class CRRes2Net(CRResNet, Res2Net):
         base_channels: Width of the stages, as in ResNet.
     """
 
+    width_of_64 = 26  # of a scale, for 64 base_channels
+
     def __init__(
         self,
         depth: int,
@@ -38,7 +38,7 @@ class CRRes2Net(CRResNet, Res2Net):
         check_integer('base_channels', base_channels)
         follows = base_width is None
         if follows:
-            base_width = max(1, WIDTH * base_channels // 64)
+            base_width = max(1, self.width_of_64 * base_channels // 64)
         check_integer('base_width', base_width)
         super().__init__(
             depth,

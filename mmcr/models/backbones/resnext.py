@@ -29,6 +29,8 @@ class CRResNeXt(CRResNet, ResNeXt):
         base_channels: Width of the stages, as in ResNet.
     """
 
+    width_of_64 = 4  # of a group, for 64 base_channels
+
     def __init__(
         self,
         depth: int,
@@ -41,7 +43,7 @@ class CRResNeXt(CRResNet, ResNeXt):
         check_integer('base_channels', base_channels)
         follows = base_width is None
         if follows:
-            base_width = max(1, 4 * base_channels // 64)
+            base_width = max(1, self.width_of_64 * base_channels // 64)
         if not is_integer(groups, 1) or not is_integer(base_width, 1):
             raise UserError(
                 f'groups and base_width must be at least 1, but got '

@@ -28,6 +28,7 @@ from mmcr.workflow.continuation import (
     end_of,
     one_after_the_other,
     started,
+    unlike,
 )
 from mmcr.workflow.steps import STAGE_SEARCH, STAGE_SUPERNET, Step, StepRunner
 
@@ -83,9 +84,13 @@ class WarmFinals(Finals):
             f'Baseline: your detector, trained on for {first} + {second} {unit}; '
             f'found: a path of the supernet, which was trained for the first of these, '
             f'trained on for the second. The other rows are one test each; alone: by '
-            f'your recipe under the first seed. Trainings: what it took here to have '
-            f'the network, your checkpoint given, in times of that training alone.'
+            f'your recipe under the first seed.'
         )
+        if self.settings.jobs == 1:  # side by side, times say little
+            self.about += (
+                ' Trainings: what it took here to have the network, your checkpoint '
+                'given, in times of that training alone.'
+            )
 
     def run(
         self, searches: Sequence[Step], schedule: Schedule, screen, lock: int
@@ -133,6 +138,8 @@ class WarmFinals(Finals):
 
     def check_start(self) -> None:
         """As of `Finals`, of the network that is trained alone."""
+        if self.of_recipe:
+            unlike(self.baseline, self.of_recipe)
         init = self.baseline.start.get('init_cfg')
         if isinstance(init, Mapping) and init.get('checkpoint'):
             read_weights(init['checkpoint'])
@@ -146,7 +153,7 @@ class WarmFinals(Finals):
             networks[each.name] = started(tuned, self._paths[each.name])
             networks[f'{each.name}_extracted'] = copy.deepcopy(alone)
             if self.of_recipe:
-                alone = started(alone, self.of_recipe, reallocated=True)
+                alone = started(alone, self.of_recipe)
             networks[f'{each.name}_alone'] = alone
         both = one_after_the_other(self.plain, how.length, how.tune)
         longer = continued(self.plain, both, how.rate)

@@ -6,28 +6,30 @@ does (`mmcr.ReallocatedInit`). Trained on for a while, any of its paths is a det
 that can be used (`engine.extract`).
 """
 
-import copy
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
-from mmengine.model import BaseModule
 
 from mmcr.cost.complexity import measure
 from mmcr.engine.launch import add_hooks, read_config
 from mmcr.errors import UserError
-from mmcr.models import reallocate_detector
-from mmcr.models.weights.checkpoint import read_weights
-from mmcr.models.weights.reallocate import MAY_LACK
-from mmcr.registry import MODELS
+from mmcr.models.weights.report import ChainReport
+from mmcr.report.front import MARGIN
 from mmcr.space import SearchSpace
 from mmcr.workflow import recipe
 from mmcr.workflow.baseline import Baseline, checkpoint_of
 from mmcr.workflow.contests.finals import Finals
 from mmcr.workflow.contests.warm_finals import WarmFinals
-from mmcr.workflow.continuation import Continuation, absolute, continued, started
+from mmcr.workflow.continuation import (
+    Continuation,
+    absolute,
+    continued,
+    started,
+    unlike,
+)
 from mmcr.workflow.datasets import SearchData
 from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.reallocation import Reallocation
@@ -35,6 +37,9 @@ from mmcr.workflow.recipe import Options
 from mmcr.workflow.settings import LEAST, Settings
 
 COLD = 'none'  # in the place of a checkpoint: the config's own is left out
+#: Changes of a supernet's config that are for one from nothing: `Continuation` says how
+#: long and by which schedule a warm one is trained, as it does of the baseline.
+OF_COLD = 'train_cfg', 'param_scheduler'
 #: How a front is searched, of some thousands of members.
 BRED = dict(
     population=32, generations=6, top=16, mutations=12, crossovers=12, mutation_rate=0.3
@@ -96,27 +101,7 @@ def warm_supernet(
     if how.distillation is not None:
         kind = 'mmcr.InPlaceDistillationHook'
         add_hooks(cfg, dict(type=kind, weight=how.distillation))
-    return started(recipe.merged(cfg, options.supernet), checkpoint, reallocated=True)
-
-
-def unlike(baseline: Baseline, checkpoint: str) -> list[str]:
-    """The weights of neck and heads that a checkpoint lacks, or has in other shapes.
-
-    Raises:
-        CheckpointError: It is not of such a detector, or its backbone is another.
-        UserError: A detector of this kind does not start as a checkpoint.
-    """
-    cfg = recipe.network(baseline, {}, Options()).model
-    with torch.random.fork_rng(devices=[]):
-        detector = MODELS.build(copy.deepcopy(cfg))
-    if type(detector).init_weights is not BaseModule.init_weights:
-        raise UserError(
-            f'A warm start needs a detector that starts as its checkpoint, but '
-            f'{type(detector).__name__} draws a part of its weights anew after it has '
-            f'loaded one. Give --from {COLD}.'
-        )
-    report = reallocate_detector(read_weights(checkpoint), detector, checkpoint)
-    return [name for name in report.kept if not name.endswith(MAY_LACK)]
+    return started(recipe.merged(cfg, options.supernet), checkpoint)
 
 
 def without_random_blocks(baseline: Baseline, options: Options) -> Options:
@@ -139,6 +124,12 @@ def without_random_blocks(baseline: Baseline, options: Options) -> Options:
     return replace(options, backbone={**options.backbone, **choices})
 
 
+def _said(depths: Sequence[ChainReport]) -> str:
+    return ', '.join(
+        f'{each.name} {each.source_blocks} there, {each.blocks} here' for each in depths
+    )
+
+
 class WarmReallocation(Reallocation):
     """All steps of a reallocation that starts from a trained detector; args as there.
 
@@ -159,11 +150,26 @@ class WarmReallocation(Reallocation):
                 f'A trained detector starts a supernet of its own blocks (crnas), but '
                 f'got method={settings.method!r}. Leave it out, or give --from {COLD}.'
             )
-        options = replace(settings.options, width=1.0)
+        given = settings.options.supernet
+        changes = {name: v for name, v in given.items() if name not in OF_COLD}
+        options = replace(settings.options, width=1.0, supernet=changes)
         settings = replace(settings, options=options, dilations=False)
         if settings.front and settings.budget in (None, 'blocks'):  # of unequal cost
             settings = replace(settings, budget='macs')
         super().__init__(cfg, name, work_dir, settings)
+        if self.baseline.dilates_by_block:
+            raise UserError(
+                f'A supernet that starts from a trained detector has its dilations, '
+                f'which must be one int for a stage, but its backbone has dilations='
+                f'{self.baseline.arguments["dilations"]}. Give --from {COLD}: a '
+                f'supernet from nothing chooses them anew.'
+            )
+        if left_out := [name for name in OF_COLD if name in given]:
+            self.notes.append(
+                f'{" and ".join(left_out)} of supernet, which are for one from '
+                f'nothing, are left out: warm=dict(length=...) says how long this one '
+                f'is trained.'
+            )
         options = without_random_blocks(self.baseline, options)
         self.settings = replace(self.settings, options=options)
         self.checkpoint, self.how = checkpoint, Continuation.of(options)
@@ -171,7 +177,7 @@ class WarmReallocation(Reallocation):
 
     def _check_checkpoint(self) -> None:
         try:
-            others = unlike(self.baseline, self.checkpoint)
+            others, depths = unlike(self.baseline, self.checkpoint)
         except UserError as error:
             if self.settings.checkpoint:
                 raise
@@ -179,7 +185,13 @@ class WarmReallocation(Reallocation):
                 f'{error} It is what the config starts all of its model from; --from '
                 f'{COLD} leaves it out.'
             ) from error
-        self.is_whole = not others
+        self.is_whole = not others and not depths
+        if depths and self.settings.checkpoint:
+            raise UserError(
+                f'--from takes a checkpoint of this detector, but {self.checkpoint} '
+                f'has other numbers of blocks: {_said(depths)}. Give the config that '
+                f'it was trained with.'
+            )
         if others and self.settings.checkpoint:
             raise UserError(
                 f'--from takes a checkpoint of this detector, but in {self.checkpoint} '
@@ -191,6 +203,12 @@ class WarmReallocation(Reallocation):
             f'Start: the supernet is as wide as your backbone and starts from all of '
             f'{self.checkpoint}; dilations stay as they are.'
         )
+        if depths:
+            self.notes.append(
+                f'It has other numbers of blocks ({_said(depths)}), so that your '
+                f'detector starts from it as the networks that are found do: block by '
+                f'block, new blocks as the identity.'
+            )
         if others:
             self.notes.append(
                 f'{len(others)} weights of neck and heads are not in it, or of another '
@@ -237,7 +255,8 @@ class WarmReallocation(Reallocation):
             return equal
         cost = equal.pop('limit', None) or equal.pop('value')
         low, high = min(front), max(front)
-        tolerance = 100 * (high - low) / (high + low)
+        # wide enough for a bound that is a cost, which rounding would leave out
+        tolerance = min(100, 100 * (high - low) / (high + low) * (1 + MARGIN))
         return {**equal, 'value': cost * (low + high) / 2, 'tolerance': tolerance}
 
     def _searcher(self, space: SearchSpace) -> dict:
