@@ -29,8 +29,9 @@ from mmcr.workflow.place import alone, check_place
 from mmcr.workflow.reallocation import WRITTEN, Reallocation
 from mmcr.workflow.recipe import METHODS, RECIPES, Options
 from mmcr.workflow.settings import FRONT, Settings, settings_of
+from mmcr.workflow.variants.grown import GrownReallocation, wanted
 from mmcr.workflow.variants.scaled import ScaledReallocation
-from mmcr.workflow.variants.warm import WarmReallocation, wanted
+from mmcr.workflow.variants.warm import WarmReallocation
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,6 +48,13 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='of your detector, trained: the supernet starts from it, at its full '
         "width (default: the config's load_from, if it has one; none: leave that out)",
+    )
+    parser.add_argument(
+        '--grow',
+        action='store_true',
+        default=None,
+        help='with --from: supernets start from nothing, and what they find starts '
+        'from your detector, block by block',
     )
     parser.add_argument('--method', choices=METHODS, help='(default: crnas)')
     parser.add_argument('--recipe', choices=RECIPES, help='(default: paper)')
@@ -183,7 +191,8 @@ def main() -> None:
     with config_errors(what):
         print(check_config(cfg, args.check_images), flush=True)
         if checkpoint := wanted(cfg, settings):
-            work = WarmReallocation(cfg, name, work_dir, settings, checkpoint)
+            kind = GrownReallocation if settings.grow else WarmReallocation
+            work = kind(cfg, name, work_dir, settings, checkpoint)
         elif settings.scales:
             work = ScaledReallocation(cfg, name, work_dir, settings)
         else:

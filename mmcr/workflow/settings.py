@@ -36,6 +36,8 @@ class Settings:
         checkpoint: Of the detector, trained: a warm reallocation starts from it
             (`workflow.variants.warm`). ``None``: what the config starts all of its
             model from, if there is such; 'none': that is left out.
+        grow: Whether supernets start from nothing and only what is found, and the
+            baseline, from the checkpoint (`workflow.variants.grown`).
         archval: Images to hold out of the training set for scoring, or a COCO file
             that is held out already; ``None``: a tenth.
         budget: What networks have in common with the baseline, one of `BUDGETS`;
@@ -65,6 +67,7 @@ class Settings:
     method: str = 'crnas'
     recipe: str = 'paper'
     checkpoint: str | None = None
+    grow: bool = False
     archval: int | str | None = None
     budget: str | None = None
     latency_table: str | None = None
@@ -96,7 +99,7 @@ class Settings:
                     f'{name} must be one of {names}, but got {getattr(self, name)!r}.'
                 )
         check_seed('seed', self.seed)
-        for name in ('fast', 'scale_lr', 'dilations'):
+        for name in ('grow', 'fast', 'scale_lr', 'dilations'):
             check_kind(name, getattr(self, name), bool)
         check_kind('amp', self.options.amp, bool)
         if self.checkpoint is not None:
@@ -104,6 +107,12 @@ class Settings:
         self._check_numbers()
         if self.front is not None:
             self._check_front()
+            if self.grow:
+                raise UserError(
+                    'A front is one of networks as a supernet has them, which starts '
+                    'from your detector, but with grow=True (--grow) it starts from '
+                    'nothing. Leave one of them out.'
+                )
         if self.trained:
             self._check_trained()
         if self.scales is not None:
@@ -255,9 +264,11 @@ def settings_of(given: Mapping, **more) -> Settings:
         )
     options = Options(**{n: given[n] for n in of_recipe if n in given})
     settings = Settings(options=options, **{n: given[n] for n in names if n in given})
-    if settings.checkpoint not in (None, 'none') and given.get('width', 1) != 1:
+    warm = settings.checkpoint not in (None, 'none') and not settings.grow
+    if warm and given.get('width', 1) != 1:
         raise UserError(
             f'A supernet that starts from your detector is as wide as that, but got '
-            f'width={given["width"]}. Leave it out.'
+            f'width={given["width"]}. Leave it out, or give --grow: then the supernet '
+            f'starts from nothing.'
         )
     return settings

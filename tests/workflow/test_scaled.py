@@ -21,8 +21,8 @@ from mmcr.workflow import reallocation, settings
 from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import StepRunner
+from mmcr.workflow.variants.grown import wanted
 from mmcr.workflow.variants.scaled import ScaledReallocation
-from mmcr.workflow.variants.warm import wanted
 
 pytestmark = pytest.mark.usefixtures('quiet_mmdet')
 

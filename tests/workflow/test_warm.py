@@ -37,9 +37,9 @@ from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.recipe import Options
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import StepRunner
+from mmcr.workflow.variants.grown import wanted
 from mmcr.workflow.variants.warm import (
     WarmReallocation,
-    wanted,
     warm_supernet,
     without_random_blocks,
 )

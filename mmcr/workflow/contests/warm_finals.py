@@ -19,11 +19,9 @@ from mmcr.scoring.smoothing import smoothed
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow.contests.candidates import Candidate, complete_trials
 from mmcr.workflow.contests.contest import Contest
-from mmcr.workflow.contests.finals import Finals
+from mmcr.workflow.contests.grown_finals import GIVEN, GrownFinals
 from mmcr.workflow.contests.run_off import BASELINE, RunOff, Schedule
 from mmcr.workflow.continuation import (
-    Continuation,
-    absolute,
     continued,
     end_of,
     one_after_the_other,
@@ -32,12 +30,11 @@ from mmcr.workflow.continuation import (
 )
 from mmcr.workflow.steps import STAGE_SEARCH, STAGE_SUPERNET, Step, StepRunner
 
-GIVEN = f'{BASELINE}_given'
 EQUAL = 0.01  # in parts of the baseline's cost, that a candidate may have more
 
 
-class WarmFinals(Finals):
-    """The run-off where all starts from the user's trained detector.
+class WarmFinals(GrownFinals):
+    """The run-off of the paths of a supernet that started from the user's detector.
 
     A candidate is the path that the supernet has of it, trained on for a short time;
     the baseline is the user's detector, trained on for as long as supernet and path
@@ -46,9 +43,7 @@ class WarmFinals(Finals):
     the user's recipe, under the first seed.
 
     Args:
-        args: Of `Finals`.
-        checkpoint: Of the user's detector.
-        is_whole: Whether it has all of the detector, so that it can be tested.
+        args: Of `GrownFinals`, and `more`.
         space: That was searched.
         own: The detector's own architecture.
         marked: As `Front.trained`.
@@ -63,25 +58,19 @@ class WarmFinals(Finals):
     def __init__(
         self,
         *args,
-        checkpoint: str,
-        is_whole: bool,
         space: SearchSpace,
         own: Arch,
         marked: Mapping[str, Sequence[float]],
+        **more,
     ) -> None:
-        super().__init__(*args)
-        self.checkpoint, self.is_whole = checkpoint, is_whole
+        super().__init__(*args, **more)
         self.space, self.own, self.marked = space, own, marked
-        # what is trained alone starts from it as well
-        self.of_recipe = self.baseline.checkpoint and absolute(self.baseline.checkpoint)
-        self.how = Continuation.of(self.settings.options)
-        unit = 'epochs' if self.plain.train_cfg.get('max_epochs') else 'iterations'
         first, second = (
             end_of(continued(self.plain, length, 1.0))
             for length in (self.how.length, self.how.tune)
         )
         self.about = (
-            f'Baseline: your detector, trained on for {first} + {second} {unit}; '
+            f'Baseline: your detector, trained on for {first} + {second} {self.unit}; '
             f'found: a path of the supernet, which was trained for the first of these, '
             f'trained on for the second. The other rows are one test each; alone: by '
             f'your recipe under the first seed.'
@@ -132,10 +121,6 @@ class WarmFinals(Finals):
     def _competes(self, arch: Arch) -> bool:
         return not self.settings.front or self._cost(arch) <= 1 + EQUAL
 
-    def large(self) -> None:
-        """All weights are given, so that none have to be paired."""
-        return None
-
     def check_start(self) -> None:
         """As of `Finals`, of the network that is trained alone."""
         if self.of_recipe:
@@ -183,22 +168,12 @@ class WarmFinals(Finals):
                     write_path(paths[name], candidates, archs[name], supernet)
         return {name: str(path) for name, path in paths.items()}
 
-    def _beside(self, run_off: RunOff, lock: int) -> list[Row]:
-        judging, seed = run_off.judging, run_off.seeds[0]
-        shown = {
-            'found as extracted': f'{run_off.winner}_extracted',
-            'found trained alone': f'{run_off.winner}_alone',
+    def _shown_beside(self, winner: str) -> dict[str, str]:
+        return {
+            **super()._shown_beside(winner),
+            'found as extracted': f'{winner}_extracted',
+            'found trained alone': f'{winner}_alone',
         }
-        if self.is_whole:
-            shown = {'baseline as given': GIVEN, **shown}
-        judging.run([(name, seed) for name in shown.values()], lock)
-        return [
-            replace(
-                self._row(title, judging.networks[name], judging.metrics(name, seed)),
-                trainings=self._took(name, run_off),
-            )
-            for title, name in shown.items()
-        ]
 
     def _costed(self, rows: list[Row], run_off: RunOff) -> list[Row]:
         names = BASELINE, run_off.winner
@@ -213,22 +188,11 @@ class WarmFinals(Finals):
             'All seeds share one supernet and the path taken out of it, so that the '
             'interval is that of the training after these.'
         )
-        given, trained = (
-            rows[name].ap if name in rows else None
-            for name in ('baseline as given', 'baseline')
-        )
-        if None not in (given, trained) and given > max(trained, rows['found'].ap):
-            yield (
-                'Your detector as it was given has a higher AP than either: training '
-                'on has cost it some. Keep it as it is.'
-            )
 
     def _published(self, judging: Contest, name: str) -> Config:
-        if name != BASELINE:
-            return judging.networks[f'{name}_alone']
-        cfg = copy.deepcopy(judging.networks[GIVEN])
-        cfg.load_from = self.of_recipe
-        return cfg
+        # by the user's recipe, and not as the path was trained for a short time
+        alone = name if name == BASELINE else f'{name}_alone'
+        return super()._published(judging, alone)
 
     def _took(self, name: str, run_off: RunOff) -> float | None:
         """What led from the given checkpoint to a network, in trainings alone.

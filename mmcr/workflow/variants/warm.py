@@ -6,8 +6,6 @@ does (`mmcr.ReallocatedInit`). Trained on for a while, any of its paths is a det
 that can be used (`engine.extract`).
 """
 
-import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,27 +14,18 @@ from mmengine.config import Config
 from mmcr.cost.complexity import measure
 from mmcr.engine.launch import add_hooks, read_config
 from mmcr.errors import UserError
-from mmcr.models.weights.report import ChainReport
 from mmcr.report.front import MARGIN
 from mmcr.space import SearchSpace
 from mmcr.workflow import recipe
-from mmcr.workflow.baseline import Baseline, checkpoint_of
+from mmcr.workflow.baseline import Baseline
 from mmcr.workflow.contests.finals import Finals
 from mmcr.workflow.contests.warm_finals import WarmFinals
-from mmcr.workflow.continuation import (
-    Continuation,
-    absolute,
-    continued,
-    started,
-    unlike,
-)
+from mmcr.workflow.continuation import Continuation, continued, started
 from mmcr.workflow.datasets import SearchData
-from mmcr.workflow.estimate import Estimate
-from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.recipe import Options
 from mmcr.workflow.settings import LEAST, Settings
+from mmcr.workflow.variants.grown import COLD, GrownReallocation
 
-COLD = 'none'  # in the place of a checkpoint: the config's own is left out
 #: Changes of a supernet's config that are for one from nothing: `Continuation` says how
 #: long and by which schedule a warm one is trained, as it does of the baseline.
 OF_COLD = 'train_cfg', 'param_scheduler'
@@ -44,34 +33,6 @@ OF_COLD = 'train_cfg', 'param_scheduler'
 BRED = dict(
     population=32, generations=6, top=16, mutations=12, crossovers=12, mutation_rate=0.3
 )
-SEEN = (
-    'The checkpoint may have been trained on the images of archval, which favours '
-    'architectures like its own: name images that it has not seen by --archval FILE.'
-)
-
-
-def wanted(cfg: Config, settings: Settings) -> str | None:
-    """The checkpoint of the detector that a reallocation is to start from.
-
-    That of the settings, else what the config starts all of the model from, which
-    means nothing to DetNAS's networks.
-    """
-    own = checkpoint_of(cfg) if settings.method == 'crnas' else None
-    checkpoint = settings.checkpoint or own
-    if checkpoint not in (None, COLD) and settings.scales:
-        raise UserError(
-            f'Scales of images are searched in a supernet from nothing, but this one '
-            f'would start from {checkpoint}. Give --from {COLD}, or leave scales out.'
-        )
-    if checkpoint in (None, COLD):
-        if settings.front:
-            raise UserError(
-                'A front is one of networks that can be used as the supernet has them, '
-                'which a trained detector starts. Name its checkpoint by --from, or '
-                'leave --front out.'
-            )
-        return None
-    return absolute(checkpoint)
 
 
 def warm_supernet(
@@ -124,18 +85,16 @@ def without_random_blocks(baseline: Baseline, options: Options) -> Options:
     return replace(options, backbone={**options.backbone, **choices})
 
 
-def _said(depths: Sequence[ChainReport]) -> str:
-    return ', '.join(
-        f'{each.name} {each.source_blocks} there, {each.blocks} here' for each in depths
-    )
+class WarmReallocation(GrownReallocation):
+    """All steps of a reallocation whose supernet starts from a trained detector.
 
-
-class WarmReallocation(Reallocation):
-    """All steps of a reallocation that starts from a trained detector; args as there.
-
-    Args:
-        checkpoint: Of the detector, from `wanted`.
+    Arguments as there.
     """
+
+    how_it_starts = (
+        'Start: the supernet is as wide as your backbone and starts from all of {}; '
+        'dilations stay as they are.'
+    )
 
     def __init__(
         self,
@@ -145,24 +104,19 @@ class WarmReallocation(Reallocation):
         settings: Settings,
         checkpoint: str,
     ) -> None:
-        if settings.method != 'crnas':
-            raise UserError(
-                f'A trained detector starts a supernet of its own blocks (crnas), but '
-                f'got method={settings.method!r}. Leave it out, or give --from {COLD}.'
-            )
         given = settings.options.supernet
         changes = {name: v for name, v in given.items() if name not in OF_COLD}
         options = replace(settings.options, width=1.0, supernet=changes)
         settings = replace(settings, options=options, dilations=False)
         if settings.front and settings.budget in (None, 'blocks'):  # of unequal cost
             settings = replace(settings, budget='macs')
-        super().__init__(cfg, name, work_dir, settings)
+        super().__init__(cfg, name, work_dir, settings, checkpoint)
         if self.baseline.dilates_by_block:
             raise UserError(
                 f'A supernet that starts from a trained detector has its dilations, '
                 f'which must be one int for a stage, but its backbone has dilations='
-                f'{self.baseline.arguments["dilations"]}. Give --from {COLD}: a '
-                f'supernet from nothing chooses them anew.'
+                f'{self.baseline.arguments["dilations"]}. Give --grow, or --from '
+                f'{COLD}: a supernet from nothing chooses them anew.'
             )
         if left_out := [name for name in OF_COLD if name in given]:
             self.notes.append(
@@ -172,50 +126,6 @@ class WarmReallocation(Reallocation):
             )
         options = without_random_blocks(self.baseline, options)
         self.settings = replace(self.settings, options=options)
-        self.checkpoint, self.how = checkpoint, Continuation.of(options)
-        self._check_checkpoint()
-
-    def _check_checkpoint(self) -> None:
-        try:
-            others, depths = unlike(self.baseline, self.checkpoint)
-        except UserError as error:
-            if self.settings.checkpoint:
-                raise
-            raise UserError(
-                f'{error} It is what the config starts all of its model from; --from '
-                f'{COLD} leaves it out.'
-            ) from error
-        self.is_whole = not others and not depths
-        if depths and self.settings.checkpoint:
-            raise UserError(
-                f'--from takes a checkpoint of this detector, but {self.checkpoint} '
-                f'has other numbers of blocks: {_said(depths)}. Give the config that '
-                f'it was trained with.'
-            )
-        if others and self.settings.checkpoint:
-            raise UserError(
-                f'--from takes a checkpoint of this detector, but in {self.checkpoint} '
-                f'{len(others)} weights of its neck and heads are missing or of '
-                f'another shape, such as {others[0]}. Give the config that it was '
-                f'trained with.'
-            )
-        self.notes.append(
-            f'Start: the supernet is as wide as your backbone and starts from all of '
-            f'{self.checkpoint}; dilations stay as they are.'
-        )
-        if depths:
-            self.notes.append(
-                f'It has other numbers of blocks ({_said(depths)}), so that your '
-                f'detector starts from it as the networks that are found do: block by '
-                f'block, new blocks as the identity.'
-            )
-        if others:
-            self.notes.append(
-                f'{len(others)} weights of neck and heads are not in it, or of another '
-                f'shape ({others[0]}): these start at random.'
-            )
-        if not os.path.isfile(str(self.settings.archval)):  # drawn of the training's
-            self.notes.append(SEEN)
 
     def _make_finals(self) -> Finals:
         return WarmFinals(
@@ -265,12 +175,10 @@ class WarmReallocation(Reallocation):
         start = [self.own.to_json()] if self.own in self.space else []
         return dict(type='mmcr.EvolutionSearcher', pareto=True, start=start, **BRED)
 
-    def _training(self, timed: Estimate) -> tuple[float, int]:
+    @property
+    def _length(self) -> float:
         """The mean of the baseline's and the found one's, and of the one alone."""
-        tuned = self.how.length / 2 + self.how.tune + 1 / LEAST
-        return super()._training(
-            replace(timed, iterations=round(tuned * timed.iterations))
-        )
+        return self.how.length / 2 + self.how.tune + 1 / LEAST
 
     def _stage_supernet(self) -> Config:
         return warm_supernet(
