@@ -50,6 +50,7 @@ from mmcr.workflow.contests.study import name_of, spread
 from mmcr.workflow.continuation import continued, one_after_the_other, started
 from mmcr.workflow.place import alone
 from mmcr.workflow.reallocation import Reallocation
+from mmcr.workflow.recipe import set_amp
 from mmcr.workflow.screen import Screen
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import Step, StepRunner, write_configs
@@ -79,6 +80,7 @@ class Comparison:
         self.given, self.cfg = given, cfg
         prepared = Reallocation(cfg, 'mine', self.out, settings_of(given))
         self.plain = prepared.baseline.cfg
+        set_amp(self.plain, prepared.settings.options)
         self.plain.test_evaluator = unrounded(self.plain.test_evaluator, 'bbox')
         self.screen = Screen([])
 

@@ -11,7 +11,7 @@ import inspect
 import linecache
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from mmdet.registry import HOOKS as MMDET_HOOKS
@@ -157,3 +157,15 @@ def _arguments(kind: object) -> set[str]:
         if '__init__' in vars(each)
         for name in inspect.signature(each.__init__).parameters
     }
+
+
+def kind_of(cfg: Mapping) -> str:
+    """The name of a config's type, which a lazy config has as a class."""
+    kind = cfg.get('type', '')
+    return getattr(kind, '__name__', None) or str(kind).rpartition('.')[2]
+
+
+def is_pretrained(init_cfg: object) -> bool:
+    """Whether an initializer's config is mmengine's for weights of a file."""
+    names = 'Pretrained', 'PretrainedInit'  # as registered, and its class
+    return isinstance(init_cfg, Mapping) and kind_of(init_cfg) in names

@@ -13,8 +13,9 @@ from numbers import Real
 from torch import nn
 
 from mmcr.checks import check_number, checked_shape
-from mmcr.cost.complexity import macs_beside_backbone, padded_shape
+from mmcr.cost.complexity import macs_beside_backbone
 from mmcr.cost.units import SHAPE, build_fixed, count
+from mmcr.data.scales import padded_shape
 from mmcr.errors import UserError
 from mmcr.registry import BUDGETS
 from mmcr.space.cost import Budget, BudgetError, exact, plain

@@ -1,10 +1,8 @@
 """What a detector costs: multiply-accumulates and parameters of its parts."""
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import torch
@@ -27,6 +25,7 @@ from mmcr.cost.macs import (
     params_of,
     shapes_only,
 )
+from mmcr.data.scales import padded_shape
 from mmcr.errors import UserError
 from mmcr.models.detector import has_rois, refitted
 
@@ -127,13 +126,6 @@ def measure(
     return Complexity(parts, shape, convention, rois, unreached)
 
 
-def padded_shape(model: Mapping, shape: tuple[int, int]) -> tuple[int, int]:
-    """Height and width as a detector pads an image of `shape`."""
-    divisor = (model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
-    height, width = (ceil(side / divisor) * divisor for side in shape)
-    return height, width
-
-
 def macs_beside_backbone(
     model: Mapping,
     backbone_cfg: Mapping,
@@ -173,7 +165,7 @@ def _count(
             f'({model.get("type")}) cannot be built or run so on an image of '
             f'{shape[0]} x {shape[1]}: {type(error).__name__}: {error}'
             + (
-                ' Give a height and a width that are multiples of 32.'
+                '. If it wants sides that can be halved, give multiples of 32.'
                 if any(side % 32 for side in shape)
                 else ''
             )
@@ -200,8 +192,7 @@ def _count_on(
             tensors = (x for x in tree_leaves(output) if isinstance(x, Tensor))
             batch = next((len(x) for x in tensors if x.ndim), 1)
             if rois and name.startswith('roi_head.') and batch > 1:
-                # SCNet's relay feeds its mask head
-                is_mask = re.search('mask|relay', name) or batch < TRACED_ROIS
+                is_mask = 'mask' in name or batch < TRACED_ROIS
                 used.add(kind := 'mask' if is_mask else 'box')
                 n = n * rois[kind] // batch
             macs[name] += n

@@ -94,9 +94,19 @@ def scaled_shape(shape: tuple[int, int], factor: float, cfg: Config) -> tuple[in
         factor: In scales of the config.
         cfg: The detector's.
     """
-    preprocessor = cfg.model.get('data_preprocessor') or {}
-    divisor = preprocessor.get('pad_size_divisor', 1)
-    return tuple(ceil(_times(side, factor) / divisor) * divisor for side in shape)
+    return padded_shape(cfg.model, tuple(_times(side, factor) for side in shape))
+
+
+def padded_shape(model: Mapping, shape: tuple[int, int]) -> tuple[int, int]:
+    """Height and width as a detector pads an image of `shape`, in pixels.
+
+    Args:
+        model: Its config.
+        shape: Height and width.
+    """
+    divisor = (model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
+    height, width = (ceil(side / divisor) * divisor for side in shape)
+    return height, width
 
 
 def marked(name: str, factor: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from mmcr.engine.archval_loop import ArchEvalLoop
-from mmcr.engine.launch import build_runner, config_text, kind_of
+from mmcr.engine.launch import build_runner, config_text
 from mmcr.errors import UserError
 from mmcr.files import file_digest, write_bytes
 from mmcr.models.detector import supernet_of
@@ -19,7 +19,7 @@ from mmcr.models.weights.checkpoint import (
     write_weights,
 )
 from mmcr.models.weights.compatibility import check_supernet_checkpoint
-from mmcr.registry import LOOPS
+from mmcr.registry import LOOPS, kind_of
 from mmcr.scoring.evaluator import CandidateEvaluator
 from mmcr.space.arch import Arch
 

@@ -36,7 +36,7 @@ from mmcr.models.weights.checkpoint import (
     read_training,
 )
 from mmcr.models.weights.compatibility import check_weights
-from mmcr.registry import MODELS, config_errors
+from mmcr.registry import MODELS, config_errors, kind_of
 from mmcr.scoring.coco_ids import accept_any_ids
 from mmcr.training.sampling_hook import check_sampled
 
@@ -333,12 +333,6 @@ def schedulers_of(cfg: Config) -> list[Mapping]:
     """The schedulers of a config, which mmengine takes one by one or as a list."""
     schedulers = cfg.get('param_scheduler') or []
     return [schedulers] if isinstance(schedulers, Mapping) else list(schedulers)
-
-
-def kind_of(hook: Mapping) -> str:
-    """The name of a hook's type, which a lazy config has as a class."""
-    kind = hook.get('type', '')
-    return getattr(kind, '__name__', None) or str(kind).rpartition('.')[2]
 
 
 def is_first() -> bool:

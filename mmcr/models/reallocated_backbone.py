@@ -13,6 +13,7 @@ from mmcr.models.layer_choice import (
     open_dilation_choice,
 )
 from mmcr.models.searchable import SearchableBackbone
+from mmcr.registry import is_pretrained
 from mmcr.space import (
     Arch,
     Choice,
@@ -83,9 +84,8 @@ class ReallocatedBackbone(SearchableBackbone):
         first = self.first_stage
         self._check_arguments(mmdets)
         start = mmdets.get('init_cfg')
-        if reallocated_start and isinstance(start, Mapping):
-            if str(start.get('type')).rpartition('.')[2] == 'Pretrained':
-                mmdets['init_cfg'] = dict(start, type='mmcr.ReallocatedInit')
+        if reallocated_start and is_pretrained(start):
+            mmdets['init_cfg'] = dict(start, type='mmcr.ReallocatedInit')
         # a stage 0, and one after the last, are single blocks that dilate alone
         all_blocks = stage_blocks if first else (1, *stage_blocks, 1)
         neutral = (1,) * len(all_blocks)

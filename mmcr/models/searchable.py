@@ -69,6 +69,7 @@ class SearchableBackbone:
     first_output = 0  # its number in `out_indices`, where the stem may be one
     default_budget = 'blocks'  # in which a reallocation holds the cost
     original: str | None = None  # its network's name in configs, if not mmdet's
+    mmdets_defaults: Mapping = {}  # of arguments that have others here
     supernet: str | None
     space: SearchSpace | None
 

@@ -13,7 +13,7 @@ from torch import nn
 from mmcr.checks import is_list
 from mmcr.errors import UserError
 from mmcr.models.searchable import SearchableBackbone
-from mmcr.registry import MODELS, config_errors
+from mmcr.registry import MODELS, config_errors, is_pretrained, kind_of
 
 #: What says how a backbone starts and what of it stays as it started.
 START = ('init_cfg', 'pretrained', 'convert_weights', 'frozen_stages', 'norm_eval')
@@ -100,7 +100,7 @@ def understand(cfg: Config) -> Baseline:
     if constructor == LAYER_DECAY and scope.partition('.')[0] in ('', 'mmdet'):
         optimized['constructor'] = 'mmcr.LayerDecay'  # the same, of any blocks
     if kind.__name__ != name:
-        backbone = {**_other_defaults(kind, name), **backbone}
+        backbone = {**kind.mmdets_defaults, **backbone}
     arguments = _normalised(kind, backbone)
     network = build(dict(arguments, type=f'mmcr.{kind.__name__}'))
     if network.supernet is None and not hasattr(network, 'stage_blocks'):
@@ -112,13 +112,10 @@ def _start(given: Mapping) -> dict:
     """With public weights in one form of the three that mmdet takes."""
     start = dict(given)
     init = start.get('init_cfg')
-    for each in init if is_list(init) else [init]:
-        if isinstance(each, dict) and str(each.get('type')).endswith('PretrainedInit'):
-            each['type'] = 'Pretrained'  # its class, of a lazy config
     if path := start.pop('pretrained', None):
         start['init_cfg'] = dict(type='Pretrained', checkpoint=path)
     elif is_list(init):  # others would fill what these weights lack, which is refused
-        public = [each for each in init if 'Pretrained' in str(each.get('type'))]
+        public = [each for each in init if is_pretrained(each)]
         start['init_cfg'] = public[-1] if public else init
     return start
 
@@ -126,7 +123,8 @@ def _start(given: Mapping) -> dict:
 def checkpoint_of(cfg: Config) -> str | None:
     """What all of a config's detector starts from; ``None``: nothing."""
     init = cfg.get('model', {}).get('init_cfg')
-    if not isinstance(init, Mapping) or 'Pretrained' not in str(init.get('type')):
+    reallocated = isinstance(init, Mapping) and kind_of(init) == 'ReallocatedInit'
+    if not reallocated and not is_pretrained(init):
         init = {}
     return cfg.get('load_from') or init.get('checkpoint')
 
@@ -171,32 +169,14 @@ def build(backbone: Mapping) -> nn.Module:
             return MODELS.build(dict(backbone))
 
 
-def _defaults(kind: type) -> dict:
-    """Of the arguments of a class and of those that it is made of."""
+def _normalised(kind: type, arguments: Mapping) -> dict:
+    """The arguments that say something: not the defaults."""
     defaults = {}
     for ancestor in reversed(kind.__mro__):
         if '__init__' in vars(ancestor):
             for parameter in inspect.signature(ancestor.__init__).parameters.values():
                 if parameter.default is not parameter.empty:
                     defaults[parameter.name] = parameter.default
-    return defaults
-
-
-def _other_defaults(kind: type, name: str) -> dict:
-    """What mmdet's network of the name has where nothing is said, and `kind` not."""
-    theirs = MMDET_MODELS.module_dict.get(name)
-    ours = _defaults(kind)
-    return {
-        argument: value
-        for argument, value in (_defaults(theirs) if theirs else {}).items()
-        # no dilations are all 1 there and None here
-        if argument in ours and ours[argument] != value and argument != 'dilations'
-    }
-
-
-def _normalised(kind: type, arguments: Mapping) -> dict:
-    """The arguments that say something: not the defaults."""
-    defaults = _defaults(kind)
     kept = {
         name: value
         for name, value in arguments.items()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmcr.cost.timing import cpu_name
 from mmcr.data.sets import inner_sets
-from mmcr.engine.launch import build_runner, kind_of
+from mmcr.engine.launch import build_runner
 from mmcr.errors import UserError
 from mmcr.files import check_output, file_digest
 from mmcr.models.deployed import (
@@ -36,6 +36,7 @@ from mmcr.models.runtimes import (
     write_onnx,
 )
 from mmcr.models.weights.compatibility import load_detector
+from mmcr.registry import kind_of
 from mmcr.scoring.loaders import build_loader, calibration_cfg
 from mmcr.workflow.contests.finals import unrounded
 

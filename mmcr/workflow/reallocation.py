@@ -16,6 +16,7 @@ from mmengine.config import Config
 
 from mmcr.checks import check_seed, checked_shape, is_list, is_number
 from mmcr.cost.budget import budget_space, read_budget
+from mmcr.data.scales import padded_shape
 from mmcr.data.sets import pipelines
 from mmcr.errors import UserError
 from mmcr.files import read_state, write_json
@@ -294,7 +295,7 @@ class Reallocation:
             return draft.space.cost_of(own)
         options = dict(type=kind)
         if kind == 'macs':
-            options['shape'] = self.shape
+            options['shape'] = padded_shape(self.baseline.cfg.model, self.shape)
         elif kind == 'latency':
             options['table'] = os.path.abspath(self.settings.latency_table)
         table = read_budget(dict(options, limit=1)).table(draft, final)
@@ -303,7 +304,8 @@ class Reallocation:
 
     def _macs_apart(self, draft: torch.nn.Module, final: Mapping) -> list[str]:
         """A note where equal blocks are not of equal cost (RegNet)."""
-        macs = dict(type='macs', shape=self.shape, limit=1)
+        shape = padded_shape(self.baseline.cfg.model, self.shape)
+        macs = dict(type='macs', shape=shape, limit=1)
         table = read_budget(macs).table(draft, final)
         costs = [table.total(arch) / table.total(self.own) for arch in self.space]
         if max(costs) - min(costs) < UNEQUAL:

@@ -13,11 +13,11 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from mmcr.checks import check_number
+from mmcr.checks import check_number, is_list
 from mmcr.engine.launch import EXACT_RESUME, add_hooks, config_text, schedulers_of
 from mmcr.errors import UserError
 from mmcr.models.detector import refitted
-from mmcr.registry import MODELS
+from mmcr.registry import MODELS, is_pretrained
 from mmcr.space import Arch, SearchSpace
 from mmcr.workflow.baseline import Baseline, build
 from mmcr.workflow.datasets import SearchData
@@ -221,8 +221,8 @@ def network(baseline: Baseline, arch_cfg: Mapping, options: Options) -> Config:
 
     It starts from the public weights that the detector starts from
     (`mmcr.ReallocatedInit`). Stages stay free to learn, since their blocks may be new;
-    a stem that is frozen stays it. Dilations that the detector has block by block
-    belong to its blocks: other ones have none of their own.
+    a stem that is frozen stays it. Dilations that the detector has block by block are 1
+    where `arch_cfg` names blocks, its own as well.
 
     Args:
         baseline: The detector.
@@ -238,7 +238,7 @@ def network(baseline: Baseline, arch_cfg: Mapping, options: Options) -> Config:
     if 'frozen_stages' in start:
         start['frozen_stages'] = min(start['frozen_stages'], 0)
     init = start.get('init_cfg')
-    if isinstance(init, Mapping) and str(init.get('type')).endswith('Pretrained'):
+    if is_pretrained(init):
         start['init_cfg'] = {**init, 'type': 'mmcr.ReallocatedInit'}
     backbone.update(start)
     cfg.model.backbone = ConfigDict(backbone)
@@ -423,7 +423,9 @@ def _shape(baseline: Baseline) -> dict:
     """The backbone's arguments but for its blocks, which a search chooses."""
     shape = {k: v for k, v in baseline.arguments.items() if k != 'stage_blocks'}
     if baseline.dilates_by_block:
-        del shape['dilations']
+        dilations = tuple(1 if is_list(d) else d for d in shape.pop('dilations'))
+        if set(dilations) != {1}:
+            shape['dilations'] = dilations
     return shape
 
 

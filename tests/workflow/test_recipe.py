@@ -347,6 +347,9 @@ def test_other_blocks_have_no_dilations_of_the_detectors_blocks():
     own = recipe.network(baseline, {}, Options()).model.backbone
     other = recipe.network(baseline, dict(stage_blocks=(1, 2, 3, 2)), Options())
     assert own.dilations == by_block and 'dilations' not in other.model.backbone
+    cfg.model.backbone.update(strides=(1, 2, 2, 1), dilations=(1, (1, 2), 1, 2))
+    mixed = recipe.network(understand(cfg), dict(stage_blocks=(1, 2, 3, 2)), Options())
+    assert mixed.model.backbone.dilations == (1, 1, 1, 2)
     full = dict(stage_blocks=(1, 1, 1, 1), dilations=((1,), (2,), (1,), (1,)))
     backbone = recipe.network(baseline, full, Options()).model.backbone
     assert build(dict(backbone)).stage_blocks == (1, 1, 1, 1)

@@ -25,6 +25,7 @@ class CRRes2Net(CRResNet, Res2Net):
         base_channels: Width of the stages, as in ResNet.
     """
 
+    mmdets_defaults = dict(base_width=26)
     width_of_64 = 26  # of a scale, for 64 base_channels
 
     def __init__(

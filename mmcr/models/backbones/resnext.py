@@ -29,6 +29,7 @@ class CRResNeXt(CRResNet, ResNeXt):
         base_channels: Width of the stages, as in ResNet.
     """
 
+    mmdets_defaults = dict(groups=1, base_width=4)
     width_of_64 = 4  # of a group, for 64 base_channels
 
     def __init__(

@@ -19,7 +19,7 @@ from mmcr.models.backbones.stochastic_depth import (
 from mmcr.models.reallocated_backbone import checked_blocks
 from mmcr.models.searchable import ForwardStep
 from mmcr.models.weights.checkpoint import CheckpointError
-from mmcr.registry import MODELS
+from mmcr.registry import MODELS, is_pretrained
 from mmcr.space import SWIN_STAGES, Choice
 
 DILATING = ('dilations', 'dilation_choices', 'share_dilation_weights')
@@ -129,9 +129,7 @@ class CRSwin(DroppingPaths, SwinTransformer):
         cfg = self.init_cfg
         if cfg is None:
             return super().init_weights()
-        if not isinstance(cfg, Mapping) or not str(cfg.get('type')).endswith(
-            'Pretrained'
-        ):
+        if not is_pretrained(cfg):
             return BaseModule.init_weights(self)
         self.init_cfg = ConfigDict(cfg)  # mmdet takes a config's
         try:

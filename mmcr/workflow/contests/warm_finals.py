@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmcr.engine.extract import is_path, opened, write_path
 from mmcr.engine.launch import read_config
+from mmcr.errors import UserError
 from mmcr.files import file_digest, read_json
 from mmcr.models.weights.checkpoint import read_weights
 from mmcr.report.comparison import Row
@@ -124,7 +125,13 @@ class WarmFinals(GrownFinals):
     def check_start(self) -> None:
         """As of `Finals`, of the network that is trained alone."""
         if self.of_recipe:
-            unlike(self.baseline, self.of_recipe)
+            try:
+                unlike(self.baseline, self.of_recipe)
+            except UserError as error:
+                raise UserError(
+                    f'{error} It is what the config starts all of its model from '
+                    f'(load_from), and so the network that is trained alone.'
+                ) from error
         init = self.baseline.start.get('init_cfg')
         if isinstance(init, Mapping) and init.get('checkpoint'):
             read_weights(init['checkpoint'])

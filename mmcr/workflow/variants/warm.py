@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmcr.cost.budget import ParamsBudget
 from mmcr.cost.complexity import measure
 from mmcr.engine.launch import add_hooks, read_config
 from mmcr.errors import UserError
@@ -63,6 +64,17 @@ def warm_supernet(
         kind = 'mmcr.InPlaceDistillationHook'
         add_hooks(cfg, dict(type=kind, weight=how.distillation))
     return started(recipe.merged(cfg, options.supernet), checkpoint)
+
+
+def spanned(cost: float, low: float, high: float) -> tuple[float, float]:
+    """Value and tolerance (percent) of a budget from `low` to `high` times a cost.
+
+    Where one of them is 1, rounding would leave the cost itself out; not here.
+    """
+    value, tolerance = cost * (low + high) / 2, 100 * (high - low) / (high + low)
+    if cost not in ParamsBudget(value=value, tolerance=tolerance).bounds:
+        tolerance = min(100, tolerance * (1 + MARGIN))
+    return value, tolerance
 
 
 def without_random_blocks(baseline: Baseline, options: Options) -> Options:
@@ -164,10 +176,8 @@ class WarmReallocation(GrownReallocation):
         if not (front := self.settings.front):
             return equal
         cost = equal.pop('limit', None) or equal.pop('value')
-        low, high = min(front), max(front)
-        # wide enough for a bound that is a cost, which rounding would leave out
-        tolerance = min(100, 100 * (high - low) / (high + low) * (1 + MARGIN))
-        return {**equal, 'value': cost * (low + high) / 2, 'tolerance': tolerance}
+        value, tolerance = spanned(cost, min(front), max(front))
+        return {**equal, 'value': value, 'tolerance': tolerance}
 
     def _searcher(self, space: SearchSpace) -> dict:
         if not self.settings.front:
