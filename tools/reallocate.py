@@ -47,14 +47,14 @@ def parse_args() -> argparse.Namespace:
         dest='checkpoint',
         metavar='CHECKPOINT',
         help='of your detector, trained: the supernet starts from it, at its full '
-        "width (default: the config's load_from, if it has one; none: leave that out)",
+        "width, or with --grow what is found (default: the config's load_from, if it "
+        'has one; none: leave that out)',
     )
     parser.add_argument(
         '--grow',
-        action='store_true',
-        default=None,
+        action=argparse.BooleanOptionalAction,
         help='with --from: supernets start from nothing, and what they find starts '
-        'from your detector, block by block',
+        'from your detector, block by block, as that is trained on (default: off)',
     )
     parser.add_argument('--method', choices=METHODS, help='(default: crnas)')
     parser.add_argument('--recipe', choices=RECIPES, help='(default: paper)')

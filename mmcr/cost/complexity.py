@@ -192,7 +192,9 @@ def _count_on(
             tensors = (x for x in tree_leaves(output) if isinstance(x, Tensor))
             batch = next((len(x) for x in tensors if x.ndim), 1)
             if rois and name.startswith('roi_head.') and batch > 1:
-                is_mask = 'mask' in name or batch < TRACED_ROIS
+                # SCNet's relay feeds its mask head
+                of_masks = 'mask' in name or 'relay' in name
+                is_mask = of_masks or batch < TRACED_ROIS
                 used.add(kind := 'mask' if is_mask else 'box')
                 n = n * rois[kind] // batch
             macs[name] += n

@@ -77,6 +77,10 @@ DETNAS_STEPS = (
 class Reallocation:
     """All steps of one, in a work dir.
 
+    Attributes:
+        length: Of a training of the run-off on average, in trainings by the user's
+            recipe.
+
     Args:
         cfg: A detector's config.
         name: What the user calls it: of the config that comes out.
@@ -86,6 +90,8 @@ class Reallocation:
     Raises:
         UserError: The detector cannot be searched, or a setting does not fit it.
     """
+
+    length = 1.0
 
     def __init__(
         self, cfg: Config, name: str, work_dir: str | Path, settings: Settings
@@ -365,6 +371,8 @@ class Reallocation:
         machine = self.settings.gpus, torch.cuda.is_available()
         # no config says how many images there are, and whether a search is fast
         work = [each for each, _ in self.searches.values()], self.data.summary
+        if self.length != 1:
+            work += (self.length,)
         digest = sha256(f'{texts}{machine}{work}'.encode()).hexdigest()
         known = read_state(path)
         if known.get('configs') != digest or not _are_estimates(known, self.steps):
@@ -401,7 +409,8 @@ class Reallocation:
 
     def _training(self, timed: Estimate) -> tuple[float, int]:
         """Of a network, with its test."""
-        work = (timed.training + timed.testing) / (self.settings.gpus or 1)
+        training = self.length * timed.training
+        work = (training + timed.testing) / (self.settings.gpus or 1)
         return 2 * timed.startup + work, timed.memory
 
     def run(self, lock: int) -> str:

@@ -107,12 +107,8 @@ class Settings:
         self._check_numbers()
         if self.front is not None:
             self._check_front()
-            if self.grow:
-                raise UserError(
-                    'A front is one of networks as a supernet has them, which starts '
-                    'from your detector, but with grow=True (--grow) it starts from '
-                    'nothing. Leave one of them out.'
-                )
+        if self.grow:
+            self._check_grow()
         if self.trained:
             self._check_trained()
         if self.scales is not None:
@@ -159,6 +155,19 @@ class Settings:
                 f'Trainings run side by side on a CPU alone, but got jobs={self.jobs} '
                 f'and a GPU, which one training fills. Leave it out.'
             )
+
+    def _check_grow(self) -> None:
+        for name, value, usual in (
+            ('method', self.method, 'crnas'),
+            ('scales', self.scales, None),
+            ('front', self.front, None),
+        ):
+            if value != usual:
+                raise UserError(
+                    f'What grows from your detector are networks of its own blocks '
+                    f'(crnas), at its image scale and cost, but with grow=True '
+                    f'(--grow) got {name}={value!r}. Leave one of them out.'
+                )
 
     def _check_detnas(self) -> None:
         if self.budget not in (None, 'blocks'):

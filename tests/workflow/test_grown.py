@@ -13,7 +13,9 @@ from mmdet.registry import MODELS
 from mmcr.engine.launch import read_config
 from mmcr.errors import UserError
 from mmcr.models.weights.checkpoint import read_weights
+from mmcr.workflow import reallocation
 from mmcr.workflow.contests.candidates import Candidate
+from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import StepRunner
 from mmcr.workflow.variants.grown import GrownReallocation, wanted
@@ -31,8 +33,9 @@ def detector(workplace, monkeypatch):
     return workplace / 'detector.pth'
 
 
-def grown(name, **given):
+def grown(name, change=lambda cfg: None, **given):
     cfg = read_config('mine.py')
+    change(cfg)
     settings = settings_of(cfg.pop('reallocation'), grow=True, **given)
     return GrownReallocation(cfg, 'mine', name, settings, wanted(cfg, settings))
 
@@ -47,11 +50,11 @@ def test_supernets_start_from_nothing_and_networks_from_the_detector(detector):
     assert not stage.model.get('init_cfg') and stage.model.backbone.base_channels == 8
     assert any('from nothing' in note for note in made.notes)
 
-    decided = dict(
-        stage_blocks=(3, 1, 2, 2), dilations=((1, 2, 1), (1,), (1, 3), (1, 1))
-    )
-    best = Candidate('full_1', None, 0.0, decided, {})
+    dilations = (1, 2, 1), (1,), (1, 3), (1, 1)
+    decided = dict(stage_blocks=(3, 1, 2, 2), dilations=dilations)
+    best = Candidate('full_1', None, 0.0, {}, decided)
     networks = made.finals._networks([best])
+    assert networks['full_1'].model.backbone.stage_blocks == (3, 1, 2, 2)
     own = made.baseline.cfg
     for name in ('baseline', 'full_1'):
         cfg = networks[name]
@@ -76,8 +79,9 @@ def test_what_does_not_go_together_is_refused(detector):
         settings_of({}, checkpoint='detector.pth', grow=True, front=[0.5, 1])
     with pytest.raises(UserError, match='grow must be'):
         settings_of({}, grow='yes')
-    with pytest.raises(UserError, match="method='detnas'"):
-        grown('detnas', checkpoint='detector.pth', method='detnas')
+    for name, value in dict(method='detnas', scales=[0.5]).items():
+        with pytest.raises(UserError, match=f'grow=True .* got {name}='):
+            grown(name, checkpoint='detector.pth', **{name: value})
     with pytest.raises(UserError, match='or give --grow'):
         settings_of(dict(width=0.5), checkpoint='detector.pth')
 
@@ -101,3 +105,46 @@ def test_from_a_checkpoint_to_the_verdict(detector, workplace, monkeypatch):
     assert trained.model.init_cfg.checkpoint == str(detector)
     assert not any('PairedInit' in hook.type for hook in trained.custom_hooks)
     assert (result / 'best.pth').is_file()
+
+
+def test_the_baseline_is_as_free_to_learn_as_what_is_found(detector):
+    def frozen(cfg):
+        cfg.model.backbone.update(
+            frozen_stages=1, norm_cfg=dict(type='BN', requires_grad=False)
+        )
+
+    made = grown('free', frozen, checkpoint='detector.pth', dilations=False)
+    made.write()
+    decided = dict(stage_blocks=made.baseline.stage_blocks)
+    networks = made.finals._networks([Candidate('same', None, 0.0, {}, decided)])
+    free = [
+        {
+            n
+            for n, p in MODELS.build(networks[name].model).named_parameters()
+            if p.requires_grad
+        }
+        for name in ('baseline', 'same')
+    ]
+    assert free[0] == free[1]
+
+
+def test_what_cannot_be_trained_on_is_refused_before_anything_is_trained(detector):
+    def without_rate(cfg):
+        cfg.optim_wrapper.optimizer = dict(type='AdamW', weight_decay=0.05)
+
+    with pytest.raises(UserError, match='names none as optim_wrapper.optimizer.lr'):
+        grown('rate', without_rate, checkpoint='detector.pth').write()
+
+
+def test_a_plan_knows_how_long_networks_are_trained(detector, monkeypatch):
+    timed = Estimate(1, 1000, 1, 1, 1)
+    monkeypatch.setattr(reallocation, 'estimate', lambda path: timed)
+
+    def judging(length):
+        made = grown('plan', checkpoint='detector.pth', warm=dict(length=length))
+        made.write()
+        made.plan()
+        return made.estimates['06_judging'][0]
+
+    first = judging(1.0)
+    assert judging(3.0) > 2 * first and judging(1.0) == first

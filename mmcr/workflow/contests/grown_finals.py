@@ -7,6 +7,7 @@ from dataclasses import replace
 from mmengine.config import Config
 
 from mmcr.report.comparison import Row
+from mmcr.workflow import recipe
 from mmcr.workflow.contests.candidates import Candidate
 from mmcr.workflow.contests.contest import Contest
 from mmcr.workflow.contests.finals import Finals
@@ -26,8 +27,9 @@ class GrownFinals(Finals):
     """The run-off where all networks start from the user's trained detector.
 
     Each takes its blocks from the checkpoint, new ones are the identity at first, and
-    is trained on, the baseline for as long and by the same schedule. Beside them stands
-    the detector as it was given.
+    is trained on, the baseline for as long, by the same schedule, and as free to learn:
+    stages and norms that the user freezes are not frozen in what has new blocks. Beside
+    them stands the detector as it was given.
 
     Args:
         args: Of `Finals`.
@@ -41,14 +43,14 @@ class GrownFinals(Finals):
         self.of_recipe = self.baseline.checkpoint and absolute(self.baseline.checkpoint)
         self.how = Continuation.of(self.settings.options)
         self.unit = 'epochs' if self.plain.train_cfg.get('max_epochs') else 'iterations'
-        end = end_of(continued(self.plain, self.how.length, 1.0))
+        end = end_of(continued(self.plain, self.how.length, self.how.rate))
         self.about = (
             f'Baseline and found: from your detector block by block, trained on for '
             f'{end} {self.unit}.'
         )
 
     def large(self) -> None:
-        """All weights are given, so that none have to be paired."""
+        """Weights are given; what a checkpoint lacks is each network's own."""
         return None
 
     def check_start(self) -> None:
@@ -56,13 +58,19 @@ class GrownFinals(Finals):
 
     def _networks(self, best: Sequence[Candidate]) -> dict[str, Config]:
         networks = {each.name: self._network(each.decided) for each in best}
-        networks[BASELINE] = self.plain
+        networks[BASELINE] = self._own()
         how = self.how.length, self.how.rate
         grown = {
             name: started(continued(cfg, *how), self.checkpoint)
             for name, cfg in networks.items()
         }
         return {**grown, GIVEN: copy.deepcopy(self.plain)}
+
+    def _own(self) -> Config:
+        """The detector, nothing of which is frozen but its stem."""
+        own = recipe.network(self.baseline, {}, self.settings.options)
+        own.test_evaluator = copy.deepcopy(self.plain.test_evaluator)
+        return own
 
     def given(self) -> dict[str, str]:
         return {GIVEN: self.checkpoint}

@@ -7,7 +7,6 @@ trained on for as long as the detector itself.
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mmengine.config import Config
@@ -18,7 +17,6 @@ from mmcr.workflow.baseline import checkpoint_of
 from mmcr.workflow.contests.finals import Finals
 from mmcr.workflow.contests.grown_finals import GrownFinals
 from mmcr.workflow.continuation import Continuation, absolute, unlike
-from mmcr.workflow.estimate import Estimate
 from mmcr.workflow.reallocation import Reallocation
 from mmcr.workflow.settings import Settings
 
@@ -96,6 +94,11 @@ class GrownReallocation(Reallocation):
         self.checkpoint = checkpoint
         self.how = Continuation.of(self.settings.options)
         self._check_checkpoint()
+        if settings.grow and self.baseline.dilates_by_block:
+            self.notes.append(
+                'Dilations that your backbone has block by block are 1 in networks of '
+                'other blocks, until an operation search gives them some.'
+            )
 
     def _check_checkpoint(self) -> None:
         try:
@@ -131,7 +134,7 @@ class GrownReallocation(Reallocation):
         if others:
             self.notes.append(
                 f'{len(others)} weights of neck and heads are not in it, or of another '
-                f'shape ({others[0]}): these start at random.'
+                f'shape ({others[0]}): these start at random, each network its own.'
             )
         if not os.path.isfile(str(self.settings.archval)):  # drawn of the training's
             self.notes.append(SEEN)
@@ -142,10 +145,6 @@ class GrownReallocation(Reallocation):
         )
 
     @property
-    def _length(self) -> float:
+    def length(self) -> float:
         """Of a training of the run-off, in trainings by the user's recipe."""
         return self.how.length
-
-    def _training(self, timed: Estimate) -> tuple[float, int]:
-        iterations = round(self._length * timed.iterations)
-        return super()._training(replace(timed, iterations=iterations))

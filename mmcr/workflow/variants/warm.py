@@ -186,7 +186,7 @@ class WarmReallocation(GrownReallocation):
         return dict(type='mmcr.EvolutionSearcher', pareto=True, start=start, **BRED)
 
     @property
-    def _length(self) -> float:
+    def length(self) -> float:
         """The mean of the baseline's and the found one's, and of the one alone."""
         return self.how.length / 2 + self.how.tune + 1 / LEAST
 
