@@ -9,8 +9,7 @@ the same seeds: as extracted; after a short training (`warm` of the config's
 `reallocation`); grown, which is started from the detector without a supernet and
 trained for as long as supernet and path; and trained alone by the recipe. Beside them
 is the baseline as it was given and trained on for as long. Everything is tested as the
-config tests.
-Started again, it goes on where it was.
+config tests. Started again, it goes on where it was.
 
     python benchmarks/warm.py CONFIG --out other --from DETECTOR \
         --alone warm/warm.json --cfg-options reallocation.warm.distillation=1
@@ -50,7 +49,6 @@ from mmcr.workflow.contests.study import name_of, spread
 from mmcr.workflow.continuation import continued, one_after_the_other, started
 from mmcr.workflow.place import alone
 from mmcr.workflow.reallocation import Reallocation
-from mmcr.workflow.recipe import set_amp
 from mmcr.workflow.screen import Screen
 from mmcr.workflow.settings import settings_of
 from mmcr.workflow.steps import Step, StepRunner, write_configs
@@ -80,7 +78,7 @@ class Comparison:
         self.given, self.cfg = given, cfg
         prepared = Reallocation(cfg, 'mine', self.out, settings_of(given))
         self.plain = prepared.baseline.cfg
-        set_amp(self.plain, prepared.settings.options)
+        recipe.set_amp(self.plain, prepared.settings.options)
         self.plain.test_evaluator = unrounded(self.plain.test_evaluator, 'bbox')
         self.screen = Screen([])
 
@@ -201,9 +199,9 @@ class Comparison:
             networks[f'{name}_tuned'] = started(
                 continued(net, how.tune, how.rate), paths[name]
             )
-            networks[f'{name}_grown'] = started(
-                continued(net, both, how.rate), checkpoint
-            )
+            if arch != self.work.own:
+                grown = continued(net, both, how.rate)
+                networks[f'{name}_grown'] = started(grown, checkpoint)
         networks['baseline_given'] = self.plain
         longer = continued(self.plain, both, how.rate)
         networks['baseline_longer'] = started(longer, checkpoint)

@@ -70,6 +70,7 @@ class SearchableBackbone:
     default_budget = 'blocks'  # in which a reallocation holds the cost
     original: str | None = None  # its network's name in configs, if not mmdet's
     mmdets_defaults: Mapping = {}  # of arguments that have others here
+    width_of_64: int | None = None  # `base_width` for 64 `base_channels`, if it has one
     supernet: str | None
     space: SearchSpace | None
 
@@ -151,6 +152,11 @@ class SearchableBackbone:
     def chain_of(self, part: nn.Module) -> nn.Module:
         """The blocks among which choices decide, in what a step of a network runs."""
         return part
+
+    @classmethod
+    def width_with(cls, base_channels: int) -> int | None:
+        """The `base_width` of a network that names none: in proportion, at least 1."""
+        return cls.width_of_64 and max(1, cls.width_of_64 * base_channels // 64)
 
     @property
     def image_channels(self) -> int:

@@ -192,8 +192,7 @@ def _normalised(kind: type, arguments: Mapping) -> dict:
         kept['norm_cfg'] = norm
         if norm == default:
             del kept['norm_cfg']
-    width = getattr(kind, 'width_of_64', None)  # what follows base_channels
-    channels = kept.get('base_channels', 64)
-    if width and kept.get('base_width') == max(1, width * channels // 64):
-        del kept['base_width']
+    width = kind.width_with(kept.get('base_channels', 64))
+    if width and kept.get('base_width') == width:
+        del kept['base_width']  # it follows base_channels
     return kept

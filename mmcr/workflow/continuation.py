@@ -17,7 +17,7 @@ from mmcr.models import reallocate_detector
 from mmcr.models.weights.checkpoint import read_weights
 from mmcr.models.weights.reallocate import MAY_LACK
 from mmcr.models.weights.report import ChainReport
-from mmcr.registry import MODELS, config_errors
+from mmcr.registry import MODELS, config_errors, kind_of
 from mmcr.training import ArchSamplingHook, InPlaceDistillationHook
 from mmcr.workflow.baseline import Baseline
 from mmcr.workflow.recipe import Options, network
@@ -136,9 +136,12 @@ def one_after_the_other(cfg: Config, *lengths: float) -> float:
 
 
 def _is_warm_up(scheduler: Mapping) -> bool:
-    kind = str(scheduler.get('type')).rpartition('.')[2]
     whole = not scheduler.get('by_epoch', True) and not scheduler.get('begin')
-    return kind in WARM_UP and whole and isinstance(scheduler.get('end'), int)
+    return (
+        kind_of(scheduler) in WARM_UP
+        and whole
+        and isinstance(scheduler.get('end'), int)
+    )
 
 
 def started(cfg: Config, checkpoint: str) -> Config:

@@ -371,7 +371,7 @@ class Reallocation:
         machine = self.settings.gpus, torch.cuda.is_available()
         # no config says how many images there are, and whether a search is fast
         work = [each for each, _ in self.searches.values()], self.data.summary
-        if self.length != 1:
+        if self.length != 1:  # the plans of all others stay what they were
             work += (self.length,)
         digest = sha256(f'{texts}{machine}{work}'.encode()).hexdigest()
         known = read_state(path)

@@ -400,18 +400,37 @@ def deeper(cfg):
     cfg.model.backbone.depth = 34
 
 
-def test_a_checkpoint_of_other_numbers_of_blocks(work):
+def other_classes(cfg):
+    cfg.model.roi_head.bbox_head.num_classes = 3
+
+
+@pytest.mark.parametrize(
+    'change, refusal, note',
+    [
+        (
+            deeper,
+            'layer1 2 there, 3 here.*layer3 2 there, 6',
+            'new blocks as the identity',
+        ),
+        (
+            other_classes,
+            '4 weights of its neck and heads.*fc_cls',
+            '4 weights of neck and heads',
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_detector(work, change, refusal, note):
     """By name it is refused; what a config starts from starts all networks alike."""
-    with pytest.raises(UserError, match='layer1 2 there, 3 here.*layer3 2 there, 6'):
-        work(deeper, checkpoint='mine.pth')
+    with pytest.raises(UserError, match=refusal):
+        work(change, checkpoint='mine.pth')
 
     def start(cfg):
-        deeper(cfg)
+        change(cfg)
         cfg.load_from = 'mine.pth'
 
     made = work(start)
     assert not made.is_whole
-    assert any('new blocks as the identity' in note for note in made.notes)
+    assert any(note in each for each in made.notes)
 
 
 def test_a_checkpoint_in_any_form_starts_the_baseline(work):
@@ -493,20 +512,6 @@ def test_networks_of_the_users_are_marked(work):
 def test_a_warm_reallocation_is_refused(work):
     with pytest.raises(UserError, match="method='detnas'.*--from none"):
         work(checkpoint='mine.pth', method='detnas')
-
-    def other_classes(cfg):
-        cfg.model.roi_head.bbox_head.num_classes = 3
-
-    with pytest.raises(UserError, match='4 weights of its neck and heads.*fc_cls'):
-        work(other_classes, checkpoint='mine.pth')
-
-    def start(cfg):
-        other_classes(cfg)
-        cfg.load_from = 'mine.pth'
-
-    made = work(start)
-    assert not made.is_whole
-    assert any('4 weights of neck and heads' in note for note in made.notes)
 
 
 @pytest.mark.slow

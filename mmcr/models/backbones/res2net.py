@@ -26,7 +26,7 @@ class CRRes2Net(CRResNet, Res2Net):
     """
 
     mmdets_defaults = dict(base_width=26)
-    width_of_64 = 26  # of a scale, for 64 base_channels
+    width_of_64 = 26  # of a scale
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class CRRes2Net(CRResNet, Res2Net):
         check_integer('base_channels', base_channels)
         follows = base_width is None
         if follows:
-            base_width = max(1, self.width_of_64 * base_channels // 64)
+            base_width = self.width_with(base_channels)
         check_integer('base_width', base_width)
         super().__init__(
             depth,

@@ -30,7 +30,7 @@ class CRResNeXt(CRResNet, ResNeXt):
     """
 
     mmdets_defaults = dict(groups=1, base_width=4)
-    width_of_64 = 4  # of a group, for 64 base_channels
+    width_of_64 = 4  # of a group
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class CRResNeXt(CRResNet, ResNeXt):
         check_integer('base_channels', base_channels)
         follows = base_width is None
         if follows:
-            base_width = max(1, self.width_of_64 * base_channels // 64)
+            base_width = self.width_with(base_channels)
         if not is_integer(groups, 1) or not is_integer(base_width, 1):
             raise UserError(
                 f'groups and base_width must be at least 1, but got '

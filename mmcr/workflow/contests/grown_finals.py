@@ -7,7 +7,6 @@ from dataclasses import replace
 from mmengine.config import Config
 
 from mmcr.report.comparison import Row
-from mmcr.workflow import recipe
 from mmcr.workflow.contests.candidates import Candidate
 from mmcr.workflow.contests.contest import Contest
 from mmcr.workflow.contests.finals import Finals
@@ -58,19 +57,13 @@ class GrownFinals(Finals):
 
     def _networks(self, best: Sequence[Candidate]) -> dict[str, Config]:
         networks = {each.name: self._network(each.decided) for each in best}
-        networks[BASELINE] = self._own()
+        networks[BASELINE] = self._network({})  # frozen no more than these
         how = self.how.length, self.how.rate
         grown = {
             name: started(continued(cfg, *how), self.checkpoint)
             for name, cfg in networks.items()
         }
         return {**grown, GIVEN: copy.deepcopy(self.plain)}
-
-    def _own(self) -> Config:
-        """The detector, nothing of which is frozen but its stem."""
-        own = recipe.network(self.baseline, {}, self.settings.options)
-        own.test_evaluator = copy.deepcopy(self.plain.test_evaluator)
-        return own
 
     def given(self) -> dict[str, str]:
         return {GIVEN: self.checkpoint}

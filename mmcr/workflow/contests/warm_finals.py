@@ -124,7 +124,7 @@ class WarmFinals(GrownFinals):
 
     def check_start(self) -> None:
         """As of `Finals`, of the network that is trained alone."""
-        if self.of_recipe:
+        if self.of_recipe not in (None, self.checkpoint):  # that has been looked at
             try:
                 unlike(self.baseline, self.of_recipe)
             except UserError as error:

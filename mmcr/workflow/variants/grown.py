@@ -94,7 +94,7 @@ class GrownReallocation(Reallocation):
         self.checkpoint = checkpoint
         self.how = Continuation.of(self.settings.options)
         self._check_checkpoint()
-        if settings.grow and self.baseline.dilates_by_block:
+        if self.baseline.dilates_by_block:
             self.notes.append(
                 'Dilations that your backbone has block by block are 1 in networks of '
                 'other blocks, until an operation search gives them some.'
